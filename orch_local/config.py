@@ -1,0 +1,380 @@
+"""Run files and model configs: YAML into validated, frozen models; unknown keys are refused.
+
+A path in a file is relative to the folder of that file. Every message names the file and the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from orch_local.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+EngineName = Literal["vllm", "transformers"]
+Grammar = Literal["guidance", "outlines", "xgrammar"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class BenchmarkConfig(_Model):
+    """Which questions are asked, from local files only."""
+
+    name: Literal["mmlu", "mmlu_pro", "gsm8k", "arc", "jsonl"] = Field(
+        description="Column layout of the files; `jsonl` is the project's own format."
+    )
+    path: Path = Field(description="File or folder: parquet, arrow (save_to_disk), JSONL or a hub copy.")
+    split: str = "test"
+    limit: int | None = Field(None, ge=1, description="Ask the first N questions only (after the shuffle).")
+    categories: Annotated[tuple[str, ...] | None, BeforeValidator(_as_list)] = None
+    shuffle_seed: int | None = Field(None, ge=0, description="Fixed shuffle; none keeps the order of the file.")
+    few_shot: int = Field(0, ge=0, le=32, description="Solved examples of the same category before each question.")
+    few_shot_split: str | None = Field(
+        None, description="Split the examples come from; none takes the benchmark's usual one."
+    )
+    skip_bad_rows: bool = Field(False, description="Record and count bad rows instead of refusing the file.")
+
+
+class AnswerConfig(_Model):
+    """Fields and bounds of the constrained JSON answer; its schema is made in `answers.py`."""
+
+    reasoning_chars: int = Field(600, ge=0, le=8000, description="Bound of `reasoning`; 0 leaves the field out.")
+    eliminated: bool = Field(True, description="Whether the answer has an `eliminated` list of labels.")
+    confidence: bool = Field(True, description="Whether the answer has a `confidence` of 0 to 100.")
+    charset: Literal["ascii", "unicode"] = Field(
+        "ascii", description="Characters allowed in strings. `unicode` makes larger grammars and budgets."
+    )
+
+
+class AgentConfig(_Model):
+    """A model plus a role plus decoding."""
+
+    name: Name
+    model: str = Field(description="Name of a model config, or a path to a model config or model folder.")
+    role: Literal["solve", "eliminate", "verify"] = "solve"
+    prompt: Path | None = Field(None, description="A prompt template of your own instead of the role's.")
+    mode: Literal["analyse", "direct"] = Field(
+        "analyse", description="`direct` writes no analysis; it only scores the choices in one step."
+    )
+    thinking: bool = Field(False, description="Let a reasoning model think before the answer.")
+    thinking_tokens: int = Field(4096, ge=16, description="Bound of the thought.")
+    max_tokens: int | None = Field(
+        None, ge=1, description="A budget smaller than the computed one; rows it cuts are `truncated`."
+    )
+    answer: AnswerConfig | None = Field(None, description="Instead of the run's answer block.")
+
+
+class MergeConfig(_Model):
+    """How a panel becomes one decision."""
+
+    policy: Literal["agent", "majority", "confidence", "probability"] = "agent"
+    model: str | None = Field(None, description="Model of the merge agent; needed by policy `agent`.")
+    prompt: Path | None = None
+    when: Literal["always", "disagreement"] = "always"
+    candidates: Literal["all", "nominated"] = Field(
+        "all", description="What the merge agent may answer: any choice, or those the panel nominated."
+    )
+    names: Literal["hidden", "shown"] = "hidden"
+    quorum: int = Field(1, ge=1, description="Usable analyses needed; below it the question is unscored.")
+    thinking: bool = False
+    thinking_tokens: int = Field(4096, ge=16)
+    max_tokens: int | None = Field(None, ge=1)
+    answer: AnswerConfig = AnswerConfig(eliminated=False)
+
+    @model_validator(mode="after")
+    def _agent_needs_model(self) -> MergeConfig:
+        if self.policy == "agent" and self.model is None:
+            raise ValueError("policy 'agent' needs a `model` for the merge agent")
+        return self
+
+
+class EngineConfig(_Model):
+    """Which engine executes the agents, and how."""
+
+    name: EngineName = "vllm"
+    device: Device = "auto"
+    grammar: Grammar = Field(
+        "guidance", description="What executes the grammar inside vLLM; the transformers engine uses outlines."
+    )
+    models_at_once: int = Field(1, ge=1, le=64, description="Worker processes side by side.")
+    stall_timeout_s: float = Field(
+        900.0, gt=0, description="A worker silent for so long is stopped and replaced."
+    )
+
+
+class RunConfig(_Model):
+    """One run file."""
+
+    benchmark: BenchmarkConfig
+    agents: tuple[AgentConfig, ...] = Field(min_length=1)
+    merge: MergeConfig
+    answer: AnswerConfig = AnswerConfig()
+    engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _names_and_quorum(self) -> RunConfig:
+        names = [agent.name for agent in self.agents]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two agents are named {twice[0]!r}; give each agent a name of its own")
+        if self.merge.quorum > len(names):
+            raise ValueError(f"quorum {self.merge.quorum} is more than the {len(names)} agents")
+        return self
+
+
+class ModelConfig(_Model):
+    """One flat file of `model_configs/`: where a model is, what it needs, how vLLM loads it."""
+
+    name: Name
+    hub_id: str = Field("", description="Where the weights come from, as owner/name on the hub.")
+    path: Path | None = Field(
+        None, description="Local folder; none looks for it in ORCH_MODELS_DIR by hub_id, then by name."
+    )
+    licence: str = ""
+    parameters_b: float | None = Field(None, gt=0, description="Parameters in 10^9, all experts counted.")
+    memory_gib: float | None = Field(None, gt=0, description="GPU memory of the weights alone.")
+    think_open: str | None = Field(None, description="Tag that opens a thought, e.g. <think>.")
+    think_close: str | None = Field(
+        None, description="All that stands between a thought and the answer, e.g. </think> and two line breaks."
+    )
+    chat_template_kwargs: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="Passed to the chat template, e.g. enable_thinking."
+    )
+    thinking_template_kwargs: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="Instead of chat_template_kwargs where the agent thinks."
+    )
+    system_role: bool = Field(True, description="Whether the chat template takes a system turn.")
+    answer_prefix: str = Field(
+        "", description="Text between the generation prompt and an answer without a thought, e.g. a channel header."
+    )
+    dtype: DType = "auto"
+    quantization: str | None = None
+    max_model_len: int | None = Field(None, ge=16)
+    tensor_parallel_size: int = Field(1, ge=1)
+    pipeline_parallel_size: int = Field(1, ge=1)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    kv_cache_dtype: str = "auto"
+    max_num_seqs: int = Field(256, ge=1)
+    cpu_kv_cache_gib: float = Field(1.0, gt=0, description="KV cache on a CPU, where there is no GPU memory share.")
+    vllm_args: dict[str, Any] = Field(
+        default_factory=dict, description="Any further keyword arguments of vllm.EngineArgs."
+    )
+    sources: tuple[str, ...] = Field((), description="Where the facts of this file were read.")
+    notes: str = ""
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, which plain YAML would silently overwrite."""
+
+
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), hint="check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(*_yaml_message(error), where=_yaml_place(path, error), hint=_YAML_HINT) from None
+    if not isinstance(value, dict):
+        raise ConfigError("holds no settings (the top level must be `key: value` lines)", where=str(path))
+    return value
+
+
+_YAML_HINT = "check the indentation and colons there; quote values that hold ': ' or '#'"
+
+
+def _yaml_place(path: Path, error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
+
+
+def _yaml_message(error: Exception) -> tuple[str]:
+    return (f"is not valid YAML: {getattr(error, 'problem', None) or error}",)
+
+
+def parse(model: type[Config], values: dict[str, Any], where: str) -> Config:
+    """Validate ``values`` as ``model``; the message names key, value and the nearest valid key.
+
+    Raises
+    ------
+    ConfigError
+        With one line for each problem found.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        message = "; ".join(_problem(model, problem) for problem in problems[:5])
+        raise ConfigError(message, where=where, hint="`orch-local schema` prints all keys") from None
+
+
+def _problem(model: type[BaseModel], problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key `{key}`{_nearest(str(problem['loc'][-1]), _keys_at(model, problem['loc'][:-1]))}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"`{key}` is missing"
+    return f"`{key}`: {message}"
+
+
+def _nearest(key: str, valid: Iterable[str]) -> str:
+    names = sorted(valid)
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f" (did you mean `{close[0]}`?)" if close else f" (valid: {', '.join(names)})"
+
+
+def _keys_at(model: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
+    """Names of the valid keys at a place of the file, found by walking the annotations."""
+    current: type[BaseModel] = model
+    for part in loc:
+        if isinstance(part, str) and part in current.model_fields:
+            current = _model_in(current.model_fields[part].annotation) or current
+    return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(argument) for argument in get_args(annotation))
+    return next((model for model in found if model), None)
+
+
+def load_run(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Read a run file; ``overrides`` are dotted keys from the command line, e.g. ``benchmark.limit``.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file and the key.
+    """
+    values = read_yaml(path)
+    for dotted, value in (overrides or {}).items():
+        *parents, last = dotted.split(".")
+        target = values
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"`{parent}` must be a block of settings", where=str(path))
+        target[last] = value
+    return _absolute_paths(parse(RunConfig, values, str(path)), path.parent)
+
+
+def _absolute_paths(config: RunConfig, base: Path) -> RunConfig:
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.abspath(base / path.expanduser()))
+
+    def model(name: str | None) -> str | None:
+        if name is None or not _is_path(name):
+            return name
+        return str(absolute(Path(name)))
+
+    agents = tuple(
+        agent.model_copy(update={"prompt": absolute(agent.prompt), "model": model(agent.model)})
+        for agent in config.agents
+    )
+    merge = config.merge.model_copy(
+        update={"prompt": absolute(config.merge.prompt), "model": model(config.merge.model)}
+    )
+    benchmark = config.benchmark.model_copy(update={"path": absolute(config.benchmark.path)})
+    return config.model_copy(update={"agents": agents, "merge": merge, "benchmark": benchmark})
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.startswith((".", "~")) or name.endswith((".yaml", ".yml"))
+
+
+def config_folders() -> list[Path]:
+    """Folders searched for model configs: ORCH_MODEL_CONFIGS, ./model_configs, the shipped ones."""
+    package = Path(__file__).resolve().parent
+    named = os.environ.get("ORCH_MODEL_CONFIGS")
+    folders = [Path(named)] if named else []
+    folders += [Path.cwd() / "model_configs", package / "model_configs", package.parent / "model_configs"]
+    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def load_model_config(name: str) -> ModelConfig:
+    """Find a model config by name, by path of its YAML file, or by path of a model folder.
+
+    The returned ``path`` is absolute. A model folder without a config gets all defaults.
+
+    Raises
+    ------
+    ConfigError
+        If nothing of that name is found, or the file is not valid.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.resolve().name) or "model"
+        return ModelConfig(name=safe.lstrip("._-")[:64] or "model", path=path.resolve())
+    if _is_path(name):
+        return _read_model_config(path)
+    known = model_config_files()
+    if name not in known:
+        hint = f"known models{_nearest(name, known)}; or give the path of a model folder" if known else ""
+        raise ConfigError(f"no model config is named {name!r}", hint=hint)
+    return _read_model_config(known[name])
+
+
+def model_config_files() -> dict[str, Path]:
+    """All model configs by name (the name of the file), those of earlier folders first."""
+    found: dict[str, Path] = {}
+    for folder in config_folders():
+        for file in sorted(folder.glob("*.yaml")):
+            found.setdefault(file.stem, file)
+    return found
+
+
+def _read_model_config(file: Path) -> ModelConfig:
+    config = parse(ModelConfig, read_yaml(file), str(file))
+    return config.model_copy(update={"path": _model_path(config, file)})
+
+
+def _model_path(config: ModelConfig, file: Path) -> Path:
+    """Where the weights should be; whether they are there is for `models.py` to say."""
+    if config.path is not None:
+        return Path(os.path.abspath(file.parent / config.path.expanduser()))
+    root = Path(os.environ.get("ORCH_MODELS_DIR", "models")).expanduser().absolute()
+    places = [root / config.hub_id, root / config.hub_id.split("/")[-1], root / config.name]
+    return next((place for place in places if config.hub_id and place.is_dir()), root / config.name)

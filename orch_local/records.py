@@ -1,0 +1,217 @@
+"""The frozen types that pass through the files: Question, Analysis, Decision and their JSON form.
+
+All text that enters a digest goes through :func:`canonical_json`, so that a digest depends on content
+alone: sorted keys, no white space, no NaN, UTF-8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+LABELS = "ABCDEFGHIJ"
+"""Labels of the choices in order; a question has at most ten."""
+
+
+def canonical_json(value: Any) -> str:
+    """Serialise ``value`` so that equal content gives equal bytes.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, which JSON cannot carry.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``value``; lone surrogates are kept, not refused."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Outcome(StrEnum):
+    """What became of one generation. Only ``OK`` is usable; the others are unscored, never wrong."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"
+    """The token budget ended before the answer did (only where a user set a smaller budget)."""
+    INVALID = "invalid"
+    """The text does not parse as the answer schema."""
+    TOO_LONG = "too_long"
+    """The prompt does not fit the context together with its answer; nothing was generated."""
+    FAILED = "failed"
+    """The engine refused the prompt or died of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One solved question shown before the real one (few-shot)."""
+
+    text: str
+    choices: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question. ``choices`` is empty for a numeric question, whose gold is a canonical number."""
+
+    id: str
+    """Content hash of text and choices: 16 hex digits (see :func:`question_id`)."""
+    text: str
+    choices: tuple[str, ...]
+    gold: str | None
+    category: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def labels(self) -> str:
+        """The labels in use, e.g. ``"ABCD"``; empty for a numeric question."""
+        return LABELS[: len(self.choices)]
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the answer is a number rather than a label."""
+        return not self.choices
+
+    @property
+    def key(self) -> str:
+        """Content hash of everything of this question that reaches a prompt."""
+        if not self.examples:
+            return self.id
+        return digest([self.id, [dataclasses.astuple(e) for e in self.examples]])[:16]
+
+    def to_row(self) -> dict[str, Any]:
+        """The row of ``questions.jsonl``."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Question:
+        """Inverse of :meth:`to_row`."""
+        examples = tuple(Example(e["text"], tuple(e["choices"]), e["answer"]) for e in row["examples"])
+        return cls(**{**row, "choices": tuple(row["choices"]), "examples": examples})
+
+
+def question_id(text: str, choices: tuple[str, ...]) -> str:
+    """Content hash of a question: 16 hex digits of SHA-256 over text and choices in order."""
+    return digest([text, list(choices)])[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one generation."""
+
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt + other.prompt, self.cached + other.cached, self.generated + other.generated
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What one agent (or the merge agent) wrote about one question, parsed, with what it cost."""
+
+    key: str
+    """Key of the row in its spec's folder of the store."""
+    outcome: Outcome
+    answer: str | None = None
+    """Label, or canonical number; ``None`` unless the outcome is OK."""
+    confidence: int | None = None
+    """0..100 as stated by the model; ``None`` where the schema has no such field."""
+    reasoning: str = ""
+    eliminated: tuple[str, ...] = ()
+    probabilities: Mapping[str, float] | None = None
+    """Probability of every label at the answer position (sums to 1), or ``None`` where not exact."""
+    thought: str = ""
+    """What a reasoning model thought before the analysis."""
+    thought_cut: bool = False
+    """Whether the thought reached its bound and was closed for it."""
+    text: str = ""
+    """The raw output, kept so that every parse can be done again."""
+    error: str = ""
+    """Why the outcome is not OK."""
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    """Wall time from submission to completion; recorded only, never part of a decision or digest."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the analysis counts towards the quorum and is read by the merge."""
+        return self.outcome is Outcome.OK
+
+    def content(self) -> dict[str, Any]:
+        """The part that must be the same whenever the row is generated again."""
+        row = self.to_row()
+        for volatile in ("usage", "seconds", "error"):
+            row.pop(volatile)
+        return row
+
+    def to_row(self) -> dict[str, Any]:
+        """The row as it is stored, one JSON object."""
+        row = dataclasses.asdict(self)
+        row["outcome"] = str(self.outcome)
+        row["eliminated"] = list(self.eliminated)
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Analysis:
+        """Inverse of :meth:`to_row`."""
+        values = dict(row)
+        values["outcome"] = Outcome(values["outcome"])
+        values["eliminated"] = tuple(values["eliminated"])
+        values["usage"] = Usage(**values["usage"])
+        return cls(**values)
+
+
+class How(StrEnum):
+    """How a decision was reached."""
+
+    MERGE = "merge"
+    """By the merge agent."""
+    UNANIMOUS = "unanimous"
+    """All usable analyses agreed and ``when: disagreement`` skipped the merge agent."""
+    MAJORITY = "majority"
+    CONFIDENCE = "confidence"
+    PROBABILITY = "probability"
+    UNSCORED = "unscored"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The final answer to one question and what it was made from."""
+
+    question_id: str
+    category: str
+    gold: str | None
+    answers: Mapping[str, str | None]
+    """Agent name -> its answer, ``None`` where unusable; in agent order."""
+    confidences: Mapping[str, int | None]
+    outcomes: Mapping[str, str]
+    answer: str | None
+    """Final label or number; ``None`` where unscored."""
+    how: How
+    reason: str = ""
+    """Why the question is unscored; empty otherwise."""
+    majority: str | None = None
+    """The plain majority vote over the same panel, for comparison."""
+
+    def to_row(self) -> dict[str, Any]:
+        """The row of ``decisions.jsonl``."""
+        row = dataclasses.asdict(self)
+        row["how"] = str(self.how)
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Decision:
+        """Inverse of :meth:`to_row`."""
+        return cls(**{**row, "how": How(row["how"])})
