@@ -1,0 +1,216 @@
+"""Prompt templates: text files with a ``[system]`` (optional) and a ``[user]`` section, in Jinja2.
+
+What a template may use:
+
+=================== ======================================================================
+``question``         the text of the question (data)
+``choices``          the choices, one ``A) text`` a line; empty for a numeric question (data)
+``examples``         solved questions (few-shot); empty without (data)
+``panel``            the analyses, one JSON object a line; merge templates only (data)
+``answer_form``      the form of the JSON to reply with
+``labels``           the labels that may be answered, e.g. ``A, B, C or D``
+``numeric``          true for a numeric question
+``reasoning_chars``  the bound of ``reasoning``
+=================== ======================================================================
+
+Data never passes through Jinja2: a template is rendered with a marker in its place, the chat template is
+applied to that, and only then is the text put where its marker stands. So data can neither be executed as
+a template nor be mistaken for a part of one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from orch_local.answers import AnswerSchema
+from orch_local.errors import PromptError
+from orch_local.records import LABELS, Example, Question
+
+DATA_NAMES = ("question", "choices", "examples", "panel")
+_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
+_MARKER = re.compile(f"{_OPEN}([0-9]){_CLOSE}")
+_SECTION = re.compile(r"^\[(system|user)\][ \t]*$", re.MULTILINE)
+
+
+class Data(str):
+    """Text from a dataset or a model. It is encoded as plain text, whatever it looks like."""
+
+    __slots__ = ()
+
+
+class Message(NamedTuple):
+    """One chat turn; its content still holds markers where data belongs."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed template file."""
+
+    text: str
+    """The file as read; it enters the spec."""
+    system: str
+    user: str
+
+    def messages(self, schema: AnswerSchema, present: frozenset[str]) -> list[Message]:
+        """Chat messages with markers for the data named in ``present``; other data is empty.
+
+        Raises
+        ------
+        PromptError
+            If the template uses a name that does not exist, or is not valid Jinja2.
+        """
+        values: dict[str, object] = {name: _marker(name) if name in present else "" for name in DATA_NAMES}
+        values |= {
+            "numeric": not schema.labels,
+            "labels": _spoken(schema.candidates or schema.labels),
+            "reasoning_chars": schema.config.reasoning_chars,
+            "answer_form": answer_form(schema),
+        }
+        system, user = (_render(part, values) for part in (self.system, self.user))
+        if "question" in present and _marker("question") not in user:
+            raise PromptError("the [user] section does not use {{ question }}")
+        return [Message("system", system)] * bool(system) + [Message("user", user)]
+
+
+def parse_template(text: str, where: str) -> Template:
+    """Split a template into its sections.
+
+    Raises
+    ------
+    PromptError
+        If there is no ``[user]`` section, a section occurs twice, or the Jinja2 is not valid.
+    """
+    parts = _SECTION.split(text.replace("\r\n", "\n"))
+    names, bodies = parts[1::2], parts[2::2]
+    if _OPEN in text or _CLOSE in text:
+        raise PromptError("holds a private-use character U+E0F0 or U+E0F1", where=where)
+    if parts[0].strip() or "user" not in names or len(set(names)) != len(names):
+        raise PromptError(
+            "is not a prompt template: it needs one [user] line, optionally after one [system] section",
+            where=where,
+            hint="copy one of the built-in templates: `orch-local models --prompts DIR` writes them",
+        )
+    sections = dict(zip(names, (body.strip("\n") for body in bodies), strict=True))
+    template = Template(text, sections.get("system", ""), sections["user"])
+    for body in sections.values():
+        _compile(body, where)
+    return template
+
+
+def load_template(path: Path) -> Template:
+    """Read a template file of the user's.
+
+    Raises
+    ------
+    PromptError
+        If it cannot be read or is not a template.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"cannot be read: {error}", where=str(path), hint="check `prompt:`") from None
+    return parse_template(text, str(path))
+
+
+def builtin_names() -> list[str]:
+    """Names of the built-in templates."""
+    folder = resources.files(__package__)
+    return sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
+
+
+def builtin_text(name: str) -> str:
+    """Text of a built-in template, e.g. ``solve``."""
+    return resources.files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8")
+
+
+def question_data(question: Question) -> dict[str, Data]:
+    """The data of a question by template name; empty ones are left out."""
+    values = {
+        "question": question.text,
+        "choices": _choice_lines(question.choices),
+        "examples": "\n\n".join(_example_text(example) for example in question.examples),
+    }
+    return {name: Data(text) for name, text in values.items() if text}
+
+
+def fill(text: str, data: Mapping[str, Data]) -> list[str]:
+    """Cut ``text`` at its markers: trusted pieces as ``str``, the data between them as ``Data``."""
+    pieces: list[str] = []
+    for index, part in enumerate(_MARKER.split(text)):
+        piece = data.get(DATA_NAMES[int(part)], Data("")) if index % 2 else part
+        if piece:
+            pieces.append(piece)
+    return pieces
+
+
+def answer_form(schema: AnswerSchema) -> str:
+    """The reply's form for the prompt, as compact JSON with a description in each place."""
+    answer = _spoken(schema.candidates or schema.labels) if schema.labels else "a number"
+    fields = {
+        "reasoning": f'"at most {schema.config.reasoning_chars} characters"',
+        "eliminated": '["labels ruled out"]',
+        "answer": f'"{answer}"' if schema.labels else f"<{answer}>",
+        "confidence": "<0 to 100>",
+    }
+    return "{" + ",".join(f'"{name}":{fields[name]}' for name in schema.fields) + "}"
+
+
+def _marker(name: str) -> str:
+    return f"{_OPEN}{DATA_NAMES.index(name)}{_CLOSE}"
+
+
+def _spoken(labels: Sequence[str]) -> str:
+    *head, last = labels or ("",)
+    return f"{', '.join(head)} or {last}" if head else last
+
+
+def _choice_lines(choices: Sequence[str]) -> str:
+    # A line break inside a choice is indented, so that its text cannot pose as the next choice.
+    return "\n".join(
+        f"{label}) {text.replace(chr(10), chr(10) + '   ')}" for label, text in zip(LABELS, choices, strict=False)
+    )
+
+
+def _example_text(example: Example) -> str:
+    lines = [f"Question:\n{example.text}"]
+    if example.choices:
+        lines.append(_choice_lines(example.choices))
+    answer = json.dumps(example.answer) if example.choices else example.answer
+    return "\n".join([*lines, f'Answer: {{"answer":{answer}}}'])
+
+
+# Trailing newlines count in a prompt, so they are kept; block tags leave no empty lines behind.
+_ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+)
+
+
+@cache
+def _compile(source: str, where: str = "the template") -> jinja2.Template:
+    try:
+        return _ENVIRONMENT.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise PromptError(f"line {error.lineno} of a section: {error.message}", where=where) from None
+
+
+def _render(source: str, values: Mapping[str, object]) -> str:
+    try:
+        return _compile(source).render(values).strip("\n")
+    except jinja2.TemplateError as error:
+        raise PromptError(
+            f"the prompt template fails: {error.message}",
+            hint=f"a template may use {', '.join(sorted(values))}",
+        ) from None

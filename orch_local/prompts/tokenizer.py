@@ -1,0 +1,264 @@
+"""A model's tokenizer and chat template, read from its folder without torch and without remote code.
+
+Safe encoding: a prompt is first encoded as the tokenizer does it natively. If the data in it moved no
+control token, those ids are the canonical ones. If it did (the text holds ``<|im_end|>``, say), the prompt
+is encoded piece by piece: control tokens come from the trusted pieces alone, all other text goes through a
+copy of the tokenizer that knows no control tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from orch_local.errors import ModelError, PromptError
+from orch_local.prompts.template import Data, Message
+
+PINNED_DATE = datetime(2024, 7, 26)  # noqa: DTZ001 - a label in a prompt, no moment in time
+"""What a chat template that prints today's date gets, so that a prompt does not change overnight."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""The files that decide how a prompt is encoded; their digests are in the spec."""
+
+
+class PromptTokenizer:
+    """Messages to token ids and back.
+
+    Raises
+    ------
+    ModelError
+        If the folder has no readable ``tokenizer.json``, chat template or end-of-sequence token.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._serialised = _read(folder / "tokenizer.json", "a `tokenizer.json`")
+        self._native = _build(self._serialised, folder)
+        self._config = _json_file(folder / "tokenizer_config.json")
+        self._names = _special_names(folder, self._config)
+        self.chat_template = _chat_template(folder, self._config)
+        self._split_before: dict[str, list[str | int]] = {}
+
+    @cached_property
+    def eos_id(self) -> int:
+        """Id of the end-of-sequence token."""
+        found = self._native.token_to_id(self._names.get("eos_token", ""))
+        if found is None:
+            raise ModelError(
+                "names no end-of-sequence token",
+                where=str(self.folder / "tokenizer_config.json"),
+                hint="add `eos_token` as on the model's hub page",
+            )
+        return int(found)
+
+    @cached_property
+    def controls(self) -> dict[int, Any]:
+        """Added tokens by id, except runs of white space, which some tokenizers add for compression."""
+        added = self._native.get_added_tokens_decoder()
+        return {index: token for index, token in added.items() if token.content.strip()}
+
+    def chat(self, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
+        """Apply the chat template, with the turn of the assistant opened at the end.
+
+        Raises
+        ------
+        PromptError
+            If the template refuses the messages (for example a system turn).
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            rendered, _ = render_jinja_template(
+                conversations=[[message._asdict() for message in messages]],
+                chat_template=self.chat_template,
+                add_generation_prompt=True,
+                **{**self._names, "strftime_now": PINNED_DATE.strftime, **options},
+            )
+        except Exception as error:  # noqa: BLE001 - a template is foreign code and may raise anything
+            raise PromptError(
+                f"the chat template fails: {error}",
+                where=str(self.folder),
+                hint="`system_role: false` in the model config puts the system text into the user turn",
+            ) from None
+        return str(rendered[0])
+
+    def encode(self, pieces: Sequence[str]) -> list[int]:
+        """Token ids of a prompt given as trusted pieces (``str``) and data (``Data``).
+
+        The control tokens of the result are those of the trusted pieces, whatever the data holds.
+        """
+        ids = self._plain_ids(self._native, "".join(pieces))
+        if self._controls_of(ids) == self._expected_controls(pieces):
+            return ids
+        return self._encode_apart(pieces)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, without special tokens."""
+        return str(self._native.decode(list(ids), skip_special_tokens=True))
+
+    def token_text(self, index: int) -> str:
+        """Vocabulary entry of an id; equal to its text for ASCII without spaces."""
+        return self._native.id_to_token(index) or ""
+
+    def trusted_ids(self, text: str) -> list[int]:
+        """Ids of a text of ours, control tokens included (a thinking tag, say)."""
+        return self._plain_ids(self._native, text)
+
+    @staticmethod
+    def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+        return list(tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
+
+    def _controls_of(self, ids: Iterable[int]) -> list[int]:
+        return [index for index in ids if index in self.controls]
+
+    def _expected_controls(self, pieces: Sequence[str]) -> list[int]:
+        trusted = (piece for piece in pieces if not isinstance(piece, Data))
+        return [part for piece in trusted for part in self._split(piece) if isinstance(part, int)]
+
+    def _split(self, trusted: str) -> list[str | int]:
+        """Cut a trusted text at its control tokens, which become ids; the same texts come again and again."""
+        if trusted not in self._split_before:
+            pattern = self._control_pattern
+            parts = pattern.split(trusted) if pattern else [trusted]
+            self._split_before[trusted] = [self._control_ids[p] if i % 2 else p for i, p in enumerate(parts) if p]
+        return self._split_before[trusted]
+
+    def _encode_apart(self, pieces: Sequence[str]) -> list[int]:
+        ids: list[int] = []
+        run = ""
+        for part in self._parts(pieces):
+            if isinstance(part, str):
+                run += part
+                continue
+            ids += self._text_ids(_stripped(run, ids, self.controls.get(part), self.controls))
+            ids.append(part)
+            run = ""
+        return ids + self._text_ids(_stripped(run, ids, None, self.controls))
+
+    def _parts(self, pieces: Sequence[str]) -> Iterable[str | int]:
+        for piece in pieces:
+            if isinstance(piece, Data):
+                yield str(piece)
+            else:
+                yield from self._split(piece)
+
+    def _text_ids(self, text: str) -> list[int]:
+        """Ids of plain text; should the vocabulary itself spell a control token, it is cut in two."""
+        ids = self._plain_ids(self._plain, text) if text else []
+        if not self._controls_of(ids):
+            return ids
+        broken: list[int] = []
+        for part in self._broken_up(text):
+            broken += self._plain_ids(self._plain, part)
+        return [index for index in broken if index not in self.controls]
+
+    def _broken_up(self, text: str) -> list[str]:
+        """Cut the text inside every literal control token, behind its first character."""
+        if self._control_pattern is None:
+            return [text]
+        cuts = [match.start() + 1 for match in self._control_pattern.finditer(text)]
+        return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) if a < b]
+
+    @cached_property
+    def _control_ids(self) -> dict[str, int]:
+        return {token.content: index for index, token in self.controls.items()}
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str] | None:
+        longest_first = sorted(self._control_ids, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The tokenizer without its control tokens; white-space runs stay."""
+        parts = json.loads(self._serialised)
+        parts["added_tokens"] = [token for token in parts["added_tokens"] if not token["content"].strip()]
+        parts["post_processor"] = None
+        return Tokenizer.from_str(json.dumps(parts))
+
+
+def _encodable(text: str) -> str:
+    """The text with each lone surrogate, which UTF-8 cannot carry, as a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+
+
+def _stripped(run: str, before: Sequence[int], after: Any, controls: Mapping[int, Any]) -> str:
+    """Apply the ``rstrip`` of the control token before a run and the ``lstrip`` of the one behind it."""
+    if before and before[-1] in controls and controls[before[-1]].rstrip:
+        run = run.lstrip()
+    return run.rstrip() if after is not None and after.lstrip else run
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelError(
+            f"the model folder has no {what.split('`')[1]}",
+            where=str(path.parent),
+            hint="download the complete model folder (`hf download`), tokenizer files included",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot be read: {error}", where=str(path)) from None
+
+
+def _build(serialised: str, folder: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_str(serialised)
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        raise ModelError(f"is not a tokenizer: {error}", where=str(folder / "tokenizer.json")) from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _json_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(_read(path, f"`{path.name}`"))
+    except ValueError as error:
+        raise ModelError(f"is not JSON: {error}", where=str(path)) from None
+    return value if isinstance(value, dict) else {}
+
+
+def _special_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of bos, eos, pad and unk, which chat templates use."""
+    names = {}
+    for source in (_json_file(folder / "special_tokens_map.json"), config):
+        for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            value = source.get(name)
+            value = value.get("content") if isinstance(value, dict) else value
+            if isinstance(value, str):
+                names[name] = value
+    return names
+
+
+def _chat_template(folder: Path, config: Mapping[str, Any]) -> str:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return _read(file, "`chat_template.jinja`")
+    value = _json_file(folder / "chat_template.json").get("chat_template", config.get("chat_template"))
+    if isinstance(value, list):
+        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+        value = named.get("default")
+    if not isinstance(value, str) or not value.strip():
+        raise ModelError(
+            "the model folder has no chat template",
+            where=str(folder),
+            hint="use an instruction-tuned model, or add a `chat_template.jinja` file",
+        )
+    return value

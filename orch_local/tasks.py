@@ -1,0 +1,26 @@
+"""What one generation is about: the data for its prompt, the schema of its answer, the key of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orch_local.answers import AnswerSchema
+from orch_local.config import AnswerConfig
+from orch_local.prompts.template import Data, question_data
+from orch_local.records import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One row to be generated, for an agent or for the merge agent."""
+
+    key: str
+    """Key of the row in the store."""
+    data: Mapping[str, Data]
+    schema: AnswerSchema
+
+
+def analysis_task(question: Question, answer: AnswerConfig) -> Task:
+    """The request to an agent."""
+    return Task(question.key, question_data(question), AnswerSchema(question.labels, answer))
