@@ -1,0 +1,235 @@
+"""Model folders: is everything there and safe to load, how large is it, and what are its digests.
+
+Nothing here imports torch; the weights are only looked at through their safetensors headers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from orch_local.config import ModelConfig
+from orch_local.errors import ModelError, StoreError
+from orch_local.prompts.tokenizer import TOKENIZER_FILES
+from orch_local.store import write_json
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A model folder that passed :func:`open_model_folder`."""
+
+    path: Path
+    config: Mapping[str, Any]
+    """Its ``config.json``."""
+    weights: tuple[Path, ...]
+
+    @property
+    def architecture(self) -> str:
+        """Class name of the model, e.g. ``Qwen3ForCausalLM``."""
+        return str((self.config.get("architectures") or ["unknown"])[0])
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The part of the config about the language model (multimodal models nest it)."""
+        nested = self.config.get("text_config")
+        return nested if isinstance(nested, dict) else self.config
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that the model was made for, in tokens."""
+        return int(self.text_config.get("max_position_embeddings") or 4096)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the weights on disk."""
+        return sum(file.stat().st_size for file in self.weights)
+
+    def kv_bytes_per_token(self, dtype_bytes: int = 2) -> int:
+        """KV cache of one token: 2 x layers x KV heads x head size x bytes (an upper bound for MLA models)."""
+        text = self.text_config
+        layers = int(text.get("num_hidden_layers") or 1)
+        heads = int(text.get("num_attention_heads") or 1)
+        kv_heads = int(text.get("num_key_value_heads") or heads)
+        head_size = int(text.get("head_dim") or int(text.get("hidden_size") or 0) // heads)
+        return 2 * layers * kv_heads * head_size * dtype_bytes
+
+
+def open_model_folder(config: ModelConfig) -> ModelFolder:
+    """Check that the folder of ``config`` holds a complete, safe model.
+
+    Raises
+    ------
+    ModelError
+        Folder or ``config.json`` missing; no safetensors, a shard missing, cut short or damaged; pickles
+        instead of safetensors; remote code.
+    """
+    path = config.path
+    if path is None or not path.is_dir():
+        raise ModelError(
+            f"the folder of model {config.name!r} does not exist: {path}",
+            hint=_where_to_get(config),
+        )
+    settings = _read_config(path)
+    if "auto_map" in settings and not settings.get("architectures"):
+        raise ModelError("needs code from its own folder, which is never run", where=str(path))
+    weights = _weight_files(path)
+    for file in weights:
+        read_header(file)
+    return ModelFolder(path, settings, weights)
+
+
+def _where_to_get(config: ModelConfig) -> str:
+    source = f"`hf download {config.hub_id}` on a connected machine, then " if config.hub_id else ""
+    return f"{source}set `path:` in the model config, or ORCH_MODELS_DIR to the folder that holds it"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError("the model folder has no `config.json`", where=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot be read: {error}", where=str(file)) from None
+    if not isinstance(value, dict):
+        raise ModelError("is not a model config", where=str(file))
+    return value
+
+
+def _weight_files(path: Path) -> tuple[Path, ...]:
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        return _indexed_files(index)
+    files = tuple(sorted(path.glob("*.safetensors")))
+    if files:
+        return files
+    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    if pickles:
+        raise ModelError(
+            f"holds pickled weights only ({pickles[0]}), which can run code when loaded",
+            where=str(path),
+            hint="use a safetensors copy of the model",
+        )
+    raise ModelError("holds no *.safetensors weights", where=str(path), hint="download the whole model folder")
+
+
+def _indexed_files(index: Path) -> tuple[Path, ...]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"is not a safetensors index: {error}", where=str(index)) from None
+    files = tuple(index.parent / str(name) for name in names)
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ModelError(
+            f"{len(missing)} of {len(files)} weight files are missing, the first is {missing[0]}",
+            where=str(index.parent),
+            hint="download the model again; a resumed download fetches only what is missing",
+        )
+    return files
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """Header of a safetensors file, with its bounds checked against the file.
+
+    Raises
+    ------
+    ModelError
+        If the file is cut short, is not safetensors, or a tensor lies outside of it.
+    """
+    try:
+        with file.open("rb") as stream:
+            size = file.stat().st_size
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
+                raise ValueError(f"header of {length} bytes in a file of {size}")
+            header = json.loads(stream.read(length))
+        end = _end_of_tensors(header)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(file, str(error)) from None
+    if 8 + length + end != size:
+        raise _damaged(file, f"{size} bytes where {8 + length + end} were expected")
+    return dict(header)
+
+
+def _end_of_tensors(header: Mapping[str, Any]) -> int:
+    ends = [0]
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = tensor["data_offsets"]
+        expected = math.prod(tensor["shape"]) * _DTYPE_BYTES.get(tensor["dtype"], 0)
+        if expected and end - begin != expected:
+            raise ValueError(f"tensor {name!r} has {end - begin} bytes, its shape needs {expected}")
+        ends.append(end)
+    return max(ends)
+
+
+def _damaged(file: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"is not a whole safetensors file: {reason}",
+        where=str(file),
+        hint="download the file again and compare its SHA-256 with the hub's",
+    )
+
+
+def digests(folder: ModelFolder) -> dict[str, str]:
+    """SHA-256 by file name of everything that decides what the model answers.
+
+    A digest is remembered by path, size and time of change, since hashing 100 GB takes minutes.
+    """
+    memory = _DigestMemory()
+    found = {file.name: memory.digest(file) for file in _digested_files(folder)}
+    memory.save()
+    return found
+
+
+def _digested_files(folder: ModelFolder) -> Iterator[Path]:
+    yield from folder.weights
+    for name in ("config.json", "generation_config.json", *TOKENIZER_FILES):
+        if (folder.path / name).exists():
+            yield folder.path / name
+
+
+class _DigestMemory:
+    """Digests of files seen before; losing the file costs time only."""
+
+    def __init__(self) -> None:
+        self._file = Path(platformdirs.user_cache_dir("orch-local")) / "digests.json"
+        self._known = self._load()
+        self._changed = False
+
+    def _load(self) -> dict[str, str]:
+        try:
+            value = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def digest(self, file: Path) -> str:
+        state = file.stat()
+        key = f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"
+        if key not in self._known:
+            with file.open("rb") as stream:
+                self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+            self._changed = True
+        return self._known[key]
+
+    def save(self) -> None:
+        if not self._changed:
+            return
+        try:
+            write_json(self._file, self._known)
+        except StoreError:
+            return  # a read-only home: the digests are computed again next time

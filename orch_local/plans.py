@@ -1,0 +1,316 @@
+"""The frozen plan of a run: a run file, checked against models and questions, with its specs.
+
+A plan is everything that a worker needs; it is written to ``run.json`` before the first model is loaded,
+and workers read that file, never the run file again.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orch_local.answers import AnswerSchema
+from orch_local.config import (
+    AgentConfig,
+    AnswerConfig,
+    EngineConfig,
+    MergeConfig,
+    ModelConfig,
+    RunConfig,
+    load_model_config,
+)
+from orch_local.devices import device_name, gpus
+from orch_local.engines import determinism, engine_version
+from orch_local.engines.base import EngineSettings
+from orch_local.errors import ConfigError, StoreError
+from orch_local.models import ModelFolder, digests, open_model_folder
+from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
+from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
+from orch_local.records import LABELS
+from orch_local.store import RunFolder, Spec, read_json
+
+SPEC_FORMAT = 1
+"""Raised when this code starts to make other prompts or rows from the same settings."""
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "outlines", "outlines_core", "llguidance", "xgrammar")
+_DEFAULT_CONTEXT = 32768
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
+
+
+class Thinking(_Frozen):
+    """How a reasoning model thinks before its answer."""
+
+    tokens: int
+    open: str
+    close: str
+
+
+class AgentPlan(_Frozen):
+    """One agent (or the merge agent), with everything its worker needs."""
+
+    name: str
+    kind: Literal["analysis", "merge"]
+    model: ModelConfig
+    settings: EngineSettings
+    template: str
+    answer: AnswerConfig
+    thinking: Thinking | None
+    max_tokens: int | None
+    spec: str
+    spec_content: dict[str, Any]
+
+    @property
+    def parsed_template(self) -> Template:
+        """The prompt template, parsed."""
+        return parse_template(self.template, f"template of {self.name}")
+
+    @property
+    def full_spec(self) -> Spec:
+        """The spec with its content."""
+        return Spec(self.spec_content, self.spec)
+
+
+class QuestionsPlan(_Frozen):
+    """Which questions a run asks."""
+
+    count: int
+    bad_rows: int
+    digest: str
+
+
+class Plan(_Frozen):
+    """Everything a run is made of."""
+
+    version: str
+    config: RunConfig
+    agents: tuple[AgentPlan, ...]
+    merger: AgentPlan | None
+    questions: QuestionsPlan
+    store: Path
+    libraries: dict[str, str | None]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Agent names in order."""
+        return tuple(agent.name for agent in self.agents)
+
+    @property
+    def workers(self) -> tuple[AgentPlan, ...]:
+        """The agents and, behind them, the merge agent."""
+        return (*self.agents, self.merger) if self.merger else self.agents
+
+    def identity(self) -> dict[str, str]:
+        """What makes two plans the same run, by name of the field; paths and batch sizes are no part of it."""
+        fields = {"questions": self.questions.digest, "agents": ", ".join(self.names)}
+        fields |= {f"agent {agent.name}": agent.spec for agent in self.agents}
+        rules = self.config.merge.model_dump(include={"policy", "when", "candidates", "names", "quorum"})
+        fields |= {f"merge.{name}": str(value) for name, value in rules.items()}
+        return fields | ({"merge agent": self.merger.spec} if self.merger else {})
+
+
+def load_plan(folder: RunFolder) -> Plan:
+    """The frozen plan of a run folder.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it was written by a version that this one cannot read.
+    """
+    try:
+        return Plan.model_validate(read_json(folder.plan))
+    except ValidationError as error:
+        message = f"is not a plan of this version: {error.error_count()} fields differ"
+        hint = "run with the version that made it, or choose another --out"
+        raise StoreError(message, where=str(folder.plan), hint=hint) from None
+
+
+def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | None]:
+    """Check every model and template of a run and freeze its agents.
+
+    Raises
+    ------
+    ConfigError, ModelError, PromptError
+        Whatever can be told before a model is loaded.
+    """
+    agents = tuple(_plan_agent(agent, config) for agent in config.agents)
+    merge = config.merge
+    if merge.policy != "agent" or merge.model is None:
+        return agents, None
+    as_agent = AgentConfig(
+        name="merge",
+        model=merge.model,
+        thinking=merge.thinking,
+        thinking_tokens=merge.thinking_tokens,
+        max_tokens=merge.max_tokens,
+        answer=merge.answer,
+    )
+    template = load_template(merge.prompt) if merge.prompt else parse_template(builtin_text("merge"), "merge")
+    return agents, _freeze(as_agent, "merge", template, config)
+
+
+def library_versions() -> dict[str, str | None]:
+    """Versions of the libraries that can change bytes; ``None`` where not installed."""
+    return {name: _version(name) for name in _LIBRARIES}
+
+
+def resolve_device(engine: EngineConfig) -> str:
+    """``cpu`` or ``cuda`` for ``auto``: a GPU is used where there is one and the installed engine can."""
+    if engine.device != "auto":
+        return engine.device
+    cpu_build = _version("vllm") is None if engine.name == "vllm" else "+cpu" in (_version("torch") or "")
+    return "cuda" if gpus() and not cpu_build else "cpu"
+
+
+def _plan_agent(agent: AgentConfig, config: RunConfig) -> AgentPlan:
+    name = "direct" if agent.mode == "direct" else agent.role
+    template = load_template(agent.prompt) if agent.prompt else parse_template(builtin_text(name), name)
+    return _freeze(agent, "analysis", template, config)
+
+
+def _freeze(
+    agent: AgentConfig, kind: Literal["analysis", "merge"], template: Template, config: RunConfig
+) -> AgentPlan:
+    model = load_model_config(agent.model)
+    folder = open_model_folder(model)
+    tokenizer = PromptTokenizer(folder.path)
+    settings = _settings(model, folder, config.engine)
+    answer = _answer_config(agent, config)
+    thinking = _thinking(agent, model, tokenizer)
+    _check_budget(agent, answer, settings)
+    content = {
+        "format": SPEC_FORMAT,
+        "kind": kind,
+        "model": {"architecture": folder.architecture, "files": digests(folder)},
+        "prompt": template.text,
+        "chat": {
+            "options": template_options(model, agent.thinking),
+            "system_role": model.system_role,
+            "answer_prefix": model.answer_prefix,
+            "date": PINNED_DATE.date().isoformat(),
+        },
+        "answer": answer.model_dump(),
+        "decoding": {
+            "temperature": 0,
+            "max_tokens": agent.max_tokens,
+            "thinking": thinking.model_dump() if thinking else None,
+        },
+        "panel": _panel_rules(config.merge) if kind == "merge" else None,
+        "engine": _engine_spec(settings),
+        "libraries": library_versions(),
+    }
+    spec = Spec.of(content)
+    return AgentPlan(
+        name=agent.name,
+        kind=kind,
+        model=model,
+        settings=settings,
+        template=template.text,
+        answer=answer,
+        thinking=thinking,
+        max_tokens=agent.max_tokens,
+        spec=spec.digest,
+        spec_content=content,
+    )
+
+
+def template_options(model: ModelConfig, thinking: bool) -> dict[str, Any]:
+    """Keyword arguments of the chat template."""
+    options = model.thinking_template_kwargs if thinking else model.chat_template_kwargs
+    return dict(options)
+
+
+def _answer_config(agent: AgentConfig, config: RunConfig) -> AnswerConfig:
+    answer = agent.answer or config.answer
+    if agent.mode == "direct":
+        return AnswerConfig(reasoning_chars=0, eliminated=False, confidence=False, charset=answer.charset)
+    return answer
+
+
+def _thinking(agent: AgentConfig, model: ModelConfig, tokenizer: PromptTokenizer) -> Thinking | None:
+    if not agent.thinking:
+        return None
+    if not model.think_open or not model.think_close:
+        raise ConfigError(
+            f"agent {agent.name!r} has `thinking: true`, but model {model.name!r} has no thinking tags",
+            hint="set `think_open` and `think_close` in the model config, or choose a reasoning model",
+        )
+    first = tokenizer.trusted_ids(model.think_close)[0]
+    if first not in tokenizer.controls:
+        raise ConfigError(
+            f"{model.think_close!r} does not begin with a token of its own in the tokenizer of {model.name!r}",
+            hint="`think_close` must be the tag that the model itself writes",
+        )
+    return Thinking(tokens=agent.thinking_tokens, open=model.think_open, close=model.think_close)
+
+
+def _check_budget(agent: AgentConfig, answer: AnswerConfig, settings: EngineSettings) -> None:
+    budget = agent.max_tokens or AnswerSchema(LABELS, answer).max_tokens
+    thought = agent.thinking_tokens if agent.thinking else 0
+    if budget + thought >= settings.max_model_len:
+        raise ConfigError(
+            f"agent {agent.name!r}: the answer alone may need {budget + thought} tokens, "
+            f"but max_model_len is {settings.max_model_len}",
+            hint="lower `answer.reasoning_chars` or `thinking_tokens`, or raise `max_model_len` of the model",
+        )
+
+
+def _settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfig) -> EngineSettings:
+    names = (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "quantization",
+        "max_num_seqs",
+        "gpu_memory_utilization",
+        "kv_cache_dtype",
+        "cpu_kv_cache_gib",
+        "vllm_args",
+    )
+    return EngineSettings(
+        name=engine.name,
+        model_path=folder.path,
+        device=resolve_device(engine),
+        grammar=engine.grammar,
+        dtype=_dtype(model, folder),
+        max_model_len=model.max_model_len or min(folder.context, _DEFAULT_CONTEXT),
+        args={name: getattr(model, name) for name in names},
+    )
+
+
+def _dtype(model: ModelConfig, folder: ModelFolder) -> str:
+    """The dtype named, or that of the checkpoint; engines' own ``auto`` would silently narrow float32."""
+    if model.dtype != "auto":
+        return model.dtype
+    stated = folder.config.get("dtype") or folder.config.get("torch_dtype") or folder.text_config.get("dtype")
+    return stated if stated in ("float32", "float16", "bfloat16") else "bfloat16"
+
+
+def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
+    sizes = ("max_num_seqs", "gpu_memory_utilization", "cpu_kv_cache_gib")
+    return {
+        "name": settings.name,
+        "version": engine_version(settings.name),
+        "grammar": settings.grammar,
+        "device": device_name(settings.device),
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        # Batch and memory sizes must not change a byte (see docs), so they are not part of a spec.
+        "args": {name: value for name, value in settings.args.items() if name not in sizes},
+        "determinism": dict(determinism(settings)),
+    }
+
+
+def _panel_rules(merge: MergeConfig) -> dict[str, str]:
+    return {"names": merge.names, "candidates": merge.candidates}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,298 @@
+"""The store: every path, atomic writes, memoised rows, digests.
+
+Layout of a store folder::
+
+    store/<spec digest>/spec.json                    what the rows are a function of
+    store/<spec digest>/<sha256 of content>.jsonl    a chunk: rows, one JSON object a line
+
+A chunk is named by the SHA-256 of its bytes, written to a temporary file beside it and moved into place,
+so a file exists only when it is whole, two writers never touch the same file, and a damaged one is told
+by its name. Layout of a run folder: :class:`RunFolder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from orch_local.errors import StoreError
+from orch_local.records import Analysis, Question, canonical_json, digest
+
+FLUSH_ROWS = 512
+FLUSH_SECONDS = 5.0
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; move it into place when the block ends well.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be written or the disk is full; ``path`` is then as it was before.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_UMASK)
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _read_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+# Read once, at import: os.umask changes the whole process for a moment, which threads would see.
+_UMASK = _read_umask()
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    hint = "free some space" if error.errno == 28 else "choose a folder that you may write to (--out)"
+    return StoreError(
+        f"cannot be written: {error.strerror or error}",
+        where=str(path),
+        hint=f"{hint}, then run the same command again: finished rows are kept",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file atomically, as UTF-8 (lone surrogates are kept)."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+    except FileNotFoundError:
+        raise StoreError("no such file", where=str(path), hint="is this the folder of a run?") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot be read: {error}", where=str(path)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Everything that can change the bytes of an answer; its digest names a folder of the store."""
+
+    content: Mapping[str, Any]
+    digest: str
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Spec:
+        """The spec of ``content``; the digest is its SHA-256, cut to 32 hex digits."""
+        return cls(content, digest(content)[:32])
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Two different answers under one key: determinism was broken (or the store was edited)."""
+
+    spec: str
+    key: str
+    kept: str
+    other: str
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of one spec as read from the store."""
+
+    rows: dict[str, Analysis] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
+    """Chunks whose bytes do not match their name; their rows count as missing."""
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.rows
+
+    def get(self, key: str) -> Analysis | None:
+        """The row of ``key``, or ``None`` where there is none yet."""
+        return self.rows.get(key)
+
+
+class Store:
+    """Rows by spec digest and key, on any file system with atomic rename (local, NFS, Lustre)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, spec: str) -> Path:
+        """Folder of one spec."""
+        return self.root / spec
+
+    def declare(self, spec: Spec) -> None:
+        """Write ``spec.json`` so that the rows can be understood without the run that made them."""
+        path = self.folder(spec.digest) / "spec.json"
+        if not path.exists():
+            write_json(path, spec.content)
+
+    def read(self, spec: str, keys: Collection[str] | None = None) -> Rows:
+        """Read all rows of a spec, or those of ``keys``; chunks in name order, so the result is fixed.
+
+        A row that failed gives way to one that did not. Of two rows that differ in content the one whose
+        content digest sorts first is kept, and a :class:`Violation` is noted.
+        """
+        found = Rows()
+        folder = self.folder(spec)
+        chunks = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+        for chunk in chunks:
+            content = chunk.read_bytes()
+            if hashlib.sha256(content).hexdigest() != chunk.stem:
+                found.damaged.append(chunk)
+                continue
+            for line in content.decode("utf-8", "surrogatepass").split("\n"):
+                if line:
+                    _add(found, spec, Analysis.from_row(json.loads(line)), keys)
+        return found
+
+    def writer(self, spec: str, clock: Callable[[], float] = time.monotonic) -> RowWriter:
+        """A writer of chunks for one spec; use it as a context manager."""
+        return RowWriter(self.folder(spec), clock)
+
+
+def _add(found: Rows, spec: str, row: Analysis, keys: Collection[str] | None) -> None:
+    if keys is not None and row.key not in keys:
+        return
+    known = found.rows.get(row.key)
+    if known is None:
+        found.rows[row.key] = row
+        return
+    if known.outcome != row.outcome and "failed" in (known.outcome, row.outcome):
+        found.rows[row.key] = row if known.outcome == "failed" else known
+        return
+    if known.content() == row.content():
+        return
+    kept, other = sorted((known, row), key=lambda r: digest(r.content()))
+    found.rows[row.key] = kept
+    found.violations.append(Violation(spec, row.key, digest(kept.content()), digest(other.content())))
+
+
+class RowWriter:
+    """Collects rows and writes them as chunks, after some rows or seconds and at the end."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._lines: list[str] = []
+        self._since = clock()
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+    def add(self, row: Analysis) -> bool:
+        """Add a row; returns whether it, and all before it, are on disk now."""
+        self._lines.append(canonical_json(row.to_row()))
+        return self.flush_if_due()
+
+    def flush_if_due(self) -> bool:
+        """Write the collected rows if there are many or the oldest has waited long."""
+        due = len(self._lines) >= FLUSH_ROWS or self._clock() - self._since >= FLUSH_SECONDS
+        if due:
+            self.flush()
+        return due
+
+    def flush(self) -> None:
+        """Write the collected rows as one chunk."""
+        self._since = self._clock()
+        if not self._lines:
+            return
+        content = ("\n".join(self._lines) + "\n").encode("utf-8", "surrogatepass")
+        path = self._folder / f"{hashlib.sha256(content).hexdigest()}.jsonl"
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
+        self._lines.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run; no other module makes up a name in it."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        """``run.json``: the frozen plan."""
+        return self.root / "run.json"
+
+    @property
+    def questions(self) -> Path:
+        """``questions.jsonl``: the questions as asked, in order."""
+        return self.root / "questions.jsonl"
+
+    @property
+    def bad_rows(self) -> Path:
+        """``bad_rows.jsonl``: rows of the benchmark that were skipped, with the reason."""
+        return self.root / "bad_rows.jsonl"
+
+    @property
+    def decisions(self) -> Path:
+        """``decisions.jsonl`` (and ``.parquet`` beside it)."""
+        return self.root / "decisions.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """``metrics.json``."""
+        return self.root / "metrics.json"
+
+    @property
+    def log(self) -> Path:
+        """``run.log``."""
+        return self.root / "run.log"
+
+    def worker_log(self, name: str) -> Path:
+        """What the worker of one agent printed."""
+        return self.root / "workers" / f"{name}.log"
+
+    def write_questions(self, questions: Collection[Question]) -> None:
+        """Freeze the questions."""
+        lines = (json.dumps(q.to_row(), ensure_ascii=False) for q in questions)
+        write_text(self.questions, "".join(f"{line}\n" for line in lines))
+
+    def read_questions(self) -> list[Question]:
+        """The frozen questions, in order."""
+        text = self.questions.read_bytes().decode("utf-8", "surrogatepass")
+        return [Question.from_row(json.loads(line)) for line in text.split("\n") if line]
