@@ -65,7 +65,7 @@ class AnswerSchema:
     @cached_property
     def pattern(self) -> str:
         """The grammar: a regular expression for the whole answer, without groups or anchors."""
-        return self._join(lambda name, pattern: pattern)
+        return self._join(lambda _, pattern: pattern)
 
     @cached_property
     def json_schema(self) -> dict[str, Any]:

@@ -39,24 +39,37 @@ class BenchmarkConfig(_Model):
     )
     path: Path = Field(description="File or folder: parquet, arrow (save_to_disk), JSONL or a hub copy.")
     split: str = "test"
-    limit: int | None = Field(None, ge=1, description="Ask the first N questions only (after the shuffle).")
-    categories: Annotated[tuple[str, ...] | None, BeforeValidator(_as_list)] = None
-    shuffle_seed: int | None = Field(None, ge=0, description="Fixed shuffle; none keeps the order of the file.")
-    few_shot: int = Field(0, ge=0, le=32, description="Solved examples of the same category before each question.")
-    few_shot_split: str | None = Field(
-        None, description="Split the examples come from; none takes the benchmark's usual one."
+    limit: int | None = Field(
+        default=None, ge=1, description="Ask the first N questions only (after the shuffle)."
     )
-    skip_bad_rows: bool = Field(False, description="Record and count bad rows instead of refusing the file.")
+    categories: Annotated[tuple[str, ...] | None, BeforeValidator(_as_list)] = None
+    shuffle_seed: int | None = Field(
+        default=None, ge=0, description="Fixed shuffle; none keeps the order of the file."
+    )
+    few_shot: int = Field(
+        default=0, ge=0, le=32, description="Solved examples of the same category before each question."
+    )
+    few_shot_split: str | None = Field(
+        default=None, description="Split the examples come from; none takes the benchmark's usual one."
+    )
+    skip_bad_rows: bool = Field(
+        default=False, description="Record and count bad rows instead of refusing the file."
+    )
 
 
 class AnswerConfig(_Model):
     """Fields and bounds of the constrained JSON answer; its schema is made in `answers.py`."""
 
-    reasoning_chars: int = Field(600, ge=0, le=8000, description="Bound of `reasoning`; 0 leaves the field out.")
-    eliminated: bool = Field(True, description="Whether the answer has an `eliminated` list of labels.")
-    confidence: bool = Field(True, description="Whether the answer has a `confidence` of 0 to 100.")
+    reasoning_chars: int = Field(
+        default=600, ge=0, le=8000, description="Bound of `reasoning`; 0 leaves the field out."
+    )
+    eliminated: bool = Field(
+        default=True, description="Whether the answer has an `eliminated` list of labels."
+    )
+    confidence: bool = Field(default=True, description="Whether the answer has a `confidence` of 0 to 100.")
     charset: Literal["ascii", "unicode"] = Field(
-        "ascii", description="Characters allowed in strings. `unicode` makes larger grammars and budgets."
+        default="ascii",
+        description="Characters allowed in strings. `unicode` makes larger grammars and budgets.",
     )
 
 
@@ -66,33 +79,40 @@ class AgentConfig(_Model):
     name: Name
     model: str = Field(description="Name of a model config, or a path to a model config or model folder.")
     role: Literal["solve", "eliminate", "verify"] = "solve"
-    prompt: Path | None = Field(None, description="A prompt template of your own instead of the role's.")
+    prompt: Path | None = Field(
+        default=None, description="A prompt template of your own instead of the role's."
+    )
     mode: Literal["analyse", "direct"] = Field(
-        "analyse", description="`direct` writes no analysis; it only scores the choices in one step."
+        default="analyse", description="`direct` writes no analysis; it only scores the choices in one step."
     )
-    thinking: bool = Field(False, description="Let a reasoning model think before the answer.")
-    thinking_tokens: int = Field(4096, ge=16, description="Bound of the thought.")
+    thinking: bool = Field(default=False, description="Let a reasoning model think before the answer.")
+    thinking_tokens: int = Field(default=4096, ge=16, description="Bound of the thought.")
     max_tokens: int | None = Field(
-        None, ge=1, description="A budget smaller than the computed one; rows it cuts are `truncated`."
+        default=None,
+        ge=1,
+        description="A budget smaller than the computed one; rows it cuts are `truncated`.",
     )
-    answer: AnswerConfig | None = Field(None, description="Instead of the run's answer block.")
+    answer: AnswerConfig | None = Field(default=None, description="Instead of the run's answer block.")
 
 
 class MergeConfig(_Model):
     """How a panel becomes one decision."""
 
     policy: Literal["agent", "majority", "confidence", "probability"] = "agent"
-    model: str | None = Field(None, description="Model of the merge agent; needed by policy `agent`.")
+    model: str | None = Field(default=None, description="Model of the merge agent; needed by policy `agent`.")
     prompt: Path | None = None
     when: Literal["always", "disagreement"] = "always"
     candidates: Literal["all", "nominated"] = Field(
-        "all", description="What the merge agent may answer: any choice, or those the panel nominated."
+        default="all",
+        description="What the merge agent may answer: any choice, or those the panel nominated.",
     )
     names: Literal["hidden", "shown"] = "hidden"
-    quorum: int = Field(1, ge=1, description="Usable analyses needed; below it the question is unscored.")
+    quorum: int = Field(
+        default=1, ge=1, description="Usable analyses needed; below it the question is unscored."
+    )
     thinking: bool = False
-    thinking_tokens: int = Field(4096, ge=16)
-    max_tokens: int | None = Field(None, ge=1)
+    thinking_tokens: int = Field(default=4096, ge=16)
+    max_tokens: int | None = Field(default=None, ge=1)
     answer: AnswerConfig = AnswerConfig(eliminated=False)
 
     @model_validator(mode="after")
@@ -108,11 +128,12 @@ class EngineConfig(_Model):
     name: EngineName = "vllm"
     device: Device = "auto"
     grammar: Grammar = Field(
-        "guidance", description="What executes the grammar inside vLLM; the transformers engine uses outlines."
+        default="guidance",
+        description="What executes the grammar inside vLLM; the transformers engine uses outlines.",
     )
-    models_at_once: int = Field(1, ge=1, le=64, description="Worker processes side by side.")
+    models_at_once: int = Field(default=1, ge=1, le=64, description="Worker processes side by side.")
     stall_timeout_s: float = Field(
-        900.0, gt=0, description="A worker silent for so long is stopped and replaced."
+        default=900.0, gt=0, description="A worker silent for so long is stopped and replaced."
     )
 
 
@@ -140,16 +161,20 @@ class ModelConfig(_Model):
     """One flat file of `model_configs/`: where a model is, what it needs, how vLLM loads it."""
 
     name: Name
-    hub_id: str = Field("", description="Where the weights come from, as owner/name on the hub.")
+    hub_id: str = Field(default="", description="Where the weights come from, as owner/name on the hub.")
     path: Path | None = Field(
-        None, description="Local folder; none looks for it in ORCH_MODELS_DIR by hub_id, then by name."
+        default=None,
+        description="Local folder; none looks for it in ORCH_MODELS_DIR by hub_id, then by name.",
     )
     licence: str = ""
-    parameters_b: float | None = Field(None, gt=0, description="Parameters in 10^9, all experts counted.")
-    memory_gib: float | None = Field(None, gt=0, description="GPU memory of the weights alone.")
-    think_open: str | None = Field(None, description="Tag that opens a thought, e.g. <think>.")
+    parameters_b: float | None = Field(
+        default=None, gt=0, description="Parameters in 10^9, all experts counted."
+    )
+    memory_gib: float | None = Field(default=None, gt=0, description="GPU memory of the weights alone.")
+    think_open: str | None = Field(default=None, description="Tag that opens a thought, e.g. <think>.")
     think_close: str | None = Field(
-        None, description="All that stands between a thought and the answer, e.g. </think> and two line breaks."
+        default=None,
+        description="All that stands between a thought and the answer, e.g. </think> and two line breaks.",
     )
     chat_template_kwargs: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="Passed to the chat template, e.g. enable_thinking."
@@ -157,23 +182,24 @@ class ModelConfig(_Model):
     thinking_template_kwargs: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="Instead of chat_template_kwargs where the agent thinks."
     )
-    system_role: bool = Field(True, description="Whether the chat template takes a system turn.")
+    system_role: bool = Field(default=True, description="Whether the chat template takes a system turn.")
     answer_prefix: str = Field(
-        "", description="Text between the generation prompt and an answer without a thought, e.g. a channel header."
+        default="",
+        description="Text between the generation prompt and an answer without a thought, e.g. a channel header.",
     )
     dtype: DType = "auto"
     quantization: str | None = None
-    max_model_len: int | None = Field(None, ge=16)
-    tensor_parallel_size: int = Field(1, ge=1)
-    pipeline_parallel_size: int = Field(1, ge=1)
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    max_model_len: int | None = Field(default=None, ge=16)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     kv_cache_dtype: str = "auto"
-    max_num_seqs: int = Field(256, ge=1)
-    cpu_kv_cache_gib: float = Field(1.0, gt=0, description="KV cache on a CPU, where there is no GPU memory share.")
+    max_num_seqs: int = Field(default=256, ge=1)
+    cpu_kv_cache_gib: float = Field(default=1.0, gt=0, description="KV cache on a CPU.")
     vllm_args: dict[str, Any] = Field(
         default_factory=dict, description="Any further keyword arguments of vllm.EngineArgs."
     )
-    sources: tuple[str, ...] = Field((), description="Where the facts of this file were read.")
+    sources: tuple[str, ...] = Field(default=(), description="Where the facts of this file were read.")
     notes: str = ""
 
 
@@ -187,11 +213,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} is not text", key_node.start_mark
+            )
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} given twice", key_node.start_mark
+            )
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -209,7 +239,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -303,7 +333,7 @@ def load_run(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
 
 def _absolute_paths(config: RunConfig, base: Path) -> RunConfig:
     def absolute(path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.abspath(base / path.expanduser()))
+        return None if path is None else Path(os.path.abspath(base / path.expanduser()))  # noqa: PTH100 - keeps symlinks
 
     def model(name: str | None) -> str | None:
         if name is None or not _is_path(name):
@@ -374,7 +404,7 @@ def _read_model_config(file: Path) -> ModelConfig:
 def _model_path(config: ModelConfig, file: Path) -> Path:
     """Where the weights should be; whether they are there is for `models.py` to say."""
     if config.path is not None:
-        return Path(os.path.abspath(file.parent / config.path.expanduser()))
+        return Path(os.path.abspath(file.parent / config.path.expanduser()))  # noqa: PTH100 - keeps symlinks
     root = Path(os.environ.get("ORCH_MODELS_DIR", "models")).expanduser().absolute()
     places = [root / config.hub_id, root / config.hub_id.split("/")[-1], root / config.name]
     return next((place for place in places if config.hub_id and place.is_dir()), root / config.name)

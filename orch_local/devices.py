@@ -28,7 +28,7 @@ def gpus() -> tuple[Gpu, ...]:
         return ()
     query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(_gpu(line) for line in done.stdout.splitlines() if "," in line)

@@ -56,7 +56,7 @@ class ModelFolder:
         return sum(file.stat().st_size for file in self.weights)
 
     def kv_bytes_per_token(self, dtype_bytes: int = 2) -> int:
-        """KV cache of one token: 2 x layers x KV heads x head size x bytes (an upper bound for MLA models)."""
+        """KV cache of one token: 2 x layers x KV heads x head size x bytes (for MLA models too much)."""
         text = self.text_config
         layers = int(text.get("num_hidden_layers") or 1)
         heads = int(text.get("num_attention_heads") or 1)
@@ -121,7 +121,9 @@ def _weight_files(path: Path) -> tuple[Path, ...]:
             where=str(path),
             hint="use a safetensors copy of the model",
         )
-    raise ModelError("holds no *.safetensors weights", where=str(path), hint="download the whole model folder")
+    raise ModelError(
+        "holds no *.safetensors weights", where=str(path), hint="download the whole model folder"
+    )
 
 
 def _indexed_files(index: Path) -> tuple[Path, ...]:

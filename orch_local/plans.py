@@ -25,7 +25,8 @@ from orch_local.config import (
 from orch_local.devices import device_name, gpus
 from orch_local.engines import determinism, engine_version
 from orch_local.engines.base import EngineSettings
-from orch_local.errors import ConfigError, StoreError
+from orch_local.engines.catalogue import knows
+from orch_local.errors import ConfigError, ModelError, StoreError
 from orch_local.models import ModelFolder, digests, open_model_folder
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
@@ -40,7 +41,9 @@ _DEFAULT_CONTEXT = 32768
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True
+    )
 
 
 class Thinking(_Frozen):
@@ -106,7 +109,7 @@ class Plan(_Frozen):
         return (*self.agents, self.merger) if self.merger else self.agents
 
     def identity(self) -> dict[str, str]:
-        """What makes two plans the same run, by name of the field; paths and batch sizes are no part of it."""
+        """What makes two plans the same run, by field; paths and batch sizes are no part of it."""
         fields = {"questions": self.questions.digest, "agents": ", ".join(self.names)}
         fields |= {f"agent {agent.name}": agent.spec for agent in self.agents}
         rules = self.config.merge.model_dump(include={"policy", "when", "candidates", "names", "quorum"})
@@ -179,6 +182,7 @@ def _freeze(
     model = load_model_config(agent.model)
     folder = open_model_folder(model)
     tokenizer = PromptTokenizer(folder.path)
+    _check_architecture(folder, config.engine.name)
     settings = _settings(model, folder, config.engine)
     answer = _answer_config(agent, config)
     thinking = _thinking(agent, model, tokenizer)
@@ -219,6 +223,17 @@ def _freeze(
     )
 
 
+def _check_architecture(folder: ModelFolder, engine: str) -> None:
+    model_type = str(folder.config.get("model_type"))
+    if knows(engine, folder.architecture, model_type):
+        return
+    raise ModelError(
+        f"{engine} {engine_version(engine)} does not know {folder.architecture} ({model_type})",
+        where=str(folder.path / "config.json"),
+        hint="update the engine, or use another model",
+    )
+
+
 def template_options(model: ModelConfig, thinking: bool) -> dict[str, Any]:
     """Keyword arguments of the chat template."""
     options = model.thinking_template_kwargs if thinking else model.chat_template_kwargs
@@ -243,7 +258,7 @@ def _thinking(agent: AgentConfig, model: ModelConfig, tokenizer: PromptTokenizer
     first = tokenizer.trusted_ids(model.think_close)[0]
     if first not in tokenizer.controls:
         raise ConfigError(
-            f"{model.think_close!r} does not begin with a token of its own in the tokenizer of {model.name!r}",
+            f"{model.think_close!r} does not begin with a control token of {model.name!r}",
             hint="`think_close` must be the tag that the model itself writes",
         )
     return Thinking(tokens=agent.thinking_tokens, open=model.think_open, close=model.think_close)
@@ -299,7 +314,7 @@ def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
         "device": device_name(settings.device),
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
-        # Batch and memory sizes must not change a byte (see docs), so they are not part of a spec.
+        # Batch and memory sizes must not change a byte, so they are not part of a spec.
         "args": {name: value for name, value in settings.args.items() if name not in sizes},
         "determinism": dict(determinism(settings)),
     }

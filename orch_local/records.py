@@ -112,9 +112,7 @@ class Usage:
     generated: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt + other.prompt, self.cached + other.cached, self.generated + other.generated
-        )
+        return Usage(self.prompt + other.prompt, self.cached + other.cached, self.generated + other.generated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,9 @@ def load_template(path: Path) -> Template:
 def builtin_names() -> list[str]:
     """Names of the built-in templates."""
     folder = resources.files(__package__)
-    return sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
+    return sorted(
+        entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt")
+    )
 
 
 def builtin_text(name: str) -> str:
@@ -180,7 +182,8 @@ def _spoken(labels: Sequence[str]) -> str:
 def _choice_lines(choices: Sequence[str]) -> str:
     # A line break inside a choice is indented, so that its text cannot pose as the next choice.
     return "\n".join(
-        f"{label}) {text.replace(chr(10), chr(10) + '   ')}" for label, text in zip(LABELS, choices, strict=False)
+        f"{label}) {text.replace(chr(10), chr(10) + '   ')}"
+        for label, text in zip(LABELS, choices, strict=False)
     )
 
 

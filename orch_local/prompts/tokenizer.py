@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from orch_local.errors import ModelError, PromptError
 from orch_local.prompts.template import Data, Message
 
-PINNED_DATE = datetime(2024, 7, 26)  # noqa: DTZ001 - a label in a prompt, no moment in time
+PINNED_DATE = datetime(2024, 7, 26)
 """What a chat template that prints today's date gets, so that a prompt does not change overnight."""
 
 TOKENIZER_FILES = (
@@ -133,7 +133,9 @@ class PromptTokenizer:
         if trusted not in self._split_before:
             pattern = self._control_pattern
             parts = pattern.split(trusted) if pattern else [trusted]
-            self._split_before[trusted] = [self._control_ids[p] if i % 2 else p for i, p in enumerate(parts) if p]
+            self._split_before[trusted] = [
+                self._control_ids[p] if i % 2 else p for i, p in enumerate(parts) if p
+            ]
         return self._split_before[trusted]
 
     def _encode_apart(self, pieces: Sequence[str]) -> list[int]:

@@ -1,0 +1,209 @@
+"""The command line. Heavy modules are imported inside the commands, so that ``--help`` comes at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from orch_local.errors import OrchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orch_local.pipeline import Result
+    from orch_local.store import RunFolder
+
+app = typer.Typer(
+    name="orch-local",
+    help="Many analyses, one merge: several local models answer, a merge agent decides. Everything offline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunFile = Annotated[Path, typer.Argument(help="The run file (YAML); `orch-local schema` describes it.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder. [default: runs/NAME-OF-RUN-FILE]")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Where rows are kept. [default: beside the run]")
+]
+Limit = Annotated[int | None, typer.Option(help="Ask the first N questions only.")]
+Categories = Annotated[str | None, typer.Option(help="Ask these categories only, separated by commas.")]
+Split = Annotated[str | None, typer.Option(help="Split of the benchmark.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Record and count bad rows, do not stop.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Generate rows again that failed before.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+
+
+class InterruptedRunError(OrchError):
+    """The user stopped the run."""
+
+    exit_code = 130
+
+
+@app.command()
+def run(
+    run_file: RunFile,
+    out: Out = None,
+    store: StoreOption = None,
+    limit: Limit = None,
+    categories: Categories = None,
+    split: Split = None,
+    skip_bad_rows: SkipBadRows = False,
+    retry_failed: RetryFailed = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run, or continue, what a run file describes."""
+    from orch_local.pipeline import prepare
+    from orch_local.store import RunFolder
+
+    config = _config(run_file, limit, categories, split, skip_bad_rows)
+    folder = RunFolder((out or Path("runs") / run_file.stem).absolute())
+    prepare(config, folder, (store or folder.root.parent / "store").absolute())
+    _finish(folder, retry_failed=retry_failed, quiet=quiet)
+
+
+@app.command()
+def plan(
+    run_file: RunFile,
+    limit: Limit = None,
+    categories: Categories = None,
+    split: Split = None,
+    skip_bad_rows: SkipBadRows = False,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Print the first prompt of every agent.")
+    ] = False,
+) -> None:
+    """Check a run file and show its models, prompts, tokens, memory and time; loads no model."""
+    from orch_local.planning import draft, outline
+    from orch_local.report.outline import print_outline
+
+    config = _config(run_file, limit, categories, split, skip_bad_rows)
+    print_outline(_console(), outline(draft(config, Path("store").absolute())), prompts=prompts)
+
+
+@app.command()
+def show(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    question_id: Annotated[str, typer.Argument(help="Id of a question, or the beginning of one.")],
+) -> None:
+    """Print one question's whole story: every analysis, the merge, the decision."""
+    from orch_local.report.story import print_story
+    from orch_local.showing import story
+    from orch_local.store import RunFolder
+
+    print_story(_console(), *story(RunFolder(run_folder.absolute()), question_id))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the demo.")] = Path("runs/demo"),
+    limit: Annotated[int, typer.Option(help="Number of held-out questions.")] = 1000,
+    engine: Annotated[str, typer.Option(help="vllm or transformers.")] = "vllm",
+    quiet: Quiet = False,
+) -> None:
+    """Run three tiny trained specialists and a merge model on a synthetic benchmark."""
+    from orch_local.config import load_run
+    from orch_local.demo import EXPLANATION, RUN_FILE, demo_overrides
+    from orch_local.pipeline import prepare
+    from orch_local.store import RunFolder
+
+    folder = RunFolder(out.absolute())
+    config = load_run(RUN_FILE, demo_overrides(folder.root, limit, engine))
+    prepare(config, folder, folder.root.parent / "store")
+    console = _console()
+    if not quiet:
+        console.print(EXPLANATION, markup=False)
+    _finish(folder, retry_failed=False, quiet=quiet)
+    if not quiet:
+        first = folder.read_questions()[0].id
+        console.print(
+            f"\nOne question's story: orch-local show {_short(out)} {first}", markup=False, soft_wrap=True
+        )
+        console.print(f"The run file:         {_short(RUN_FILE)}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def models(
+    names: Annotated[list[str] | None, typer.Argument(help="Check these models; none lists all.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Write the built-in prompt templates here.")] = None,
+) -> None:
+    """List the model configs, or check the folders of some of them."""
+    from orch_local.report.models import print_check, print_models, write_templates
+
+    if prompts is not None:
+        write_templates(_console(), prompts)
+    elif names:
+        print_check(_console(), names)
+    else:
+        print_models(_console())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of run files, for editors."""
+    import json
+
+    from orch_local.config import RunConfig
+
+    print(json.dumps(RunConfig.model_json_schema(), indent=2))
+
+
+def _config(
+    run_file: Path, limit: int | None, categories: str | None, split: str | None, skip_bad_rows: bool
+) -> Any:
+    from orch_local.config import load_run
+
+    overrides: dict[str, Any] = {"limit": limit, "split": split}
+    overrides["categories"] = [name.strip() for name in categories.split(",")] if categories else None
+    overrides["skip_bad_rows"] = True if skip_bad_rows else None
+    given = {f"benchmark.{name}": value for name, value in overrides.items() if value is not None}
+    return load_run(run_file, given)
+
+
+def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
+    """Execute a prepared run with progress, and print its result."""
+    import logging
+
+    from orch_local.pipeline import execute
+    from orch_local.report.progress import display_for
+    from orch_local.report.terminal import print_metrics
+
+    console = _console()
+    logging.basicConfig(
+        filename=folder.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    try:
+        with display_for(console, quiet=quiet) as display:
+            result = execute(folder, display, retry_failed)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            "stopped", hint="run the same command again to continue; finished rows are kept"
+        ) from None
+    print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
+    return result
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _short(path: Path) -> Path:
+    """The path as the user would type it."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def main() -> NoReturn:
+    """Entry point: errors of ours become one message and an exit code, never a traceback."""
+    try:
+        app()
+    except OrchError as error:
+        message = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(error))
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)

@@ -1,0 +1,35 @@
+"""The embedded default: a synthetic benchmark and four tiny trained models, so that a run needs no download.
+
+`benchmark.py` makes the questions, `scripts/train_demo.py` made the models; `demo.yaml` is the run file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orch_local.demo.benchmark import write_jsonl
+
+RUN_FILE = Path(__file__).parent / "demo.yaml"
+QUESTIONS = 1000
+
+EXPLANATION = """\
+Three tiny language models (0.7 million parameters each, trained for this demo) answer the same questions
+through real constrained decoding. Each was taught a few kinds of question only and guesses at the rest.
+A fourth, the merge agent, reads their analyses, not who wrote them, and decides. If the merge works, ORCH
+stands well above every single agent and above the majority vote, and below the oracle that always picks
+the right agent.
+"""
+
+
+def demo_overrides(folder: Path, limit: int, engine: str) -> dict[str, object]:
+    """Write the held-out questions into ``folder`` and give the settings of the run that depend on it.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    """
+    questions = folder / "benchmark.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(questions, "test", QUESTIONS, seed=0)
+    return {"benchmark.path": str(questions), "benchmark.limit": min(limit, QUESTIONS), "engine.name": engine}

@@ -1,0 +1,102 @@
+"""What an engine is: prompts as token ids in, completions as token ids out, in whatever order they finish.
+
+An engine knows no question, agent or answer. It is used from one thread of one worker process::
+
+    engine = open_engine(settings)
+    engine.submit(request)            # any number, at any time
+    for completion in engine.step():  # advance all by one step; returns those that finished
+        ...
+    engine.close()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Finish(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    """End-of-sequence or a stop id, after the pattern (if any) was complete."""
+    LENGTH = "length"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One greedy generation."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    pattern: str | None = None
+    """Regular expression that the text must match as a whole; ``None`` generates freely."""
+    logprobs: int = 0
+    """How many most probable tokens to report at every position (0 = none), after the grammar mask."""
+    stop_ids: tuple[int, ...] = ()
+    """Token ids that end the generation besides the tokenizer's end-of-sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came of one request."""
+
+    id: str
+    token_ids: tuple[int, ...]
+    """Generated ids without the final end-of-sequence or stop id."""
+    finish: Finish
+    logprobs: tuple[Mapping[int, float], ...] = ()
+    """For each token of ``token_ids``: token id -> log-probability (natural log), -inf entries left out."""
+    cached_tokens: int = 0
+    error: str = ""
+    """What the engine said, where ``finish`` is ERROR."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Everything an engine needs to load one model. All of it that can change bytes is in the spec."""
+
+    name: str
+    """``vllm`` or ``transformers``."""
+    model_path: Path
+    device: str
+    """``cpu`` or ``cuda``; never ``auto`` here."""
+    grammar: str
+    """``guidance``, ``outlines`` or ``xgrammar``; what executes patterns inside vLLM."""
+    dtype: str
+    max_model_len: int
+    max_logprobs: int = 16
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """Engine arguments of the model config, e.g. tensor_parallel_size, max_num_seqs, quantization."""
+
+
+class RequestError(ValueError):
+    """The engine cannot take this one request; the engine itself is well."""
+
+
+class Engine(Protocol):
+    """See the module docstring."""
+
+    @property
+    def capacity(self) -> int:
+        """How many requests are computed side by side; more may be submitted and wait."""
+
+    def submit(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises
+        ------
+        RequestError
+            If this request can never be run (too long, a pattern that does not compile ...).
+        """
+
+    def step(self) -> list[Completion]:
+        """Advance the work and return what finished; an empty list where nothing did."""
+
+    def close(self) -> None:
+        """Free the memory; the engine cannot be used afterwards."""

@@ -1,0 +1,254 @@
+"""Tasks to rows: prompts go to an engine as it has room, rows come out as they finish.
+
+Runs inside a worker process. There is no chunk barrier: as long as tasks are left, the engine has more
+requests than it can compute at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import NamedTuple
+
+from orch_local.answers import AnswerError, label_probabilities
+from orch_local.engines.base import Completion, Engine, Finish, Request, RequestError
+from orch_local.errors import PromptError
+from orch_local.plans import AgentPlan, template_options
+from orch_local.prompts.template import Message, fill
+from orch_local.prompts.tokenizer import PromptTokenizer
+from orch_local.records import LABELS, Analysis, Outcome, Usage
+from orch_local.tasks import Task
+
+LOGPROBS = len(LABELS) + 6
+"""Alternatives asked for at each token: all labels, and room for tokens that run on behind a label."""
+
+
+class Unit(NamedTuple):
+    """One task under the name by which the parent knows it (the key of its question)."""
+
+    name: str
+    task: Task
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A task on its way: thinking first (where the agent does), then answering."""
+
+    unit: Unit
+    prompt: list[int]
+    thinking: bool
+    started: float
+    usage: Usage = field(default_factory=Usage)
+    thought: list[int] = field(default_factory=list)
+    thought_cut: bool = False
+
+
+class Scribe:
+    """Knows how one agent is asked and how its output is read; holds no engine."""
+
+    def __init__(self, plan: AgentPlan, tokenizer: PromptTokenizer) -> None:
+        self._plan = plan
+        self._tokenizer = tokenizer
+        self._template = plan.parsed_template
+        self._skeletons: dict[tuple[str, tuple[str, ...] | None, frozenset[str]], str] = {}
+        self._stop_ids: tuple[int, ...] = ()
+        self._close_ids: list[int] = []
+        if plan.thinking:
+            self._close_ids = tokenizer.trusted_ids(plan.thinking.close)
+            self._stop_ids = (self._close_ids[0],)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether a thought comes before each answer."""
+        return self._plan.thinking is not None
+
+    def text(self, task: Task) -> str:
+        """The prompt as text, for people."""
+        return "".join(fill(self._skeleton(task), task.data))
+
+    def prompt(self, task: Task) -> list[int]:
+        """The prompt as token ids."""
+        return self._tokenizer.encode(fill(self._skeleton(task), task.data))
+
+    def needed(self, task: Task, prompt: list[int]) -> int:
+        """Tokens of context that the task needs at most: prompt, thought and answer."""
+        thought = self._plan.thinking.tokens + len(self._close_ids) if self._plan.thinking else 0
+        return len(prompt) + thought + self.budget(task)
+
+    def budget(self, task: Task) -> int:
+        """Token budget of the answer."""
+        computed = task.schema.max_tokens
+        return min(self._plan.max_tokens or computed, computed)
+
+    def request(self, flight: _Flight) -> Request:
+        """The next request of a flight."""
+        name, task = flight.unit
+        if flight.thinking and self._plan.thinking:
+            return Request(name, tuple(flight.prompt), self._plan.thinking.tokens, stop_ids=self._stop_ids)
+        ids = flight.prompt + flight.thought + (self._close_ids if self._plan.thinking else [])
+        logprobs = LOGPROBS if task.schema.labels else 0
+        return Request(name, tuple(ids), self.budget(task), task.schema.pattern, logprobs)
+
+    def read_thought(self, flight: _Flight, completion: Completion) -> None:
+        """Take a finished thought into its flight; the answer comes next."""
+        flight.thought = list(completion.token_ids)
+        flight.thought_cut = completion.finish is Finish.LENGTH
+        flight.usage += _usage(flight.prompt, completion)
+        flight.thinking = False
+
+    def read(self, flight: _Flight, completion: Completion) -> Analysis:
+        """The row of a finished answer; whatever the engine promised, the text is parsed and checked."""
+        text = self._tokenizer.decode(completion.token_ids)
+        row = Analysis(
+            key=flight.unit.task.key,
+            outcome=Outcome.OK,
+            text=text,
+            thought=self._tokenizer.decode(flight.thought),
+            thought_cut=flight.thought_cut,
+            usage=flight.usage + _usage(flight.prompt + flight.thought, completion),
+            seconds=round(time.monotonic() - flight.started, 4),
+        )
+        if completion.finish is Finish.ERROR:
+            return replace(row, outcome=Outcome.FAILED, error=completion.error)
+        if completion.finish is Finish.LENGTH:
+            reason = f"cut at {len(completion.token_ids)} tokens"
+            return replace(row, outcome=Outcome.TRUNCATED, error=reason)
+        return self._parsed(row, flight.unit.task, completion)
+
+    def _parsed(self, row: Analysis, task: Task, completion: Completion) -> Analysis:
+        try:
+            answer = task.schema.parse(row.text)
+        except AnswerError as error:
+            return replace(row, outcome=Outcome.INVALID, error=str(error))
+        return replace(
+            row,
+            answer=answer.answer,
+            reasoning=answer.reasoning,
+            eliminated=answer.eliminated,
+            confidence=answer.confidence,
+            probabilities=self._probabilities(row.text, task, completion),
+        )
+
+    def _probabilities(self, text: str, task: Task, completion: Completion) -> dict[str, float] | None:
+        if not task.schema.labels or not completion.logprobs:
+            return None
+        distance = len(text) - task.schema.answer_offset(text)
+        # The label stands near the end; only the last tokens are looked at.
+        count = distance + 1
+        spell = self._tokenizer.token_text
+        tail = [
+            (spell(token), {spell(other): value for other, value in alternatives.items()})
+            for token, alternatives in zip(
+                completion.token_ids[-count:], completion.logprobs[-count:], strict=True
+            )
+        ]
+        return label_probabilities(tail, distance, task.schema.candidates or task.schema.labels)
+
+    def _skeleton(self, task: Task) -> str:
+        """Chat text with markers for the data; the same for all tasks of one shape."""
+        shape = (task.schema.labels, task.schema.candidates, frozenset(task.data))
+        if shape not in self._skeletons:
+            messages = self._template.messages(task.schema, shape[2])
+            if not self._plan.model.system_role:
+                messages = _without_system(messages)
+            options = template_options(self._plan.model, self._plan.thinking is not None)
+            self._skeletons[shape] = self._opened(self._tokenizer.chat(messages, options))
+        return self._skeletons[shape]
+
+    def _opened(self, chat: str) -> str:
+        """Open the thought, unless the chat template has done so, or lead to the answer."""
+        model, thinking = self._plan.model, self._plan.thinking
+        opened = bool(model.think_open) and chat.rstrip().endswith(str(model.think_open))
+        if thinking is not None:
+            return chat if opened else f"{chat}{thinking.open}\n"
+        if opened:
+            raise PromptError(
+                f"the chat template of {model.name!r} opens a thought, but the agent does not think",
+                where=f"agent {self._plan.name!r}",
+                hint="set `thinking: true`, or a switch in `chat_template_kwargs` of the model",
+            )
+        return chat + model.answer_prefix
+
+
+def _without_system(messages: list[Message]) -> list[Message]:
+    return [Message("user", "\n\n".join(message.content for message in messages))]
+
+
+def _usage(prompt: list[int], completion: Completion) -> Usage:
+    return Usage(len(prompt), completion.cached_tokens, len(completion.token_ids))
+
+
+class Hooks(NamedTuple):
+    """What a worker does with the progress of :func:`generate`."""
+
+    admitted: Callable[[list[str]], None]
+    """Called with unit names before the engine sees them."""
+    finished: Callable[[Analysis], None]
+    beat: Callable[[], None]
+    """Called after each step of the engine."""
+
+
+def generate(engine: Engine, scribe: Scribe, units: Iterable[Unit], context: int, hooks: Hooks) -> None:
+    """Generate a row for each unit.
+
+    Parameters
+    ----------
+    context:
+        ``max_model_len`` of the engine, in tokens; a longer task becomes a ``too_long`` row.
+
+    Raises
+    ------
+    EngineError
+        If the engine as a whole fails; rows finished before have been handed out.
+    """
+    waiting = iter(units)
+    flights: dict[str, _Flight] = {}
+    while _admit(engine, scribe, waiting, flights, context, hooks) or flights:
+        for completion in engine.step():
+            flight = flights.pop(completion.id)
+            if flight.thinking and completion.finish is not Finish.ERROR:
+                scribe.read_thought(flight, completion)
+                _submit(engine, scribe, flight, flights, hooks)
+            else:
+                hooks.finished(scribe.read(flight, completion))
+        hooks.beat()
+
+
+def _admit(
+    engine: Engine,
+    scribe: Scribe,
+    waiting: Iterator[Unit],
+    flights: dict[str, _Flight],
+    context: int,
+    hooks: Hooks,
+) -> bool:
+    """Fill the engine's queue to twice what it computes at once; returns whether anything was taken."""
+    units = list(islice(waiting, max(0, 2 * engine.capacity - len(flights))))
+    if not units:
+        return False
+    hooks.admitted([unit.name for unit in units])
+    for unit in units:
+        prompt = scribe.prompt(unit.task)
+        needed = scribe.needed(unit.task, prompt)
+        if needed > context:
+            reason = f"needs {needed} tokens ({len(prompt)} of prompt), the context has {context}"
+            usage = Usage(prompt=len(prompt))
+            hooks.finished(Analysis(unit.task.key, Outcome.TOO_LONG, error=reason, usage=usage))
+            continue
+        flight = _Flight(unit, prompt, scribe.thinks, time.monotonic())
+        _submit(engine, scribe, flight, flights, hooks)
+    return True
+
+
+def _submit(
+    engine: Engine, scribe: Scribe, flight: _Flight, flights: dict[str, _Flight], hooks: Hooks
+) -> None:
+    try:
+        engine.submit(scribe.request(flight))
+    except RequestError as error:
+        row = Analysis(flight.unit.task.key, Outcome.FAILED, error=f"the engine refused the prompt: {error}")
+        hooks.finished(row)
+    else:
+        flights[flight.unit.name] = flight

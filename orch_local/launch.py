@@ -1,0 +1,248 @@
+"""Runs the worker of an agent here and outlives its death.
+
+A worker that dies takes at most the rows in flight with it. Those are tried again in halves, each in a
+fresh worker, until the prompt that kills the engine stands alone; it becomes a ``failed`` row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from orch_local.engines import environment
+from orch_local.errors import EngineError, OrchError, StoreError
+from orch_local.plans import AgentPlan
+from orch_local.records import Analysis, Outcome
+from orch_local.store import RunFolder, Store
+
+POISONED_IN_A_ROW = 3
+"""So many prompts killing the engine one after another, with no row between, mean that the engine is ill."""
+
+Progress = Callable[[int], None]
+"""Called with the number of rows finished so far."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """Wall seconds of one agent's workers, and how often one died."""
+
+    load_s: float = 0.0
+    generate_s: float = 0.0
+    deaths: int = 0
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one worker process came to."""
+
+    load_s: float | None = None
+    """Seconds until the model was loaded; ``None`` where it never was."""
+    generate_s: float | None = None
+    """Seconds from then to the regular end; ``None`` where it did not come to that."""
+    admitted: list[str] = field(default_factory=list)
+    done: int = 0
+    error: dict[str, Any] | None = None
+    reason: str = ""
+    """How the process ended, where it did not end well."""
+
+
+class AgentRun:
+    """Generates the missing rows of one agent; see :meth:`run`."""
+
+    def __init__(self, folder: RunFolder, agent: AgentPlan, store: Store, stall_timeout_s: float) -> None:
+        self._folder = folder
+        self._agent = agent
+        self._store = store
+        self._stall_timeout_s = stall_timeout_s
+        self._process: subprocess.Popen[str] | None = None
+        self.timing = Timing()
+
+    def run(self, rows: Mapping[str, str], progress: Progress) -> Timing:
+        """Generate the row of each question key in ``rows`` (question key -> row key).
+
+        Raises
+        ------
+        EngineError
+            If the model cannot be loaded, or the engine dies on whatever it is given.
+        StoreError
+            If the worker could not write its rows.
+        """
+        groups = deque([list(rows)])
+        finished = poisoned = 0
+        while groups:
+            attempt = self._attempt(list(groups), _after(finished, progress))
+            if attempt.generate_s is not None:
+                return self.timing
+            self._check_alive(attempt)
+            self.timing.deaths += 1
+            groups, new_rows = self._remaining(groups, rows, attempt)
+            finished += new_rows
+            poisoned = 0 if new_rows else poisoned
+            if groups and len(groups[0]) == 1 and attempt.admitted == groups[0]:
+                poisoned += 1
+                self._record_poison(rows[groups.popleft()[0]], attempt)
+                finished += 1
+            if poisoned >= POISONED_IN_A_ROW:
+                raise self._dead(f"{poisoned} prompts in a row killed it, the last time by {attempt.reason}")
+        return self.timing
+
+    def stop(self) -> None:
+        """Ask the worker to write what is finished and leave; kill it if it does not."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def _check_alive(self, attempt: _Attempt) -> None:
+        """Raise where trying again would not help."""
+        if attempt.error and attempt.error["kind"] == "store":
+            raise StoreError(
+                attempt.error["message"], where=attempt.error["where"], hint=attempt.error["hint"]
+            )
+        if attempt.admitted:
+            return
+        if attempt.error:
+            raise self._error(attempt.error)
+        when = "while loading" if attempt.load_s is None else "before its first prompt"
+        raise self._dead(f"it ended by {attempt.reason} {when}")
+
+    def _error(self, error: Mapping[str, str]) -> OrchError:
+        where = error["where"] or f"agent {self._agent.name!r}"
+        return EngineError(error["message"], where=where, hint=f"{error['hint']} (log: {self._log})".strip())
+
+    def _dead(self, what: str) -> EngineError:
+        memory = "; exit by SIGKILL usually means that memory ran out" if "SIGKILL" in what else ""
+        return EngineError(
+            f"the worker of agent {self._agent.name!r} does not stay alive: {what}{memory}",
+            hint=f"see {self._log}; finished rows are kept, the same command continues",
+        )
+
+    @property
+    def _log(self) -> Path:
+        return self._folder.worker_log(self._agent.name)
+
+    def _remaining(
+        self, groups: deque[list[str]], rows: Mapping[str, str], attempt: _Attempt
+    ) -> tuple[deque[list[str]], int]:
+        """What is left after a death (suspects in halves, then the rest), and how many rows were written."""
+        stored = self._store.read(self._agent.spec, set(rows.values()))
+        left = [[key for key in group if rows[key] not in stored] for group in groups]
+        written = sum(map(len, groups)) - sum(map(len, left))
+        admitted = set(attempt.admitted)
+        suspects = [key for group in left for key in group if key in admitted]
+        rest = [[key for key in group if key not in admitted] for group in left]
+        middle = (len(suspects) + 1) // 2
+        parts = [suspects[:middle], suspects[middle:], *rest]
+        return deque(part for part in parts if part), written
+
+    def _record_poison(self, row_key: str, attempt: _Attempt) -> None:
+        reason = f"the engine died on this prompt ({attempt.reason})"
+        with self._store.writer(self._agent.spec) as writer:
+            writer.add(Analysis(row_key, Outcome.FAILED, error=reason))
+
+    def _attempt(self, groups: list[list[str]], progress: Progress) -> _Attempt:
+        """Run one worker process to its end."""
+        attempt = _Attempt()
+        started = time.monotonic()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("a", encoding="utf-8") as log:
+            process = self._start(log)
+            self._process = process
+            try:
+                self._converse(process, groups, attempt, progress)
+            finally:
+                self.stop()
+        elapsed = time.monotonic() - started
+        load_s = elapsed if attempt.load_s is None else attempt.load_s
+        self.timing.load_s += load_s
+        self.timing.generate_s += elapsed - load_s if attempt.generate_s is None else attempt.generate_s
+        if attempt.generate_s is None:
+            attempt.reason = attempt.reason or _how_ended(process.wait(), attempt.error)
+        return attempt
+
+    def _start(self, log: IO[str]) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "orch_local.workers", str(self._folder.root), self._agent.name]
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **environment(self._agent.settings)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            # Ctrl-C is for the parent, which then asks its workers to finish.
+            start_new_session=True,
+        )
+
+    def _converse(
+        self, process: subprocess.Popen[str], groups: list[list[str]], attempt: _Attempt, progress: Progress
+    ) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=_pump, args=(process.stdout, events), daemon=True).start()
+        try:
+            process.stdin.write(json.dumps({"groups": groups}) + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            return  # it died at once; its exit code says how
+        while True:
+            try:
+                line = events.get(timeout=self._stall_timeout_s)
+            except queue.Empty:
+                process.kill()
+                attempt.reason = f"silence of {self._stall_timeout_s:.0f} s (engine.stall_timeout_s)"
+                return
+            if line is None:
+                return
+            self._note(json.loads(line), attempt, progress)
+            if attempt.generate_s is not None or attempt.error:
+                return
+
+    def _note(self, event: Mapping[str, Any], attempt: _Attempt, progress: Progress) -> None:
+        match event["event"]:
+            case "loaded":
+                attempt.load_s = event["seconds"]
+            case "admitted":
+                attempt.admitted += event["keys"]
+            case "progress":
+                attempt.done = event["done"]
+                progress(attempt.done)
+            case "error":
+                attempt.error = dict(event)
+            case "end":
+                attempt.generate_s = event["seconds"]
+
+
+def _after(finished: int, progress: Progress) -> Progress:
+    """Progress of a later worker, which counts from zero again."""
+    return lambda done: progress(finished + done)
+
+
+def _pump(stream: IO[str], events: queue.SimpleQueue[str | None]) -> None:
+    for line in stream:
+        events.put(line)
+    events.put(None)
+
+
+def _how_ended(code: int, error: Mapping[str, Any] | None) -> str:
+    if error:
+        return str(error["message"])
+    if code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"

@@ -1,0 +1,1 @@
+"""Numbers and records to the terminal and to files; computes nothing."""

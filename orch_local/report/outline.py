@@ -1,0 +1,73 @@
+"""The plan of a run on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orch_local.planning import AgentOutline, Outline
+from orch_local.report.safe import safe
+from orch_local.report.terminal import print_paragraph, print_table, table
+
+
+def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
+    """Print models, tokens, memory and time; the first prompt of every agent where ``prompts``."""
+    plan = outline.draft.plan
+    benchmark = plan.config.benchmark
+    bad = f", {plan.questions.bad_rows:,} bad rows skipped" if plan.questions.bad_rows else ""
+    asked = f"{plan.questions.count:,} questions of {benchmark.name} ({benchmark.split}){bad}"
+    print_paragraph(console, f"{asked}; {len(plan.agents)} agents; merge policy {plan.config.merge.policy}.")
+    print_table(console, "Models", _models(console, outline))
+    print_table(console, f"Tokens (prompts of {outline.sample} questions)", _tokens(console, outline))
+    print_table(console, "Need (rough)", _needs(console, outline))
+    print_paragraph(
+        console, f"About {_minutes(outline.seconds)} in all on this machine, give or take a factor of 3."
+    )
+    for agent in outline.agents if prompts else ():
+        console.print(Text(f"First prompt of {agent.plan.name}", "bold"))
+        console.print(safe(agent.first_prompt, newlines=True), soft_wrap=True)
+        console.print()
+
+
+def _models(console: Console, outline: Outline) -> Table:
+    rows = table(console, "agent", ["model", "architecture", "engine", "device", "dtype", "spec"])
+    for agent in outline.agents:
+        settings = agent.plan.settings
+        values = (
+            agent.plan.model.name,
+            agent.folder.architecture,
+            settings.name,
+            settings.device,
+            settings.dtype,
+        )
+        rows.add_row(safe(agent.plan.name), *map(safe, values), Text(agent.plan.spec[:8]))
+    return rows
+
+
+def _tokens(console: Console, outline: Outline) -> Table:
+    rows = table(console, "agent", ["shortest", "median", "longest", "answer up to", "context", "too long"])
+    for agent in outline.agents:
+        context = agent.plan.settings.max_model_len
+        values = (agent.shortest, agent.median, agent.longest, agent.budget, context, agent.too_long)
+        rows.add_row(safe(agent.plan.name), *(Text(f"{value:,}") for value in values))
+    return rows
+
+
+def _needs(console: Console, outline: Outline) -> Table:
+    rows = table(console, "agent", ["weights GiB", "memory GiB", "load", "generate"])
+    for agent in outline.agents:
+        rows.add_row(safe(agent.plan.name), *map(Text, _need_cells(agent)))
+    return rows
+
+
+def _need_cells(agent: AgentOutline) -> list[str]:
+    weights = agent.folder.weight_bytes / 2**30
+    times = (_minutes(agent.need.load_s), _minutes(agent.need.generate_s))
+    return [f"{weights:.2f}", f"{agent.need.memory_gib:.1f}", *times]
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,101 @@
+"""Progress of the stages: live bars on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+PLAIN_EVERY_S = 15.0
+
+
+class _Rate(ProgressColumn):
+    """Rows a second of this stage."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", "dim")
+
+
+class LiveDisplay:
+    """Bars for a terminal; use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<16}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> LiveDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str, total: int, done: int) -> Callable[[int], None]:
+        """Add a bar that stands at ``done`` of ``total``."""
+        bar = self._progress.add_task(name, total=total, completed=done)
+        return lambda now: self._progress.update(bar, completed=done + now)
+
+
+class PlainDisplay:
+    """Lines for logs and pipes; nothing at all where ``quiet``."""
+
+    def __init__(self, console: Console, *, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._clock = clock
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+    def stage(self, name: str, total: int, done: int) -> Callable[[int], None]:
+        """Say where the stage stands, then again every few seconds and at its end."""
+        began = last = self._clock()
+        self._say(f"{name}: {done:,} of {total:,} rows are in the store")
+
+        def update(now: int) -> None:
+            nonlocal last
+            at = self._clock()
+            finished = done + now >= total
+            if now and (finished or at - last >= PLAIN_EVERY_S):
+                last = at
+                rate = now / max(at - began, 1e-9)
+                left = (total - done - now) / rate
+                self._say(f"{name}: {done + now:,} of {total:,}, {rate:.1f}/s, {left:.0f} s left")
+
+        return update
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def display_for(console: Console, *, quiet: bool) -> LiveDisplay | PlainDisplay:
+    """The display that fits the console."""
+    if console.is_terminal and not quiet:
+        return LiveDisplay(console)
+    return PlainDisplay(console, quiet=quiet)

@@ -1,0 +1,375 @@
+"""The same behaviour of both real engines, on a tiny random model.
+
+Each engine lives in a process of its own, as in a run: its environment must be set before torch is imported,
+and no two engines share a process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import END, make_tiny_model
+
+from orch_local.answers import AnswerSchema
+from orch_local.config import AnswerConfig
+from orch_local.devices import gpus
+from orch_local.engines import determinism, engine_version, environment, open_engine
+from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError
+from orch_local.errors import EngineError, OrchError
+
+pytest.importorskip("transformers")
+
+CONTEXT = 512
+PATTERN = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=40)).pattern
+START_SECONDS = 300
+STEP_SECONDS = 60
+
+
+@dataclass
+class Outcome:
+    """What an engine did with some requests."""
+
+    refused: dict[str, str]
+    steps: list[list[Completion]]
+
+    @property
+    def completions(self) -> dict[str, Completion]:
+        return {completion.id: completion for step in self.steps for completion in step}
+
+
+def serve(pipe: Connection) -> None:
+    """Answer calls of :class:`Host` in the process of the engine."""
+    engine = None
+    while (call := pipe.recv()) is not None:
+        try:
+            if isinstance(call, EngineSettings):
+                engine = open_engine(call)
+                pipe.send(engine.capacity)
+            else:
+                assert engine is not None
+                pipe.send(run(engine, call))
+        except OrchError as error:
+            pipe.send(error)
+
+
+def run(engine: Any, requests: list[Request]) -> Outcome:
+    outcome = Outcome({}, [])
+    for request in requests:
+        try:
+            engine.submit(request)
+        except RequestError as error:
+            outcome.refused[request.id] = str(error)
+    while len(outcome.completions) + len(outcome.refused) < len(requests):
+        outcome.steps.append(engine.step())
+    return outcome
+
+
+class Host:
+    """The process of one engine, and the tokenizer of its model."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        from tokenizers import Tokenizer
+
+        self.settings = settings
+        self.tokenizer = Tokenizer.from_file(str(settings.model_path / "tokenizer.json"))
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=serve, args=(other,), daemon=True)
+        before = dict(os.environ)
+        os.environ.update(environment(settings))
+        try:
+            self._process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def load(self, settings: EngineSettings) -> Any:
+        return self._call(settings, START_SECONDS)
+
+    def run(self, *requests: Request) -> Outcome:
+        outcome = self._call(list(requests), STEP_SECONDS)
+        assert isinstance(outcome, Outcome), outcome
+        return outcome
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def prompt(self, text: str = "Which of the choices is the capital?") -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text).ids)
+
+    def text(self, completion: Completion) -> str:
+        return str(self.tokenizer.decode(completion.token_ids, skip_special_tokens=False))
+
+    @cached_property
+    def end(self) -> int:
+        return int(self.tokenizer.token_to_id(END))
+
+    def _call(self, call: Any, timeout: float) -> Any:
+        self._pipe.send(call)
+        if not self._pipe.poll(timeout):
+            pytest.fail(f"the engine was silent for {timeout} s")
+        return self._pipe.recv()
+
+
+def engine_settings(name: str, device: str, model: Path, **args: Any) -> EngineSettings:
+    dtype = "float32" if device == "cpu" else "bfloat16"
+    sizes = {"max_num_seqs": 16, "cpu_kv_cache_gib": 0.05, "gpu_memory_utilization": 0.3}
+    return EngineSettings(name, model, device, "guidance", dtype, CONTEXT, 16, {**sizes, **args})
+
+
+GPU = (pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="needs an NVIDIA GPU"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("vllm", "cpu"), id="vllm-cpu"),
+        pytest.param(("transformers", "cpu"), id="transformers-cpu"),
+        pytest.param(("vllm", "cuda"), id="vllm-cuda", marks=GPU),
+        pytest.param(("transformers", "cuda"), id="transformers-cuda", marks=GPU),
+    ],
+)
+def started(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Host]:
+    """A process without a model as yet."""
+    name, device = request.param
+    if name == "vllm":
+        pytest.importorskip("vllm.version")
+    host = Host(engine_settings(name, device, tiny_model))
+    yield host
+    host.stop()
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"), max_positions=CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def failures(started: Host, tmp_path_factory: pytest.TempPathFactory) -> dict[str, EngineError]:
+    """What loads say that must fail; all in the process that loads the good model next."""
+    folder = tmp_path_factory.mktemp("broken")
+    good = started.settings
+    broken = {
+        "empty": replace(good, model_path=_copy(good.model_path, folder / "empty", without="model.safetensors")),
+        "damaged": replace(good, model_path=_with_damage(good.model_path, folder / "damaged")),
+        "argument": replace(good, args={"quantization": "no_such_method"}),
+    }
+    if good.name == "vllm":
+        broken["typo"] = replace(good, args={"vllm_args": {"enable_prefix_cachin": True}})
+        broken["twice"] = replace(good, args={"vllm_args": {"max_model_len": 99}})
+    return {name: started.load(settings) for name, settings in broken.items()}
+
+
+def _copy(model: Path, folder: Path, without: str) -> Path:
+    folder.mkdir()
+    for file in model.iterdir():
+        if file.name != without:
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def _with_damage(model: Path, folder: Path) -> Path:
+    """A copy whose last weights are not numbers."""
+    file = _copy(model, folder, without="") / "model.safetensors"
+    content = file.read_bytes()
+    count = 4096
+    file.write_bytes(content[:-count] + b"\xff" * count)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def host(started: Host, failures: dict[str, EngineError]) -> Host:
+    """A process with the tiny model loaded, after some failed loads."""
+    capacity = started.load(started.settings)
+    assert capacity == started.settings.args["max_num_seqs"], capacity
+    return started
+
+
+@pytest.mark.parametrize("name", ["empty", "damaged", "argument"])
+def test_a_failed_load_says_what_to_do(failures: dict[str, EngineError], name: str) -> None:
+    error = failures[name]
+    assert isinstance(error, EngineError)
+    assert error.hint
+    assert "\n" not in error.message
+    assert len(error.message) < 600
+
+
+def test_unknown_and_contradicting_arguments_are_refused(failures: dict[str, EngineError]) -> None:
+    if "typo" in failures:
+        assert "`enable_prefix_caching`" in failures["typo"].hint
+        assert "max_model_len" in failures["twice"].message
+
+
+def test_constrained_text_matches_its_pattern(host: Host) -> None:
+    requests = [Request(str(n), host.prompt(f"Question {n}"), 200, PATTERN) for n in range(6)]
+    completions = host.run(*requests).completions
+    for completion in completions.values():
+        assert completion.finish is Finish.STOP
+        assert re.fullmatch(PATTERN, host.text(completion))
+        assert host.end not in completion.token_ids
+
+
+def test_too_small_a_budget_ends_with_length(host: Host) -> None:
+    completion = host.run(Request("cut", host.prompt(), 5, PATTERN, logprobs=3)).completions["cut"]
+    assert completion.finish is Finish.LENGTH
+    assert len(completion.token_ids) == len(completion.logprobs) == 5
+
+
+def test_logprobs_come_after_the_mask(host: Host) -> None:
+    completion = host.run(Request("choice", host.prompt(), 4, "[ABCD]", logprobs=10)).completions["choice"]
+    labels = {host.tokenizer.token_to_id(label) for label in "ABCD"}
+    assert completion.finish is Finish.STOP
+    (position,) = completion.logprobs
+    assert set(position) == labels
+    assert sum(map(math.exp, position.values())) == pytest.approx(1.0, abs=1e-4)
+    assert completion.token_ids[0] == max(position, key=position.__getitem__)
+
+
+def test_each_chosen_token_is_among_its_logprobs(host: Host) -> None:
+    completion = host.run(Request("free", host.prompt(), 30, logprobs=4)).completions["free"]
+    assert len(completion.logprobs) == len(completion.token_ids) == 30
+    assert completion.finish is Finish.LENGTH
+    for token, position in zip(completion.token_ids, completion.logprobs, strict=True):
+        assert position[token] == max(position.values())
+        assert 4 <= len(position) <= 5
+
+
+def test_no_logprobs_unless_asked(host: Host) -> None:
+    assert host.run(Request("plain", host.prompt(), 3)).completions["plain"].logprobs == ()
+
+
+def test_stop_ids_end_a_free_generation(host: Host) -> None:
+    free = host.run(Request("free", host.prompt(), 20)).completions["free"].token_ids
+    stop = next(token for token in free[3:] if token not in free[:3])
+    stopped = host.run(Request("stopped", host.prompt(), 20, stop_ids=(stop,), logprobs=1)).completions["stopped"]
+    assert stopped.finish is Finish.STOP
+    assert stopped.token_ids == free[: free.index(stop)]
+    assert len(stopped.logprobs) == len(stopped.token_ids)
+
+
+def test_different_patterns_in_flight_together(host: Host) -> None:
+    patterns = {"letters": "[ABCD]", "digits": "[0-9]{4}", "json": PATTERN, "free": None}
+    requests = [Request(name, host.prompt(), 200, pattern) for name, pattern in patterns.items()]
+    completions = host.run(*requests).completions
+    for name, pattern in patterns.items():
+        if pattern is not None:
+            assert re.fullmatch(pattern, host.text(completions[name]))
+    assert completions["letters"].token_ids == host.run(requests[0]).completions["letters"].token_ids
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Request("bad", (5,) * 500, 20),
+        Request("bad", (), 5),
+        Request("bad", (5, 10**6), 5),
+        Request("bad", (5,), 0),
+        Request("bad", (5,), 5, pattern="(unclosed"),
+        Request("bad", (5,), 5, logprobs=17),
+        Request("good", (5,), 5),
+    ],
+    ids=["too long", "empty", "no such token", "no budget", "no pattern", "too many logprobs", "same id"],
+)
+def test_a_bad_request_is_refused_alone(host: Host, bad: Request) -> None:
+    requests = [Request("good", host.prompt(), 8), bad, Request("also good", host.prompt(), 8)]
+    outcome = host.run(*requests)
+    assert outcome.refused[bad.id]
+    assert outcome.completions["good"].token_ids == outcome.completions["also good"].token_ids
+
+
+def test_more_requests_than_fit_side_by_side(host: Host) -> None:
+    requests = [Request(str(n), host.prompt(f"{n}?"), 3) for n in range(40)]
+    assert len(host.run(*requests).completions) == 40
+
+
+def test_completions_stream(host: Host) -> None:
+    if host.settings.name != "vllm":
+        pytest.skip("a batch of `generate` comes back as a whole")
+    steps = host.run(Request("long", host.prompt(), 60), Request("short", host.prompt(), 3)).steps
+    order = [completion.id for step in steps for completion in step]
+    assert order == ["short", "long"]
+
+
+def test_alone_and_in_a_batch_give_the_same_bits(host: Host) -> None:
+    if not determinism(host.settings)["batch_invariant"]:
+        pytest.skip("this engine does not promise it")
+    words = "the sum of two numbers is even while the fox jumps over Paris London Rome and Madrid".split()
+    requests = [
+        Request(str(n), host.prompt(" ".join(words[n:] * (1 + 3 * n))), 30, PATTERN if n % 2 else None, 4)
+        for n in range(6)
+    ]
+    together = host.run(*requests).completions
+    reverse = host.run(*reversed(requests)).completions
+    for request in requests:
+        alone = host.run(request).completions[request.id]
+        assert alone == together[request.id] == reverse[request.id]
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_determinism_is_told_without_loading_anything(name: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom orch_local import engines\n"
+        "from orch_local.engines.base import EngineSettings\n"
+        f"settings = EngineSettings({name!r}, Path('.'), 'cpu', 'guidance', 'float32', 64)\n"
+        "import json\nprint(json.dumps(engines.determinism(settings)))\n"
+        f"engines.environment(settings), engines.engine_version({name!r})\n"
+        "assert not {'torch', 'vllm', 'transformers', 'outlines_core'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout)["threads"] == 1
+
+
+def test_an_argument_that_breaks_determinism_is_shown(tiny_model: Path) -> None:
+    plain = determinism(engine_settings("vllm", "cpu", tiny_model))
+    cached = determinism(engine_settings("vllm", "cpu", tiny_model, vllm_args={"enable_prefix_caching": True}))
+    assert (plain["batch_invariant"], plain["prefix_caching"]) == (True, False)
+    assert (cached["batch_invariant"], cached["prefix_caching"]) == (False, True)
+
+
+def test_only_a_batch_of_one_is_invariant_in_transformers(tiny_model: Path) -> None:
+    assert not determinism(engine_settings("transformers", "cpu", tiny_model))["batch_invariant"]
+    assert determinism(engine_settings("transformers", "cpu", tiny_model, max_num_seqs=1))["batch_invariant"]
+
+
+@pytest.mark.parametrize(
+    ("config", "args", "invariant"),
+    [
+        ({"model_type": "llama"}, {}, True),
+        ({"quantization_config": {"quant_method": "awq"}}, {}, False),
+        ({"text_config": {"linear_conv_kernel_dim": 4}}, {}, False),
+        ({}, {"quantization": "fp8"}, False),
+        ({}, {"kv_cache_dtype": "fp8"}, False),
+        ({}, {"vllm_args": {"speculative_config": {"method": "ngram"}}}, False),
+    ],
+)
+def test_when_cuda_is_batch_invariant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], args: dict[str, Any], invariant: bool
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    settings = engine_settings("vllm", "cuda", tmp_path, **args)
+    monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
+    assert determinism(settings)["batch_invariant"] is invariant
+    assert environment(settings)["VLLM_BATCH_INVARIANT"] == str(int(invariant))
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "0")
+    assert determinism(settings)["batch_invariant"] is False
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_a_worker_is_silent_on_the_network(name: str, tiny_model: Path) -> None:
+    variables = environment(engine_settings(name, "cpu", tiny_model))
+    assert variables["HF_HUB_OFFLINE"] == variables["DO_NOT_TRACK"] == variables["OMP_NUM_THREADS"] == "1"
+    assert re.match(r"\d+\.\d+", engine_version(name))
