@@ -73,7 +73,7 @@ class AnswerSchema:
         properties = {
             "reasoning": {"type": "string", "maxLength": self.config.reasoning_chars},
             "eliminated": {"type": "array", "items": {"enum": list(self.labels)}, "uniqueItems": True},
-            "answer": {"enum": list(self._candidates)} if self._candidates else {"type": "number"},
+            "answer": {"enum": self._candidate_values} if self._candidates else {"type": "number"},
             "confidence": {"type": "integer", "minimum": 0, "maximum": 100},
         }
         kept = {name: properties[name] for name in self.fields}
@@ -146,6 +146,11 @@ class AnswerSchema:
     @property
     def _candidates(self) -> tuple[str, ...]:
         return tuple(self.labels) if self.candidates is None else self.candidates
+
+    @property
+    def _candidate_values(self) -> list[Any]:
+        """The candidates as they stand in JSON: labels are strings, numbers are not."""
+        return list(self._candidates) if self.labels else [json.loads(number) for number in self._candidates]
 
     @cached_property
     def _parser(self) -> re.Pattern[str]:

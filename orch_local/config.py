@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -133,7 +134,7 @@ class EngineConfig(_Model):
     )
     models_at_once: int = Field(default=1, ge=1, le=64, description="Worker processes side by side.")
     stall_timeout_s: float = Field(
-        default=900.0, gt=0, description="A worker silent for so long is stopped and replaced."
+        default=900.0, gt=0, le=1e7, description="A worker silent for so long is stopped and replaced."
     )
 
 
@@ -152,6 +153,8 @@ class RunConfig(_Model):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two agents are named {twice[0]!r}; give each agent a name of its own")
+        if "merge" in names:
+            raise ValueError("an agent cannot be named 'merge', which is the merge agent's name")
         if self.merge.quorum > len(names):
             raise ValueError(f"quorum {self.merge.quorum} is more than the {len(names)} agents")
         return self
@@ -244,7 +247,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError("no such file", where=str(path), hint="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:
+        # The last two are what PyYAML's own constructors raise for, e.g., `!!bool perhaps`.
         raise ConfigError(*_yaml_message(error), where=_yaml_place(path, error), hint=_YAML_HINT) from None
     if not isinstance(value, dict):
         raise ConfigError("holds no settings (the top level must be `key: value` lines)", where=str(path))
@@ -333,7 +337,7 @@ def load_run(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
 
 def _absolute_paths(config: RunConfig, base: Path) -> RunConfig:
     def absolute(path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.abspath(base / path.expanduser()))  # noqa: PTH100 - keeps symlinks
+        return None if path is None else Path(os.path.abspath(base / _with_home(path)))  # noqa: PTH100 - keeps symlinks
 
     def model(name: str | None) -> str | None:
         if name is None or not _is_path(name):
@@ -349,6 +353,14 @@ def _absolute_paths(config: RunConfig, base: Path) -> RunConfig:
     )
     benchmark = config.benchmark.model_copy(update={"path": absolute(config.benchmark.path)})
     return config.model_copy(update={"agents": agents, "merge": merge, "benchmark": benchmark})
+
+
+def _with_home(path: Path) -> Path:
+    """The path with a leading ``~`` resolved; that of an unknown user stays, and is then not found."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _is_path(name: str) -> bool:
@@ -374,9 +386,9 @@ def load_model_config(name: str) -> ModelConfig:
     ConfigError
         If nothing of that name is found, or the file is not valid.
     """
-    path = Path(name).expanduser()
+    path = _with_home(Path(name))
     if path.is_dir():
-        safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.resolve().name) or "model"
+        safe = re.sub(r"[^A-Za-z0-9._-]", "-", path.resolve().name)
         return ModelConfig(name=safe.lstrip("._-")[:64] or "model", path=path.resolve())
     if _is_path(name):
         return _read_model_config(path)
@@ -404,7 +416,7 @@ def _read_model_config(file: Path) -> ModelConfig:
 def _model_path(config: ModelConfig, file: Path) -> Path:
     """Where the weights should be; whether they are there is for `models.py` to say."""
     if config.path is not None:
-        return Path(os.path.abspath(file.parent / config.path.expanduser()))  # noqa: PTH100 - keeps symlinks
-    root = Path(os.environ.get("ORCH_MODELS_DIR", "models")).expanduser().absolute()
+        return Path(os.path.abspath(file.parent / _with_home(config.path)))  # noqa: PTH100 - keeps symlinks
+    root = _with_home(Path(os.environ.get("ORCH_MODELS_DIR", "models"))).absolute()
     places = [root / config.hub_id, root / config.hub_id.split("/")[-1], root / config.name]
     return next((place for place in places if config.hub_id and place.is_dir()), root / config.name)

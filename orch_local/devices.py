@@ -18,6 +18,7 @@ class Gpu:
 
     name: str
     memory_gib: float
+    """0 where it is not told, as with memory that is shared with the host."""
 
 
 @cache

@@ -86,10 +86,15 @@ class Scribe:
         """The next request of a flight."""
         name, task = flight.unit
         if flight.thinking and self._plan.thinking:
-            return Request(name, tuple(flight.prompt), self._plan.thinking.tokens, stop_ids=self._stop_ids)
-        ids = flight.prompt + flight.thought + (self._close_ids if self._plan.thinking else [])
+            return Request(name, tuple(self._ids(flight)), self._plan.thinking.tokens, stop_ids=self._stop_ids)
         logprobs = LOGPROBS if task.schema.labels else 0
-        return Request(name, tuple(ids), self.budget(task), task.schema.pattern, logprobs)
+        return Request(name, tuple(self._ids(flight)), self.budget(task), task.schema.pattern, logprobs)
+
+    def _ids(self, flight: _Flight) -> list[int]:
+        """What the engine reads: the prompt and, where a thought is finished, that thought, closed."""
+        if flight.thinking or not self._plan.thinking:
+            return flight.prompt
+        return flight.prompt + flight.thought + self._close_ids
 
     def read_thought(self, flight: _Flight, completion: Completion) -> None:
         """Take a finished thought into its flight; the answer comes next."""
@@ -101,21 +106,31 @@ class Scribe:
     def read(self, flight: _Flight, completion: Completion) -> Analysis:
         """The row of a finished answer; whatever the engine promised, the text is parsed and checked."""
         text = self._tokenizer.decode(completion.token_ids)
-        row = Analysis(
-            key=flight.unit.task.key,
-            outcome=Outcome.OK,
-            text=text,
-            thought=self._tokenizer.decode(flight.thought),
-            thought_cut=flight.thought_cut,
-            usage=flight.usage + _usage(flight.prompt + flight.thought, completion),
-            seconds=round(time.monotonic() - flight.started, 4),
-        )
+        usage = flight.usage + _usage(self._ids(flight), completion)
+        row = replace(self._row(flight), text=text, usage=usage)
         if completion.finish is Finish.ERROR:
-            return replace(row, outcome=Outcome.FAILED, error=completion.error)
+            error = completion.error or "the engine gave no reason"
+            return replace(row, outcome=Outcome.FAILED, error=error)
         if completion.finish is Finish.LENGTH:
             reason = f"cut at {len(completion.token_ids)} tokens"
             return replace(row, outcome=Outcome.TRUNCATED, error=reason)
         return self._parsed(row, flight.unit.task, completion)
+
+    def refused(self, flight: _Flight, error: RequestError) -> Analysis:
+        """The row of a request that the engine did not take."""
+        reason = f"the engine refused the prompt: {error}"
+        return replace(self._row(flight), outcome=Outcome.FAILED, error=reason)
+
+    def _row(self, flight: _Flight) -> Analysis:
+        """What is known of a row without its answer."""
+        return Analysis(
+            key=flight.unit.task.key,
+            outcome=Outcome.OK,
+            thought=self._tokenizer.decode(flight.thought),
+            thought_cut=flight.thought_cut,
+            usage=flight.usage,
+            seconds=round(time.monotonic() - flight.started, 4),
+        )
 
     def _parsed(self, row: Analysis, task: Task, completion: Completion) -> Analysis:
         try:
@@ -248,7 +263,6 @@ def _submit(
     try:
         engine.submit(scribe.request(flight))
     except RequestError as error:
-        row = Analysis(flight.unit.task.key, Outcome.FAILED, error=f"the engine refused the prompt: {error}")
-        hooks.finished(row)
+        hooks.finished(scribe.refused(flight, error))
     else:
         flights[flight.unit.name] = flight

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -66,10 +67,11 @@ class AgentRun:
         self._store = store
         self._stall_timeout_s = stall_timeout_s
         self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
         self.timing = Timing()
 
     def run(self, rows: Mapping[str, str], progress: Progress) -> Timing:
-        """Generate the row of each question key in ``rows`` (question key -> row key).
+        """Generate the row of each question key in ``rows`` (question key -> row key), unless stopped.
 
         Raises
         ------
@@ -80,9 +82,9 @@ class AgentRun:
         """
         groups = deque([list(rows)])
         finished = poisoned = 0
-        while groups:
+        while groups and not self._stopped:
             attempt = self._attempt(list(groups), _after(finished, progress))
-            if attempt.generate_s is not None:
+            if attempt.generate_s is not None or self._stopped:
                 return self.timing
             self._check_alive(attempt)
             self.timing.deaths += 1
@@ -98,7 +100,12 @@ class AgentRun:
         return self.timing
 
     def stop(self) -> None:
-        """Ask the worker to write what is finished and leave; kill it if it does not."""
+        """Ask the worker to write what is finished and leave, and start no other. From any thread."""
+        self._stopped = True
+        self._end_worker()
+
+    def _end_worker(self) -> None:
+        """Let the worker leave; kill it if it does not."""
         process = self._process
         if process is None or process.poll() is not None:
             return
@@ -107,6 +114,7 @@ class AgentRun:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
     def _check_alive(self, attempt: _Attempt) -> None:
         """Raise where trying again would not help."""
@@ -160,13 +168,13 @@ class AgentRun:
         attempt = _Attempt()
         started = time.monotonic()
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("a", encoding="utf-8") as log:
-            process = self._start(log)
+        with self._log.open("a", encoding="utf-8") as log, self._start(log) as process:
             self._process = process
             try:
-                self._converse(process, groups, attempt, progress)
+                if not self._stopped:
+                    self._converse(process, groups, attempt, progress)
             finally:
-                self.stop()
+                self._end_worker()
         elapsed = time.monotonic() - started
         load_s = elapsed if attempt.load_s is None else attempt.load_s
         self.timing.load_s += load_s
@@ -196,6 +204,7 @@ class AgentRun:
         assert process.stdout is not None
         events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=_pump, args=(process.stdout, events), daemon=True).start()
+        threading.Thread(target=_end_orphans, args=(process.pid,), daemon=True).start()
         try:
             process.stdin.write(json.dumps({"groups": groups}) + "\n")
             process.stdin.flush()
@@ -236,8 +245,17 @@ def _after(finished: int, progress: Progress) -> Progress:
 
 def _pump(stream: IO[str], events: queue.SimpleQueue[str | None]) -> None:
     for line in stream:
-        events.put(line)
+        if line.endswith("\n"):  # else its writer was killed in the midst of it
+            events.put(line)
     events.put(None)
+
+
+def _end_orphans(pid: int) -> None:
+    """Kill what a dead worker left behind; it may hold GPU memory, and our pipe open."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)  # see start_new_session
 
 
 def _how_ended(code: int, error: Mapping[str, Any] | None) -> str:

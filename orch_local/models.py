@@ -22,7 +22,9 @@ from orch_local.store import write_json
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
-_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
+_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1} | {
+    f"{sign}{8 * size}": size for sign in "IU" for size in (1, 2, 4, 8)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError("the model folder has no `config.json`", where=str(path)) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot be read: {error}", where=str(file)) from None
     if not isinstance(value, dict):
         raise ModelError("is not a model config", where=str(file))
@@ -129,7 +131,9 @@ def _weight_files(path: Path) -> tuple[Path, ...]:
 def _indexed_files(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("`weight_map` must name files of this folder")
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"is not a safetensors index: {error}", where=str(index)) from None
     files = tuple(index.parent / str(name) for name in names)
     missing = [file.name for file in files if not file.is_file()]
@@ -158,7 +162,7 @@ def read_header(file: Path) -> dict[str, Any]:
                 raise ValueError(f"header of {length} bytes in a file of {size}")
             header = json.loads(stream.read(length))
         end = _end_of_tensors(header)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(file, str(error)) from None
     if 8 + length + end != size:
         raise _damaged(file, f"{size} bytes where {8 + length + end} were expected")
@@ -166,16 +170,22 @@ def read_header(file: Path) -> dict[str, Any]:
 
 
 def _end_of_tensors(header: Mapping[str, Any]) -> int:
-    ends = [0]
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = tensor["data_offsets"]
-        expected = math.prod(tensor["shape"]) * _DTYPE_BYTES.get(tensor["dtype"], 0)
-        if expected and end - begin != expected:
-            raise ValueError(f"tensor {name!r} has {end - begin} bytes, its shape needs {expected}")
-        ends.append(end)
-    return max(ends)
+    """Where the last tensor ends; the format has them one behind the other, without gap or overlap."""
+    end = 0
+    tensors = [item for item in header.items() if item[0] != "__metadata__"]
+    for name, tensor in sorted(tensors, key=lambda item: item[1]["data_offsets"]):
+        begin, after = tensor["data_offsets"]
+        # `type() is int`, since True and 4.0 would pass for numbers in what follows.
+        if not all(type(number) is int and number >= 0 for number in (begin, after, *tensor["shape"])):
+            raise ValueError(f"tensor {name!r} has a shape or offset that is no number")
+        if begin != end or after < begin:
+            raise ValueError(f"tensor {name!r} lies at {begin} to {after}, the one before it ends at {end}")
+        size = _DTYPE_BYTES.get(tensor["dtype"])  # None for a dtype that is newer than this list
+        expected = after - begin if size is None else size * math.prod(tensor["shape"])
+        if after - begin != expected:
+            raise ValueError(f"tensor {name!r} has {after - begin} bytes, its shape needs {expected}")
+        end = after
+    return end
 
 
 def _damaged(file: Path, reason: str) -> ModelError:

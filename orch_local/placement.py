@@ -76,7 +76,7 @@ def need(agent: AgentPlan, folder: ModelFolder, load: Load) -> Need:
     writing_s = steps * (weights * GIB / speed.bytes_per_s + speed.step_s)
     computing_s = 2 * parameters * load.generated_tokens / speed.flops
     return Need(
-        memory_gib=_memory_gib(agent, folder, weights / parallel),
+        memory_gib=_memory_gib(agent, folder, weights),
         load_s=15.0 + folder.weight_bytes / 1e9,
         generate_s=(reading_s + max(writing_s, computing_s)) / parallel,
     )
@@ -107,16 +107,19 @@ def _available(agent: AgentPlan) -> tuple[float, str, str]:
         hint = "lower `cpu_kv_cache_gib` or `engine.models_at_once`, or take a smaller model"
         return free_memory_gib(), "this machine", hint
     share = float(agent.settings.args["gpu_memory_utilization"])
-    smallest = min((gpu.memory_gib for gpu in gpus()), default=float("inf"))
+    smallest = min((gpu.memory_gib for gpu in gpus() if gpu.memory_gib), default=float("inf"))
     hint = "raise `tensor_parallel_size` or `gpu_memory_utilization`, or take a quantized or smaller model"
     return share * smallest, f"a GPU share of {share:.0%}", hint
 
 
 def _memory_gib(agent: AgentPlan, folder: ModelFolder, weights_gib: float) -> float:
+    args = agent.settings.args
+    # Both kinds of parallelism share out weights and cache; only the tensor-parallel one saves time.
+    parallel = int(args["tensor_parallel_size"]) * int(args["pipeline_parallel_size"])
     if agent.settings.device == "cpu":
-        return weights_gib + float(agent.settings.args["cpu_kv_cache_gib"]) + _CPU_OVERHEAD_GIB
+        return weights_gib / parallel + float(args["cpu_kv_cache_gib"]) + _CPU_OVERHEAD_GIB
     sequence = folder.kv_bytes_per_token() * agent.settings.max_model_len / GIB
-    return weights_gib + sequence / int(agent.settings.args["tensor_parallel_size"]) + _GPU_OVERHEAD_GIB
+    return (weights_gib + sequence) / parallel + _GPU_OVERHEAD_GIB
 
 
 def _weight_gib(agent: AgentPlan, folder: ModelFolder) -> float:

@@ -12,6 +12,7 @@ by its name. Layout of a run folder: :class:`RunFolder`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -74,7 +75,8 @@ _UMASK = _read_umask()
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
-    hint = "free some space" if error.errno == 28 else "choose a folder that you may write to (--out)"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = "free some space" if full else "choose a folder that you may write to (--out)"
     return StoreError(
         f"cannot be written: {error.strerror or error}",
         where=str(path),
@@ -169,7 +171,7 @@ class Store:
         """Read all rows of a spec, or those of ``keys``; chunks in name order, so the result is fixed.
 
         A row that failed gives way to one that did not. Of two rows that differ in content the one whose
-        content digest sorts first is kept, and a :class:`Violation` is noted.
+        content digest sorts first is kept, and a :class:`Violation` is noted once.
         """
         found = Rows()
         folder = self.folder(spec)
@@ -196,14 +198,16 @@ def _add(found: Rows, spec: str, row: Analysis, keys: Collection[str] | None) ->
     if known is None:
         found.rows[row.key] = row
         return
-    if known.outcome != row.outcome and "failed" in (known.outcome, row.outcome):
+    if "failed" in (known.outcome, row.outcome):  # of two failures, which need not agree, the first
         found.rows[row.key] = row if known.outcome == "failed" else known
         return
     if known.content() == row.content():
         return
     kept, other = sorted((known, row), key=lambda r: digest(r.content()))
     found.rows[row.key] = kept
-    found.violations.append(Violation(spec, row.key, digest(kept.content()), digest(other.content())))
+    violation = Violation(spec, row.key, digest(kept.content()), digest(other.content()))
+    if violation not in found.violations:
+        found.violations.append(violation)
 
 
 class RowWriter:

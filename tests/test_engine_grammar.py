@@ -67,7 +67,7 @@ def guidance_accepts(pattern: str, ids: list[int]) -> bool:
     """What vLLM executes with the guidance backend."""
     grammar = llguidance.grammar_from("regex", pattern)
     matcher = llguidance.LLMatcher(guidance_tokenizer(), grammar, log_level=0)
-    return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+    return bool(matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting())
 
 
 @st.composite
@@ -93,9 +93,10 @@ def test_all_engines_accept_the_strings_of_the_pattern(name: str, data: st.DataO
     assert guidance_accepts(pattern, ids) == expected
 
 
-@pytest.mark.parametrize("text", ['{"answer":01}', '{"answer":-0}', '{"answer":1.}', '{"answer":1e5}', "", "{"])
-def test_edges_of_numbers(text: str) -> None:
+@pytest.mark.parametrize("number", ["01", "-0", "1.", ".5", "1e5", "+1", "0.5", "-12", ""])
+def test_edges_of_numbers(number: str) -> None:
     pattern = AnswerSchema("", AnswerConfig(reasoning_chars=0, confidence=False)).pattern
+    text = f'{{"answer":{number}}}'
     expected = re.fullmatch(pattern, text) is not None
     ids = tokenizer().encode(text, add_special_tokens=False)
     assert outlines_accepts(pattern, ids) == expected
@@ -113,6 +114,21 @@ def test_a_character_in_parts_is_accepted() -> None:
     assert len(parts) > 1
     assert outlines_accepts("😀", parts)
     assert not outlines_accepts("😀", parts[:-1])
+
+
+def test_tokens_of_sentence_piece_models() -> None:
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: n for n, token in enumerate(["</s>", "a", "\u2581b", "<0xC3>", "<0xA9>", "<0xZZ>"])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback()])
+    sentence_piece = Patterns(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>"))
+    guide = sentence_piece.guide("a bé")
+    for token in (1, 2, 3, 4):
+        assert guide.get_tokens() == [token]
+        guide.advance(token, return_tokens=False)
+    assert guide.is_finished()
 
 
 def test_a_pattern_that_does_not_compile_is_refused() -> None:

@@ -21,7 +21,7 @@ SPLITS = ("train", "dev", "test")
 DOMAINS: dict[str, tuple[str, ...]] = {
     "quant": ("addition", "subtraction", "extreme"),
     "chrono": ("weekday", "clock", "month"),
-    "verbal": ("alphabet", "odd_one_out", "kind"),
+    "verbal": ("alphabet", "kind", "letters"),
 }
 CATEGORIES = tuple(category for categories in DOMAINS.values() for category in categories)
 
@@ -40,6 +40,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "tools": ("hammer", "saw", "drill", "axe", "spade", "rake", "file", "wrench"),
     "colours": ("red", "blue", "green", "black", "white", "pink", "brown", "gray"),
 }
+KINDS = {**WORDS, "days": DAYS, "months": MONTHS}
 MIN_CHOICES, MAX_CHOICES = 4, 6
 _MAX_DRAWS = 20_000
 
@@ -189,36 +190,28 @@ def _month(rng: random.Random) -> _Draft:
 
 def _alphabet(rng: random.Random) -> _Draft:
     names = sorted(rng.sample(NAMES, rng.randint(MIN_CHOICES, MAX_CHOICES)))
-    word = rng.choice(("first", "last"))
-    answer = names[0] if word == "first" else names[-1]
     question = rng.choice(
-        (f"Which name comes {word} in the alphabet?", f"Whose name is {word} in a list from A to Z?")
+        ("Which name comes first in the alphabet?", "Whose name is first in a list from A to Z?")
     )
-    others = [name for name in names if name != answer]
-    operands = f"{word} {' '.join(names)}"
-    return _Draft(operands, question, answer, others, f"{word} of the names", uses_all=True)
-
-
-def _odd_one_out(rng: random.Random) -> _Draft:
-    common, other = rng.sample(sorted(WORDS), 2)
-    answer = rng.choice(WORDS[other])
-    others = rng.sample(WORDS[common], rng.randint(MIN_CHOICES, MAX_CHOICES) - 1)
-    question = rng.choice(("Which word is the odd one out?", "Which word does not fit with the others?"))
-    steps = f"the others are {common}"
-    return _Draft(f"{sorted(others)} {answer}", question, answer, others, steps, uses_all=True)
+    steps = "first of the names"
+    return _Draft(" ".join(names), question, names[0], _shuffled(rng, names[1:]), steps, uses_all=True)
 
 
 def _kind(rng: random.Random) -> _Draft:
-    kind = rng.choice(sorted(WORDS))
-    answer = rng.choice(WORDS[kind])
-    others = rng.sample(
-        [word for other in sorted(WORDS) if other != kind for word in WORDS[other]],
-        rng.randint(MIN_CHOICES, MAX_CHOICES) - 1,
-    )
-    question = rng.choice((f"Which word belongs to the {kind}?", f"Which of these is one of the {kind}?"))
-    return _Draft(
-        f"{kind} {answer} {sorted(others)}", question, answer, others, f"one of the {kind}", uses_all=True
-    )
+    known, asked = rng.sample(sorted(KINDS), 2)
+    first, second = rng.choice(KINDS[known]), rng.choice(KINDS[asked])
+    question = f"The word {first} belongs to the {known}. To which of these does the word {second} belong?"
+    others = [known, *_shuffled(rng, [kind for kind in sorted(KINDS) if kind not in (known, asked)])]
+    return _Draft(f"{first} {second}", question, asked, others, f"the word {second} belongs to {asked}")
+
+
+def _letters(rng: random.Random) -> _Draft:
+    words = rng.sample([word for group in sorted(WORDS) for word in WORDS[group]], 3)
+    first, second, third = (len(word) for word in words)
+    total = first + second + third
+    question = f"How many letters are in the words {words[0]}, {words[1]} and {words[2]}?"
+    steps = f"first {first} + {second} = {first + second}, {first + second} + {third} = {total}"
+    return _Draft(" ".join(words), question, str(total), _near_numbers(rng, total), steps)
 
 
 _DRAFTERS: dict[str, Callable[[random.Random], _Draft]] = {
@@ -229,8 +222,8 @@ _DRAFTERS: dict[str, Callable[[random.Random], _Draft]] = {
     "clock": _clock,
     "month": _month,
     "alphabet": _alphabet,
-    "odd_one_out": _odd_one_out,
     "kind": _kind,
+    "letters": _letters,
 }
 
 

@@ -252,7 +252,7 @@ class _Batch:
             self._report(scores)
         return scores
 
-    def finished(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+    def finished(self, input_ids: Any, *_: Any) -> Any:
         """Stopping criterion: which rows are done."""
         import torch
 

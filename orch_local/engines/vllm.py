@@ -15,7 +15,7 @@ import json
 import math
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError
@@ -90,7 +90,7 @@ def determinism(settings: EngineSettings) -> Mapping[str, Any]:
     args = _engine_arguments(settings)
     on_cpu = settings.device == "cpu"
     return {
-        "batch_invariant": _cpu_invariant(args) if on_cpu else _cuda_invariant(settings),
+        "batch_invariant": _cpu_invariant(settings) if on_cpu else _cuda_invariant(settings),
         "threads": 1 if on_cpu else None,
         "prefix_caching": bool(args.get("enable_prefix_caching", True)),
         "chunked_prefill": bool(args.get("enable_chunked_prefill", True)),
@@ -111,7 +111,7 @@ def _grammar_version(grammar: str) -> str:
 
 def _engine_arguments(settings: EngineSettings) -> dict[str, Any]:
     """Keywords of EngineArgs: ours, then the recipe of the device, then the user's `vllm_args`."""
-    given = {key: value for key, value in settings.args.items() if key not in _OURS and value is not None}
+    given = {key: value for key, value in settings.args.items() if key not in _OURS}
     ours = {
         "model": str(settings.model_path),
         "dtype": settings.dtype,
@@ -124,7 +124,8 @@ def _engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         "seed": 0,
     }
     recipe = _cpu_recipe(settings) if settings.device == "cpu" else {}
-    return {**ours, **given, **recipe, **settings.args.get("vllm_args", {})}
+    parts = (given, recipe, settings.args.get("vllm_args", {}))
+    return ours | {key: value for part in parts for key, value in part.items() if value is not None}
 
 
 def _cpu_recipe(settings: EngineSettings) -> dict[str, Any]:
@@ -141,31 +142,27 @@ def _cpu_recipe(settings: EngineSettings) -> dict[str, Any]:
     }
 
 
-def _cpu_invariant(args: Mapping[str, Any]) -> bool:
-    return (
-        args["enforce_eager"]
-        and not args["enable_prefix_caching"]
-        and not args["enable_chunked_prefill"]
-        and args.get("tensor_parallel_size", 1) == 1
-        and _is_plain(args)
-    )
+def _cpu_invariant(settings: EngineSettings) -> bool:
+    args = _engine_arguments(settings)
+    kept = all(args[key] == value for key, value in _cpu_recipe(settings).items() if isinstance(value, bool))
+    return kept and args.get("tensor_parallel_size", 1) == 1 and _is_plain(settings)
 
 
 def _cuda_invariant(settings: EngineSettings) -> bool:
     """Whether vLLM's batch-invariant mode is on; ``VLLM_BATCH_INVARIANT=0`` of the user always wins."""
     if settings.device == "cpu" or os.environ.get("VLLM_BATCH_INVARIANT") == "0":
         return False
-    config = _model_config(settings)
-    quantized = "quantization_config" in config
     # Attention classes of recurrent layers refuse the mode, and the load would fail.
-    recurrent = any(key.startswith(_RECURRENT) for key in config)
-    return not quantized and not recurrent and _is_plain(_engine_arguments(settings))
+    recurrent = any(key.startswith(_RECURRENT) for key in _model_config(settings))
+    return not recurrent and _is_plain(settings)
 
 
-def _is_plain(args: Mapping[str, Any]) -> bool:
+def _is_plain(settings: EngineSettings) -> bool:
     """Whether nothing is on for which batch-invariance is not known to hold."""
-    quantized = args.get("quantization") or args.get("kv_cache_dtype", "auto") not in _PLAIN_CACHES
-    return not quantized and not args.get("speculative_config")
+    args = _engine_arguments(settings)
+    quantized = "quantization" in args or "quantization_config" in _model_config(settings)
+    plain_cache = args.get("kv_cache_dtype", "auto") in _PLAIN_CACHES
+    return plain_cache and not quantized and not args.get("speculative_config")
 
 
 def _model_config(settings: EngineSettings) -> dict[str, Any]:
@@ -264,15 +261,41 @@ class VllmEngine:
         )
 
     def _logprobs(self, flat: Any, end: int) -> tuple[Mapping[int, float], ...]:
-        """The first ``end`` positions of vLLM's FlatLogprobs, one dict each."""
+        """The first ``end`` positions of vLLM's FlatLogprobs."""
         if math.isnan(sum(flat.logprobs)):
             raise EngineError(
                 "the model computes probabilities that are not numbers",
                 where=str(self._settings.model_path),
                 hint="its weights are damaged, or overflow in this dtype: check them, or try bfloat16",
             )
-        spans = zip(flat.start_indices[:end], flat.end_indices[:end], strict=True)
-        return tuple(_finite(flat.token_ids[a:b], flat.logprobs[a:b]) for a, b in spans)
+        return tuple(_Position(flat, index) for index in range(end))
+
+
+class _Position(Mapping[int, float]):
+    """Token id -> log-probability at one position, made when first read.
+
+    One position in a hundred is read; making all of them would cost more than submitting the request.
+    """
+
+    def __init__(self, flat: Any, index: int) -> None:
+        self._flat = flat
+        self._index = index
+
+    def __getitem__(self, token: int) -> float:
+        return self._finite[token]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._finite)
+
+    def __len__(self) -> int:
+        return len(self._finite)
+
+    @functools.cached_property
+    def _finite(self) -> dict[int, float]:
+        flat = self._flat
+        span = slice(flat.start_indices[self._index], flat.end_indices[self._index])
+        pairs = zip(flat.token_ids[span], flat.logprobs[span], strict=True)
+        return {token: value for token, value in pairs if value != -math.inf}
 
 
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
@@ -280,10 +303,6 @@ _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 def _failure(reason: str | None) -> str:
     return f"vLLM ended the request with {reason!r}; its log on standard error says why"
-
-
-def _finite(ids: list[int], logprobs: list[float]) -> dict[int, float]:
-    return {token: value for token, value in zip(ids, logprobs, strict=True) if value != -math.inf}
 
 
 def _sampling(request: Request) -> Any:
@@ -377,7 +396,7 @@ def _pad_single_row_products() -> None:
     ops.onednn_mm = padded
 
 
-_LOG_HINT = "the log of the worker holds vLLM's own words; `orch-local doctor` checks the installation"
+_LOG_HINT = "the log of the worker holds the words of vLLM itself"
 _HINTS = {
     "torchvision": "its build does not fit this torch: uninstall torchvision, torchaudio and torchcodec",
     "any model weights": "the folder has no *.safetensors files: fetch the model again",

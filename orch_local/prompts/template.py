@@ -39,6 +39,7 @@ from orch_local.records import LABELS, Example, Question
 DATA_NAMES = ("question", "choices", "examples", "panel")
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _MARKER = re.compile(f"{_OPEN}([0-9]){_CLOSE}")
+_LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _SECTION = re.compile(r"^\[(system|user)\][ \t]*$", re.MULTILINE)
 
 
@@ -63,6 +64,8 @@ class Template:
     """The file as read; it enters the spec."""
     system: str
     user: str
+    where: str = "the template"
+    """What error messages call it."""
 
     def messages(self, schema: AnswerSchema, present: frozenset[str]) -> list[Message]:
         """Chat messages with markers for the data named in ``present``; other data is empty.
@@ -79,9 +82,13 @@ class Template:
             "reasoning_chars": schema.config.reasoning_chars,
             "answer_form": answer_form(schema),
         }
-        system, user = (_render(part, values) for part in (self.system, self.user))
+        system, user = (_render(part, values, self.where) for part in (self.system, self.user))
         if "question" in present and _marker("question") not in user:
-            raise PromptError("the [user] section does not use {{ question }}")
+            raise PromptError(
+                "the [user] section does not use {{ question }}",
+                where=self.where,
+                hint="put {{ question }} where the text of the question belongs",
+            )
         return [Message("system", system)] * bool(system) + [Message("user", user)]
 
 
@@ -104,9 +111,9 @@ def parse_template(text: str, where: str) -> Template:
             hint="copy one of the built-in templates: `orch-local models --prompts DIR` writes them",
         )
     sections = dict(zip(names, (body.strip("\n") for body in bodies), strict=True))
-    template = Template(text, sections.get("system", ""), sections["user"])
-    for body in sections.values():
-        _compile(body, where)
+    template = Template(text, sections.get("system", ""), sections["user"], where)
+    for name, body in sections.items():
+        _compile(body, f"{where}, section [{name}]")
     return template
 
 
@@ -181,10 +188,8 @@ def _spoken(labels: Sequence[str]) -> str:
 
 def _choice_lines(choices: Sequence[str]) -> str:
     # A line break inside a choice is indented, so that its text cannot pose as the next choice.
-    return "\n".join(
-        f"{label}) {text.replace(chr(10), chr(10) + '   ')}"
-        for label, text in zip(LABELS, choices, strict=False)
-    )
+    indented = (_LINE_BREAK.sub(r"\g<0>   ", text) for text in choices)
+    return "\n".join(f"{label}) {text}" for label, text in zip(LABELS, indented, strict=False))
 
 
 def _example_text(example: Example) -> str:
@@ -202,18 +207,23 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(
 
 
 @cache
-def _compile(source: str, where: str = "the template") -> jinja2.Template:
+def _compile(source: str, where: str) -> jinja2.Template:
     try:
         return _ENVIRONMENT.from_string(source)
     except jinja2.TemplateSyntaxError as error:
-        raise PromptError(f"line {error.lineno} of a section: {error.message}", where=where) from None
-
-
-def _render(source: str, values: Mapping[str, object]) -> str:
-    try:
-        return _compile(source).render(values).strip("\n")
-    except jinja2.TemplateError as error:
         raise PromptError(
-            f"the prompt template fails: {error.message}",
+            f"is not valid Jinja2 in line {error.lineno}: {error.message}",
+            where=where,
+            hint="lines are counted from the first one of the section that is not empty",
+        ) from None
+
+
+def _render(source: str, values: Mapping[str, object], where: str) -> str:
+    try:
+        return _compile(source, where).render(values).strip("\n")
+    except Exception as error:  # noqa: BLE001 - a template is foreign code and may raise anything
+        raise PromptError(
+            f"the prompt template fails: {error}",
+            where=where,
             hint=f"a template may use {', '.join(sorted(values))}",
         ) from None

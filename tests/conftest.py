@@ -1,0 +1,66 @@
+"""Shared fixtures: tiny model folders and a run file over them, made once a session."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from running import AGENTS, Cli, CliResult, write_run_file
+from tiny_models import make_tiny_model
+
+from orch_local.cli import main
+from orch_local.demo.benchmark import write_jsonl
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four tiny random models, named after the agents and `merge`."""
+    root = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate((*AGENTS, "merge")):
+        make_tiny_model(root / name, seed=seed, architecture="qwen2" if seed == 1 else "llama")
+    return root
+
+
+@pytest.fixture
+def run_values(tmp_path: Path, models_dir: Path) -> dict[str, object]:
+    """A run file as a dict: three agents of different roles, a merge agent, twelve questions."""
+    write_jsonl(tmp_path / "questions.jsonl", "test", 12, seed=0)
+    roles: tuple[dict[str, object], ...] = ({"role": "solve"}, {"role": "eliminate"}, {"mode": "direct"})
+    agents = [
+        {"name": name, "model": str(models_dir / name), **role}
+        for name, role in zip(AGENTS, roles, strict=True)
+    ]
+    short = {"reasoning_chars": 30}
+    return {
+        "benchmark": {"name": "jsonl", "path": "questions.jsonl"},
+        "agents": agents,
+        "merge": {
+            "policy": "agent",
+            "model": str(models_dir / "merge"),
+            "answer": {**short, "eliminated": False},
+        },
+        "answer": dict(short),
+        "engine": {"name": "vllm", "models_at_once": 2},
+    }
+
+
+@pytest.fixture
+def run_file(tmp_path: Path, run_values: dict[str, object]) -> Path:
+    """The run file, written."""
+    return write_run_file(tmp_path, run_values)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Run the command line in this process, in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> CliResult:
+        monkeypatch.setattr(sys, "argv", ["orch-local", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        streams = capfd.readouterr()
+        return CliResult(int(left.value.code or 0), streams.out, streams.err)
+
+    return call

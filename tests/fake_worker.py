@@ -1,0 +1,164 @@
+"""A worker for tests of `launch.py`: ``python fake_worker.py SCENE.json``.
+
+It speaks the protocol of `orch_local/workers.py`, and behaves as the scene says (see :class:`Scene`). Few
+imports, since the tests start many of them. With ``"real": true`` it is `workers.py` itself, around an
+engine that comes to grief where the scene wants it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orch_local.errors import StoreError
+from orch_local.records import Analysis, Outcome
+from orch_local.store import Store
+
+
+@dataclass
+class Scene:
+    """What a worker does."""
+
+    store: str
+    spec: str
+    starts: str
+    """File that gets one line with the groups a worker was given, for every worker started."""
+    rows: dict[str, str]
+    """Question key -> row key."""
+    capacity: int = 64
+    poison: list[str] = field(default_factory=list)
+    """Question keys that kill the worker when it comes to them, with all before them computed, not written."""
+    kill_by: str = "SIGKILL"
+    hang: list[str] = field(default_factory=list)
+    """Question keys that it never comes back from."""
+    crash_times: int = 0
+    """So many workers die in the midst of their first prompts, whatever those are."""
+    load: str = ""
+    """``die``, ``error``, ``exit`` or ``hang`` instead of loading."""
+    slow_s: float = 0.0
+    """Seconds for each row."""
+    torn: bool = False
+    """It dies in the midst of an event."""
+    orphan: bool = False
+    """It has a child that holds its end of the pipe and outlives it."""
+    real: bool = False
+
+    def write(self, path: Path) -> Path:
+        """Write the scene for a worker."""
+        path.write_text(json.dumps(asdict(self)))
+        return path
+
+
+def send(event: str, **values: Any) -> None:
+    print(json.dumps({"event": event, **values}), flush=True)
+
+
+def die(how: str = "SIGKILL") -> None:
+    os.kill(os.getpid(), signal.Signals[how])
+    time.sleep(60)
+
+
+def load(scene: Scene) -> bool:
+    """Pretend to load; returns whether that went well."""
+    if scene.load == "error":
+        send("error", kind="engine", message="no such dtype", where="config.json", hint="choose another")
+        return False
+    if scene.load == "exit":
+        print("Traceback: something unforeseen", file=sys.stderr)
+        raise SystemExit(7)
+    if scene.load == "die":
+        die()
+    if scene.load == "hang":
+        time.sleep(60)
+    send("loaded", seconds=0.25)
+    return True
+
+
+def work(scene: Scene, groups: list[list[str]], start: int) -> None:
+    """Go through the groups; rows are written at the end of a group, as by the real worker."""
+    store, done = Store(Path(scene.store)), 0
+    with store.writer(scene.spec) as writer:
+        for group in groups:
+            for first in range(0, len(group), scene.capacity):
+                flight = group[first : first + scene.capacity]
+                send("admitted", keys=flight)
+                if scene.torn and start == 1:
+                    print('{"event": "adm', end="", flush=True)
+                    die()
+                if start <= scene.crash_times:
+                    die(scene.kill_by)
+                for key in flight:
+                    if key in scene.poison:
+                        die(scene.kill_by)
+                    while key in scene.hang:
+                        time.sleep(60)
+                    time.sleep(scene.slow_s)
+                    writer.add(Analysis(scene.rows[key], Outcome.OK, answer="A", text=key))
+                    done += 1
+                    if scene.slow_s:
+                        send("progress", done=done)
+            writer.flush()
+            send("progress", done=done)
+
+
+def leave(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
+
+
+def real(scene: Scene) -> int:
+    """The worker of the project, with an engine, a tokenizer and a plan of ours."""
+    from types import SimpleNamespace
+
+    from fake_engine import CharTokenizer, FakeEngine, Reply, agent_plan
+
+    from orch_local import workers
+
+    def open_engine(settings: object) -> FakeEngine:
+        if scene.load == "error":
+            raise workers.OrchError("no such dtype", where="config.json", hint="choose another")
+        print("a library that prints")
+        replies = {key: Reply(do=lambda: time.sleep(scene.slow_s)) for key in scene.rows}
+        replies |= {key: Reply(do=lambda: die(scene.kill_by)) for key in scene.poison}
+        return FakeEngine(replies, scene.capacity)
+
+    def load_plan(folder: object) -> object:
+        plan = agent_plan().model_copy(update={"spec": scene.spec})
+        return SimpleNamespace(workers=[plan], store=Path(scene.store))
+
+    patched: Any = workers
+    patched.open_engine, patched.load_plan = open_engine, load_plan
+    patched.PromptTokenizer = lambda path: CharTokenizer()
+    return workers.main([str(Path(scene.starts).parent), "solver"])
+
+
+def main() -> int:
+    scene = Scene(**json.loads(Path(sys.argv[1]).read_text()))
+    if scene.real:
+        return real(scene)
+    signal.signal(signal.SIGTERM, leave)
+    groups = json.loads(sys.stdin.readline())["groups"]
+    with Path(scene.starts).open("a") as starts:
+        starts.write(json.dumps(groups) + "\n")
+    start = len(Path(scene.starts).read_text().splitlines())
+    if scene.orphan:
+        subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)  # noqa: S603
+    if not load(scene):
+        return 3
+    try:
+        work(scene, groups, start)
+    except StoreError as error:
+        send("error", kind="store", message=error.message, where=error.where, hint=error.hint)
+        return 3
+    send("end", seconds=0.5)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

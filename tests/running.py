@@ -1,0 +1,29 @@
+"""What tests of the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+AGENTS = ("first", "second", "third")
+
+
+class CliResult(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., CliResult]
+
+
+def write_run_file(folder: Path, values: dict[str, object]) -> Path:
+    """Write a run file into ``folder``."""
+    file = folder / "run.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return file

@@ -1,0 +1,179 @@
+"""Bad input gives one clear message and exit code 2, before any model is loaded, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import Cli, CliResult, write_run_file
+
+
+@pytest.fixture
+def own_model(models_dir: Path, tmp_path: Path) -> Path:
+    """A copy of a good model folder that a test may damage."""
+    return Path(shutil.copytree(models_dir / "first", tmp_path / "model"))
+
+
+def refused(result: CliResult, *parts: str) -> None:
+    """The command was refused with one message that holds all ``parts``."""
+    assert result.code == 2, result
+    assert result.err.startswith("error: "), result.err
+    assert "Traceback" not in result.err
+    assert len(result.err.splitlines()) <= 3
+    for part in parts:
+        assert part in result.err, result.err
+
+
+def with_model(tmp_path: Path, values: dict[str, Any], model: Path | str) -> Path:
+    """The run file with another model for its first agent."""
+    values["agents"][0]["model"] = str(model)
+    return write_run_file(tmp_path, values)
+
+
+def test_yaml_syntax_error_names_the_line(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("benchmark: {name: jsonl\nagents: [", encoding="utf-8")
+    refused(cli("run", file), "run.yaml, line 2", "not valid YAML")
+
+
+def test_missing_run_file(cli: Cli) -> None:
+    refused(cli("run", "nothing.yaml"), "nothing.yaml", "no such file")
+
+
+def test_unknown_key_names_the_nearest(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    run_values["agents"][1]["promt"] = "x"
+    refused(cli("run", write_run_file(tmp_path, run_values)), "agents.1.promt", "did you mean `prompt`?")
+
+
+def test_two_agents_of_one_name(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    run_values["agents"][1]["name"] = "first"
+    refused(cli("run", write_run_file(tmp_path, run_values)), "two agents are named 'first'")
+
+
+def test_an_agent_named_as_the_merge_agent(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    run_values["agents"][1]["name"] = "merge"
+    refused(cli("run", write_run_file(tmp_path, run_values)), "'merge'")
+
+
+def test_unknown_model_name_lists_the_nearest(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    refused(cli("run", with_model(tmp_path, run_values, "qwen3-8")), "'qwen3-8'", "qwen3-8b")
+
+
+def test_missing_model_folder(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    refused(cli("run", with_model(tmp_path, run_values, "qwen3-8b")), "does not exist", "ORCH_MODELS_DIR")
+
+
+def test_missing_weights(cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path) -> None:
+    (own_model / "model.safetensors").unlink()
+    refused(cli("run", with_model(tmp_path, run_values, own_model)), "no *.safetensors")
+
+
+def test_corrupt_weights(cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path) -> None:
+    weights = own_model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(cli("run", with_model(tmp_path, run_values, own_model)), "model.safetensors", "expected")
+
+
+def test_pickled_weights(cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path) -> None:
+    (own_model / "model.safetensors").rename(own_model / "pytorch_model.bin")
+    refused(cli("run", with_model(tmp_path, run_values, own_model)), "pickled", "safetensors")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_missing_model_file(
+    cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path, name: str
+) -> None:
+    (own_model / name).unlink()
+    refused(cli("run", with_model(tmp_path, run_values, own_model)), name)
+
+
+def test_no_chat_template(cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path) -> None:
+    file = own_model / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    del settings["chat_template"]
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    refused(cli("run", with_model(tmp_path, run_values, own_model)), "no chat template")
+
+
+def test_unknown_architecture(cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path) -> None:
+    file = own_model / "config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings |= {"model_type": "gpt-9", "architectures": ["Gpt9ForCausalLM"]}
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    refused(cli("run", with_model(tmp_path, run_values, own_model)), "Gpt9ForCausalLM", "vllm")
+
+
+def test_empty_benchmark(cli: Cli, tmp_path: Path, run_file: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text("", encoding="utf-8")
+    refused(cli("run", run_file), "questions.jsonl")
+
+
+def test_missing_benchmark(cli: Cli, tmp_path: Path, run_file: Path) -> None:
+    (tmp_path / "questions.jsonl").unlink()
+    refused(cli("run", run_file), "questions.jsonl")
+
+
+def test_bad_row_names_file_row_and_reason(cli: Cli, tmp_path: Path, run_file: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    bad = {"question": "Which?", "choices": ["a", "b"], "answer": "C"}
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(bad) + "\n")
+    refused(cli("run", run_file), "questions.jsonl", "13", "skip-bad-rows")
+    assert cli("plan", run_file, "--skip-bad-rows").code == 0
+
+
+def test_not_enough_memory(cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orch_local.placement.free_memory_gib", lambda: 0.5)
+    refused(cli("run", run_file), "not enough memory", "0.5 GiB")
+
+
+def test_unwritable_output(cli: Cli, tmp_path: Path, run_file: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    refused(cli("run", run_file, "--out", "file/run"), "cannot be written")
+
+
+def test_answer_longer_than_the_context(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    run_values["answer"]["reasoning_chars"] = 8000
+    refused(cli("run", write_run_file(tmp_path, run_values)), "max_model_len", "reasoning_chars")
+
+
+def test_thinking_without_tags(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    run_values["agents"][0]["thinking"] = True
+    refused(cli("run", write_run_file(tmp_path, run_values)), "thinking", "think_open")
+
+
+def test_broken_prompt_template(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    (tmp_path / "mine.txt").write_text("[user]\n{{ qestion }}\n", encoding="utf-8")
+    run_values["agents"][0]["prompt"] = "mine.txt"
+    refused(cli("run", write_run_file(tmp_path, run_values)), "qestion", "question")
+
+
+def test_show_of_an_unknown_question(cli: Cli, tmp_path: Path) -> None:
+    refused(cli("show", tmp_path, "abc"), str(tmp_path))
+
+
+def test_nothing_is_written_before_all_is_checked(
+    cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path
+) -> None:
+    (own_model / "model.safetensors").unlink()
+    refused(cli("run", with_model(tmp_path, run_values, own_model), "--out", "runs/x"), "safetensors")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_parent_never_imports_torch(run_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['orch-local', 'plan', sys.argv[1]]\n"
+        "from orch_local.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules, 'vllm' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run_file)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "False False"

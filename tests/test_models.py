@@ -1,0 +1,501 @@
+"""Model folders as they come from interrupted downloads, bad disks and ill will; and what they need."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orch_local import devices, models, placement
+from orch_local.config import AnswerConfig, ModelConfig
+from orch_local.engines.base import EngineSettings
+from orch_local.errors import InputError, ModelError
+from orch_local.models import ModelFolder, digests, open_model_folder, read_header
+from orch_local.placement import Load, check_memory, need
+from orch_local.plans import AgentPlan
+
+LLAMA_3_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+}
+INDEX = "model.safetensors.index.json"
+_BYTES = {"F32": 4, "BF16": 2, "U8": 1}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def tensors(**shapes: tuple[str, list[int]]) -> dict[str, Any]:
+    """A header for tensors one behind the other."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        begin, end = end, end + math.prod(shape) * _BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    return header
+
+
+GOOD = tensors(a=("F32", [2, 3]), b=("BF16", [4]), empty=("F32", [0, 5]))
+GOOD_DATA = b"\1" * 32
+
+
+def safetensors(header: object = GOOD, data: bytes = GOOD_DATA, length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def tensor(begin: object, end: object, shape: object = (2,), dtype: object = "F32") -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A good model folder of one file."""
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(LLAMA_3_8B))
+    (path / "model.safetensors").write_bytes(safetensors())
+    (path / "tokenizer.json").write_text("{}")
+    return path
+
+
+def config_of(path: Path | None, **more: Any) -> ModelConfig:
+    return ModelConfig(name="m", path=path, **more)
+
+
+def shard(folder: Path, weight_map: Mapping[str, Any]) -> Path:
+    """Make the good folder a sharded one; every shard named is there."""
+    (folder / "model.safetensors").unlink()
+    for name in set(weight_map.values()):
+        (folder / str(name)).write_bytes(safetensors())
+    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    return folder / INDEX
+
+
+def refused(folder: Path, match: str, where: Path) -> None:
+    with pytest.raises(ModelError, match=match) as caught:
+        open_model_folder(config_of(folder))
+    assert caught.value.where == str(where)
+
+
+def test_a_good_folder_passes(folder: Path) -> None:
+    found = open_model_folder(config_of(folder))
+    assert found.weights == (folder / "model.safetensors",)
+    assert found.architecture == "LlamaForCausalLM"
+    assert found.context == 8192
+    assert found.weight_bytes == len(safetensors())
+
+
+def test_a_file_of_the_safetensors_library_passes(tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    arrays = {f"t{n}": np.ones((n, 3), dtype) for n, dtype in enumerate((np.float32, np.int8, np.uint16, bool))}
+    save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "np"})
+    header = read_header(tmp_path / "x.safetensors")
+    assert header.keys() - {"__metadata__"} == arrays.keys()
+
+
+def test_a_good_sharded_folder_passes(folder: Path) -> None:
+    shard(folder, {"a": "model-00002-of-00002.safetensors", "b": "model-00001-of-00002.safetensors"})
+    (folder / "consolidated.safetensors").write_bytes(b"of another layout, not in the index")
+    found = open_model_folder(config_of(folder))
+    assert [file.name for file in found.weights] == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
+
+
+def test_a_missing_folder_says_where_to_get_the_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist") as caught:
+        open_model_folder(config_of(tmp_path / "none", hub_id="org/Model"))
+    assert str(tmp_path / "none") in caught.value.message
+    assert "hf download org/Model" in caught.value.hint
+    with pytest.raises(ModelError, match="does not exist"):
+        open_model_folder(config_of(None))
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="does not exist"):
+        open_model_folder(config_of(tmp_path / "file"))
+
+
+def test_no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    refused(folder, "has no `config.json`", folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
+def test_a_config_that_is_none(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    refused(folder, "cannot be read|is not a model config", folder / "config.json")
+
+
+def test_no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    refused(folder, "holds no", folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth", "x.ckpt"])
+def test_pickles_are_refused(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / name).touch()
+    refused(folder, f"pickled weights only .{name}", folder)
+
+
+def test_remote_code_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "evil.Model"}}))
+    refused(folder, "never run", folder)
+
+
+def test_missing_shards_are_counted(folder: Path) -> None:
+    shard(folder, {"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"})
+    (folder / "two.safetensors").unlink()
+    (folder / "three.safetensors").unlink()
+    (folder / "three.safetensors").symlink_to(folder / "a-blob-that-was-not-downloaded")
+    refused(folder, "2 of 3 weight files are missing, the first is three.safetensors", folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"weight_map": {}}',
+        b'{"weight_map": []}',
+        b'{"weight_map": null}',
+        b'{"weight_map": {"a": ["x"]}}',
+        b'{"weight_map": {"a": 1, "b": "x"}}',
+        b'{"weight_map": {"a": "../model/model.safetensors"}}',
+        b'{"weight_map": {"a": "/etc/passwd"}}',
+    ],
+)
+def test_an_index_that_is_none(folder: Path, content: bytes) -> None:
+    (folder / INDEX).write_bytes(content)
+    refused(folder, "is not a safetensors index", folder / INDEX)
+
+
+DAMAGED = {
+    "no bytes": b"",
+    "seven bytes": b"\0" * 7,
+    "no header": struct.pack("<Q", 0),
+    "truncated data": safetensors()[:-1],
+    "truncated header": safetensors()[:40],
+    "trailing bytes": safetensors() + b"\0",
+    "header longer than the file": safetensors(length=10_000),
+    "header of 2**63 bytes": safetensors(length=2**63),
+    "header of 2**64-1 bytes": safetensors(length=2**64 - 1),
+    "header no JSON": safetensors(b"{x}"),
+    "header no UTF-8": safetensors(b'{"\xff": 1}'),
+    "header a list": safetensors([]),
+    "header deep": safetensors(b"[" * 100_000),
+    "HTML of a login page": b"<!DOCTYPE html><html><body>Please log in</body></html>",
+    "LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+    "tensor a number": safetensors({"a": 1}, b""),
+    "no offsets": safetensors({"a": {"dtype": "F32", "shape": [2]}}),
+    "one offset": safetensors({"a": {"dtype": "F32", "shape": [], "data_offsets": [0]}}),
+    "beyond the end": safetensors({"a": tensor(0, 8), "b": tensor(32, 40)}, b"\1" * 32),
+    "far beyond the end": safetensors({"a": tensor(2**62, 2**62 + 8)}, b"\1" * 8),
+    "overlap": safetensors({"a": tensor(0, 8), "b": tensor(4, 12)}, b"\1" * 12),
+    "same place": safetensors({"a": tensor(0, 8), "b": tensor(0, 8)}, b"\1" * 8),
+    "a gap": safetensors({"a": tensor(0, 8), "b": tensor(12, 20)}, b"\1" * 20),
+    "a gap in front": safetensors({"a": tensor(4, 12)}, b"\1" * 12),
+    "negative": safetensors({"a": tensor(-8, 0), "b": tensor(0, 8)}, b"\1" * 8),
+    "backwards": safetensors({"a": tensor(8, 0, [-2])}, b""),
+    "wrong shape": safetensors({"a": tensor(0, 8, [3])}, b"\1" * 8),
+    "negative shape": safetensors({"a": tensor(0, 8, [-1, -2])}, b"\1" * 8),
+    "zero shape with data": safetensors({"a": tensor(0, 8, [0])}, b"\1" * 8),
+    "shape of text": safetensors({"a": tensor(0, 8, ["x", 10**14])}, b"\1" * 8),
+    "fractions": safetensors({"a": tensor(0.0, 8.0, [2.0])}, b"\1" * 8),
+    "true and false": safetensors({"a": tensor(False, 8, [2])}, b"\1" * 8),
+    "dtype a list": safetensors({"a": tensor(0, 8, [2], [])}, b"\1" * 8),
+}
+
+
+@pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in DAMAGED.items()])
+def test_a_damaged_file_is_named(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    refused(folder, "is not a whole safetensors file", folder / "model.safetensors")
+
+
+def test_a_damaged_shard_is_named(folder: Path) -> None:
+    shard(folder, {"a": "one.safetensors", "b": "two.safetensors"})
+    (folder / "two.safetensors").write_bytes(safetensors()[:-5])
+    refused(folder, "is not a whole safetensors file", folder / "two.safetensors")
+
+
+def test_the_order_of_the_header_is_free(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(safetensors({"b": tensor(8, 16), "c": tensor(16, 16, [0]), "a": tensor(0, 8)}, b"\1" * 16))
+    assert read_header(file).keys() == {"a", "b", "c"}
+
+
+def test_a_new_dtype_is_taken_by_its_offsets(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(safetensors({"a": tensor(0, 6, [12], "F4_NEW")}, b"\1" * 6))
+    assert read_header(file).keys() == {"a"}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_change_of_the_head_is_refused_or_read(tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(safetensors())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)) | st.just(len(content)))
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(content[:cut])
+    try:
+        header = read_header(file)
+    except ModelError as error:
+        assert error.where == str(file)
+    else:
+        assert isinstance(header, dict)
+
+
+# --- digests -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose content was read for a digest."""
+    names: list[str] = []
+    real = models.hashlib.file_digest
+
+    def file_digest(stream: Any, name: str) -> Any:
+        names.append(Path(stream.name).name)
+        return real(stream, name)
+
+    monkeypatch.setattr(models.hashlib, "file_digest", file_digest)
+    return names
+
+
+FILES = ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_a_digest_changes_with_each_file(folder: Path) -> None:
+    (folder / "generation_config.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("x")
+    (folder / "README.md").write_text("decides nothing")
+    opened = open_model_folder(config_of(folder))
+    before = digests(opened)
+    assert sorted(before) == sorted([*FILES, "generation_config.json", "chat_template.jinja"])
+    for name in before:
+        (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+        after = digests(opened)
+        assert {other for other in before if before[other] != after[other]} == {name}
+        before = after
+
+
+def test_a_digest_is_remembered(folder: Path, hashed: list[str]) -> None:
+    opened = open_model_folder(config_of(folder))
+    first = digests(opened)
+    assert sorted(hashed) == FILES
+    hashed.clear()
+    assert digests(opened) == first
+    assert hashed == []
+
+
+def test_a_changed_file_is_read_again(folder: Path, hashed: list[str]) -> None:
+    opened = open_model_folder(config_of(folder))
+    digests(opened)
+    hashed.clear()
+    weights = folder / "model.safetensors"
+    os.utime(weights, ns=(0, 0))
+    digests(opened)
+    assert hashed == ["model.safetensors"]
+    hashed.clear()
+    weights.write_bytes(b"")
+    os.utime(weights, ns=(0, 0))
+    digests(opened)
+    assert hashed == ["model.safetensors"]
+    hashed.clear()
+    # The same size and time, but another file moved into place.
+    other = folder / "other"
+    other.write_bytes(b"")
+    os.utime(other, ns=(0, 0))
+    other.replace(weights)
+    digests(opened)
+    assert hashed == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff"])
+def test_a_damaged_memory_costs_time_only(folder: Path, tmp_path: Path, content: bytes) -> None:
+    opened = open_model_folder(config_of(folder))
+    before = digests(opened)
+    (memory,) = (tmp_path / "cache").rglob("digests.json")
+    memory.write_bytes(content)
+    assert digests(opened) == before
+
+
+def test_no_place_for_the_memory_is_fine(
+    folder: Path, tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    opened = open_model_folder(config_of(folder))
+    assert digests(opened) == digests(opened)
+    assert sorted(hashed) == sorted(FILES * 2)
+
+
+def test_links_are_followed_as_the_hub_cache_needs(folder: Path, tmp_path: Path, hashed: list[str]) -> None:
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for name in FILES:
+        (snapshot / name).symlink_to(folder / name)
+    found = digests(open_model_folder(config_of(snapshot)))
+    assert found == digests(open_model_folder(config_of(folder)))
+    assert sorted(hashed) == FILES  # one file, one reading, whatever the way to it
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to(folder / "gone")
+    refused(snapshot, "not a whole safetensors file", snapshot / "model.safetensors")
+
+
+# --- sizes ---------------------------------------------------------------------------------------------------
+
+
+def test_kv_cache_of_llama_3_8b_by_hand() -> None:
+    # 2 (keys and values) x 32 layers x 8 KV heads x 128 (= 4096 / 32) x 2 bytes
+    assert ModelFolder(Path(), LLAMA_3_8B, ()).kv_bytes_per_token() == 131_072
+    assert ModelFolder(Path(), LLAMA_3_8B, ()).kv_bytes_per_token(4) == 262_144
+
+
+def test_kv_cache_where_the_config_says_more_or_less() -> None:
+    qwen3 = {**LLAMA_3_8B, "head_dim": 64}
+    assert ModelFolder(Path(), qwen3, ()).kv_bytes_per_token() == 65_536
+    multi_head = {key: value for key, value in LLAMA_3_8B.items() if key != "num_key_value_heads"}
+    assert ModelFolder(Path(), multi_head, ()).kv_bytes_per_token() == 524_288
+    nested = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": LLAMA_3_8B}
+    assert ModelFolder(Path(), nested, ()).kv_bytes_per_token() == 131_072
+    assert ModelFolder(Path(), nested, ()).context == 8192
+
+
+def llama_folder(tmp_path: Path, gib: float = 15.0, **more: Any) -> ModelFolder:
+    """Llama 3 8B with weights of some size that take no room on the disk."""
+    file = tmp_path / "llama.safetensors"
+    with file.open("wb") as stream:
+        stream.truncate(round(gib * 2**30))
+    return ModelFolder(tmp_path, {**LLAMA_3_8B, **more}, (file,))
+
+
+def agent_on(device: str, dtype: str = "bfloat16", **args: Any) -> AgentPlan:
+    model = ModelConfig(name="llama")
+    names = ("tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
+    names += ("gpu_memory_utilization", "cpu_kv_cache_gib")
+    return AgentPlan(
+        name="solver",
+        kind="analysis",
+        model=model,
+        settings=EngineSettings(
+            name="vllm",
+            model_path=Path(),
+            device=device,
+            grammar="guidance",
+            dtype=dtype,
+            max_model_len=8192,
+            args={**{name: getattr(model, name) for name in names}, **args},
+        ),
+        template="",
+        answer=AnswerConfig(),
+        thinking=None,
+        max_tokens=None,
+        spec="0" * 32,
+        spec_content={},
+    )
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def machine(*gpus: devices.Gpu, host_gib: float = 0.0) -> None:
+        monkeypatch.setattr(placement, "gpus", lambda: gpus)
+        monkeypatch.setattr(placement, "free_memory_gib", lambda: host_gib)
+
+    return machine
+
+
+A100 = devices.Gpu("NVIDIA A100-SXM4-40GB", 40.0)
+SMALL = devices.Gpu("NVIDIA RTX A4000", 16.0)
+
+
+def test_memory_on_a_gpu_is_weights_one_sequence_and_overhead(
+    tmp_path: Path, machine: Callable[..., None]
+) -> None:
+    machine(A100)
+    # 15 GiB of weights, 8192 tokens of 128 KiB = 1 GiB, 2 GiB of overhead
+    assert need(agent_on("cuda"), llama_folder(tmp_path), Load(1, 1, 1)).memory_gib == pytest.approx(18)
+    check_memory(agent_on("cuda"), llama_folder(tmp_path))
+
+
+def test_a_model_too_large_for_the_gpu_is_refused_with_figures(
+    tmp_path: Path, machine: Callable[..., None]
+) -> None:
+    machine(A100, SMALL)
+    with pytest.raises(
+        InputError, match=r"needs about 18\.0 GiB, a GPU share of 90% has 14\.4 GiB"
+    ) as caught:
+        check_memory(agent_on("cuda"), llama_folder(tmp_path))
+    assert caught.value.where == "agent 'solver'"
+    assert "tensor_parallel_size" in caught.value.hint
+
+
+@pytest.mark.parametrize("args", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
+def test_a_model_over_two_gpus_needs_half_on_each(
+    tmp_path: Path, machine: Callable[..., None], args: dict[str, int]
+) -> None:
+    machine(SMALL, SMALL)
+    agent = agent_on("cuda", **args)
+    assert need(agent, llama_folder(tmp_path), Load(1, 1, 1)).memory_gib == pytest.approx(10)
+    check_memory(agent, llama_folder(tmp_path))
+
+
+def test_a_gpu_that_does_not_tell_its_memory_is_trusted(tmp_path: Path, machine: Callable[..., None]) -> None:
+    # Machines with unified memory: nvidia-smi prints [N/A].
+    machine(devices._gpu("NVIDIA GB10, [N/A]"))
+    check_memory(agent_on("cuda"), llama_folder(tmp_path))
+    machine()
+    check_memory(agent_on("cuda"), llama_folder(tmp_path))
+
+
+def test_a_model_too_large_for_the_host_is_refused_with_figures(
+    tmp_path: Path, machine: Callable[..., None]
+) -> None:
+    machine(host_gib=17.6)
+    check_memory(agent_on("cpu"), llama_folder(tmp_path))  # 15 + 1 of KV cache + 1.5 of overhead
+    machine(host_gib=17.4)
+    with pytest.raises(InputError, match=r"needs about 17\.5 GiB, this machine has 17\.4 GiB"):
+        check_memory(agent_on("cpu"), llama_folder(tmp_path))
+    with pytest.raises(InputError, match=r"needs about 32\.5 GiB"):  # bfloat16 on disk, widened
+        check_memory(agent_on("cpu", dtype="float32"), llama_folder(tmp_path))
+
+
+def test_a_quantized_model_stays_as_small_as_on_disk(tmp_path: Path, machine: Callable[..., None]) -> None:
+    machine(host_gib=10)
+    folder = llama_folder(tmp_path, gib=5, quantization_config={"quant_method": "awq"})
+    check_memory(agent_on("cpu", dtype="float32"), folder)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 10**6), prompt=st.integers(0, 10**9), generated=st.integers(0, 10**9))
+def test_more_work_never_takes_less_time(tmp_path: Path, rows: int, prompt: int, generated: int) -> None:
+    folder, agent = llama_folder(tmp_path), agent_on("cpu")
+    less, more = need(agent, folder, Load(rows, prompt, generated)), need(agent, folder, Load(rows, prompt * 2, generated * 2))
+    assert 0 <= less.generate_s <= more.generate_s
+    assert less.load_s == more.load_s > 0
