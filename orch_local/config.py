@@ -188,7 +188,7 @@ class ModelConfig(_Model):
     system_role: bool = Field(default=True, description="Whether the chat template takes a system turn.")
     answer_prefix: str = Field(
         default="",
-        description="Text between the generation prompt and an answer without a thought, e.g. a channel header.",
+        description="Text before an answer without a thought, e.g. a channel header.",
     )
     dtype: DType = "auto"
     quantization: str | None = None

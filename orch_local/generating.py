@@ -85,10 +85,11 @@ class Scribe:
     def request(self, flight: _Flight) -> Request:
         """The next request of a flight."""
         name, task = flight.unit
+        ids = tuple(self._ids(flight))
         if flight.thinking and self._plan.thinking:
-            return Request(name, tuple(self._ids(flight)), self._plan.thinking.tokens, stop_ids=self._stop_ids)
+            return Request(name, ids, self._plan.thinking.tokens, stop_ids=self._stop_ids)
         logprobs = LOGPROBS if task.schema.labels else 0
-        return Request(name, tuple(self._ids(flight)), self.budget(task), task.schema.pattern, logprobs)
+        return Request(name, ids, self.budget(task), task.schema.pattern, logprobs)
 
     def _ids(self, flight: _Flight) -> list[int]:
         """What the engine reads: the prompt and, where a thought is finished, that thought, closed."""

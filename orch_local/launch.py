@@ -80,7 +80,7 @@ class AgentRun:
         StoreError
             If the worker could not write its rows.
         """
-        groups = deque([list(rows)])
+        groups = deque([list(rows)] if rows else [])
         finished = poisoned = 0
         while groups and not self._stopped:
             attempt = self._attempt(list(groups), _after(finished, progress))

@@ -7,6 +7,7 @@ token), writing by memory traffic (the weights once a step, shared by the sequen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orch_local.devices import free_memory_gib, gpus
@@ -82,8 +83,8 @@ def need(agent: AgentPlan, folder: ModelFolder, load: Load) -> Need:
     )
 
 
-def check_memory(agent: AgentPlan, folder: ModelFolder) -> None:
-    """Refuse a model that cannot fit, before it is loaded.
+def check_memory(agent: AgentPlan, folder: ModelFolder) -> float:
+    """Memory that a model needs, in GiB; a model that cannot fit is refused before it is loaded.
 
     Raises
     ------
@@ -93,13 +94,36 @@ def check_memory(agent: AgentPlan, folder: ModelFolder) -> None:
     needed = need(agent, folder, Load(1, 1, 1)).memory_gib
     available, place, hint = _available(agent)
     if needed <= available:
-        return
+        return needed
     raise InputError(
         f"not enough memory for model {agent.model.name!r}: it needs about {needed:.1f} GiB, "
         f"{place} has {available:.1f} GiB",
         where=f"agent {agent.name!r}",
         hint=hint,
     )
+
+
+def check_together(agents: Sequence[AgentPlan], needs_gib: Sequence[float], at_once: int) -> None:
+    """Refuse more models side by side than fit, in the worst order they could be loaded in.
+
+    Raises
+    ------
+    InputError
+        With the memory, or the shares of a GPU, that they need together.
+    """
+    if agents[0].settings.device == "cpu":
+        needed, available = sum(sorted(needs_gib)[-at_once:]), free_memory_gib()
+        figures = f"about {needed:.1f} GiB, this machine has {available:.1f} GiB"
+    else:
+        shares = sorted(float(agent.settings.args["gpu_memory_utilization"]) for agent in agents)
+        needed, available = sum(shares[-at_once:]), 1.0
+        figures = f"{needed:.0%} of a GPU by their `gpu_memory_utilization`"
+    if needed > available:
+        raise InputError(
+            f"not enough memory for {at_once} models side by side: they need {figures}",
+            where="engine.models_at_once",
+            hint="lower it, or what each model takes",
+        )
 
 
 def _available(agent: AgentPlan) -> tuple[float, str, str]:

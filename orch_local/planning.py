@@ -15,7 +15,7 @@ from orch_local.config import RunConfig
 from orch_local.generating import Scribe
 from orch_local.merging import Panel, merge_task
 from orch_local.models import ModelFolder, open_model_folder
-from orch_local.placement import Load, Need, check_memory, need
+from orch_local.placement import Load, Need, check_memory, check_together, need
 from orch_local.plans import AgentPlan, Plan, QuestionsPlan, library_versions, plan_agents
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Question, canonical_json
@@ -69,8 +69,11 @@ def check(plan: Plan, questions: Sequence[Question]) -> None:
     InputError
         If a model needs more memory than there is, or a template refuses the first question.
     """
+    needs = [check_memory(agent, open_model_folder(agent.model)) for agent in plan.workers]
+    check_together(
+        plan.agents, needs[: len(plan.agents)], min(plan.config.engine.models_at_once, len(plan.agents))
+    )
     for agent in plan.workers:
-        check_memory(agent, open_model_folder(agent.model))
         scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
         scribe.prompt(_task(agent, plan, questions[0]))
 

@@ -172,12 +172,17 @@ class Store:
 
         A row that failed gives way to one that did not. Of two rows that differ in content the one whose
         content digest sorts first is kept, and a :class:`Violation` is noted once.
+
+        Raises
+        ------
+        StoreError
+            If a chunk cannot be read at all.
         """
         found = Rows()
         folder = self.folder(spec)
         chunks = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
         for chunk in chunks:
-            content = chunk.read_bytes()
+            content = _chunk_bytes(chunk)
             if hashlib.sha256(content).hexdigest() != chunk.stem:
                 found.damaged.append(chunk)
                 continue
@@ -189,6 +194,16 @@ class Store:
     def writer(self, spec: str, clock: Callable[[], float] = time.monotonic) -> RowWriter:
         """A writer of chunks for one spec; use it as a context manager."""
         return RowWriter(self.folder(spec), clock)
+
+
+def _chunk_bytes(chunk: Path) -> bytes:
+    try:
+        return chunk.read_bytes()
+    except OSError as error:
+        hint = (
+            "its rows are not lost: repair the disk or the permissions, or delete the file to make them again"
+        )
+        raise StoreError(f"cannot be read: {error.strerror}", where=str(chunk), hint=hint) from None
 
 
 def _add(found: Rows, spec: str, row: Analysis, keys: Collection[str] | None) -> None:

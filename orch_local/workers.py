@@ -26,10 +26,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from orch_local.engines import open_engine
-from orch_local.engines.base import Engine
 from orch_local.errors import OrchError, StoreError
 from orch_local.generating import Hooks, Scribe, Unit, generate
 from orch_local.merging import Panel, merge_task
@@ -104,7 +103,7 @@ def work(folder: RunFolder, name: str, groups: Sequence[Sequence[str]], reporter
             generate(engine, scribe, wanted, agent.settings.max_model_len, hooks)
             writer.flush()
     reporter.send("end", seconds=round(time.monotonic() - started, 3))
-    _close(engine)
+    _leave(0)
 
 
 def _hooks(writer: RowWriter, reporter: Reporter) -> Hooks:
@@ -119,14 +118,6 @@ def _hooks(writer: RowWriter, reporter: Reporter) -> Hooks:
     return Hooks(lambda keys: reporter.send("admitted", keys=keys), finished, beat)
 
 
-def _close(engine: Engine) -> None:
-    """Everything is on disk: leave without the engine's own slow and sometimes failing farewell."""
-    del engine
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Entry of the worker process; returns its exit code."""
     events = _private_stdout()
@@ -136,6 +127,8 @@ def main(arguments: Sequence[str]) -> int:
         groups = json.loads(sys.stdin.readline())["groups"]
         _end_with(sys.stdin)
         work(RunFolder(Path(arguments[0])), arguments[1], groups, reporter)
+    except SystemExit as stop:
+        return int(stop.code or 0)
     except OrchError as error:
         kind = "store" if isinstance(error, StoreError) else "engine"
         reporter.send("error", kind=kind, message=error.message, where=error.where, hint=error.hint)
@@ -168,5 +161,11 @@ def _end_with(stream: TextIO) -> None:
     threading.Thread(target=watch, args=(stream.readline,), daemon=True).start()
 
 
+def _leave(code: int) -> NoReturn:
+    """End at once: everything is on disk, and an engine's own farewell is slow and fails sometimes."""
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _leave(main(sys.argv[1:]))

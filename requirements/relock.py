@@ -5,9 +5,11 @@
     python3.11 requirements/relock.py --keep   # today's pins, after a change in pyproject.toml
 
 Installs nothing. Needs Linux x86_64, pip 23.1 or newer, `uv` beside it, and an index with torch 2.13.0+cpu.
+ORCH_TORCH_INDEX names that index; empty, it must be among those that pip is set up for.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+TORCH_CPU_INDEX = os.environ.get("ORCH_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 
 # Left out of the CPU lock, with the reason. vLLM imports all of these late or not at all; with them gone it
 # was run for real (LLM and LLMEngine in process, with guidance, outlines and xgrammar).
@@ -66,7 +68,9 @@ def resolve(requirements: list[str], constraints: list[Path]) -> dict[str, str]:
     """What pip would install into an empty environment, as {normalised name: version}."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-        command += ["--extra-index-url", TORCH_CPU_INDEX, "--report", report.name]
+        command += ["--report", report.name]
+        if TORCH_CPU_INDEX:
+            command += ["--extra-index-url", TORCH_CPU_INDEX]
         for path in constraints:
             command += ["--constraint", str(path)]
         subprocess.run([*command, *requirements], check=True)

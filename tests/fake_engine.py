@@ -1,4 +1,4 @@
-"""An engine that is a table: what each prompt comes to is written down; with a tokenizer and a plan to fit."""
+"""An engine that is a table: what each prompt comes to is written down; and what goes with it."""
 
 from __future__ import annotations
 

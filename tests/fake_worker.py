@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orch_local.errors import StoreError
+from orch_local.errors import EngineError, StoreError
 from orch_local.records import Analysis, Outcome
 from orch_local.store import Store
 
@@ -34,7 +34,7 @@ class Scene:
     """Question key -> row key."""
     capacity: int = 64
     poison: list[str] = field(default_factory=list)
-    """Question keys that kill the worker when it comes to them, with all before them computed, not written."""
+    """Question keys that kill the worker when it comes to them; what it has computed is not written yet."""
     kill_by: str = "SIGKILL"
     hang: list[str] = field(default_factory=list)
     """Question keys that it never comes back from."""
@@ -122,7 +122,7 @@ def real(scene: Scene) -> int:
 
     def open_engine(settings: object) -> FakeEngine:
         if scene.load == "error":
-            raise workers.OrchError("no such dtype", where="config.json", hint="choose another")
+            raise EngineError("no such dtype", where="config.json", hint="choose another")
         print("a library that prints")
         replies = {key: Reply(do=lambda: time.sleep(scene.slow_s)) for key in scene.rows}
         replies |= {key: Reply(do=lambda: die(scene.kill_by)) for key in scene.poison}
@@ -148,7 +148,7 @@ def main() -> int:
         starts.write(json.dumps(groups) + "\n")
     start = len(Path(scene.starts).read_text().splitlines())
     if scene.orphan:
-        subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)  # noqa: S603
+        subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
     if not load(scene):
         return 3
     try:

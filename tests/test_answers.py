@@ -8,7 +8,7 @@ import re
 from random import Random
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -99,7 +99,7 @@ def expected(schema: AnswerSchema, fields: dict[str, Any]) -> Answer:
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_valid_answer(data: st.DataObject) -> None:
     schema = data.draw(schemas())
@@ -113,7 +113,7 @@ def test_a_valid_answer(data: st.DataObject) -> None:
     assert text[schema.answer_offset(text) :].startswith(answer)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_every_sentence_of_the_grammar_is_read(data: st.DataObject) -> None:
     schema = data.draw(schemas())

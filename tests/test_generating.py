@@ -204,7 +204,7 @@ def test_an_engine_that_fails_as_a_whole_raises_and_loses_nothing_finished() -> 
     assert [row.key for row in rows] == ["row0", "row1", "row2"]
 
 
-# --- probabilities -------------------------------------------------------------------------------------------
+# --- probabilities --------------------------------------------------------------------------------
 
 
 def test_probabilities_are_recorded() -> None:
@@ -238,10 +238,15 @@ def test_a_numeric_answer_has_no_probabilities() -> None:
     assert engine.submitted[0].logprobs == 0
 
 
-# --- thinking ------------------------------------------------------------------------------------------------
+# --- thinking -------------------------------------------------------------------------------------
 
 
-def think(first: Reply, second: Reply = Reply(), tokens: int = 20, opens: str = "") -> tuple[Analysis, FakeEngine]:
+ANSWERED = Reply()
+
+
+def think(
+    first: Reply, second: Reply = ANSWERED, tokens: int = 20, opens: str = ""
+) -> tuple[Analysis, FakeEngine]:
     engine = FakeEngine({"u0": first, "u0/2": second})
     row = only(run(engine, scribe_of(agent_plan(tokens), opens)))
     return row, engine
@@ -293,7 +298,7 @@ def test_thoughts_and_answers_share_the_queue() -> None:
     assert engine.most <= 6
 
 
-# --- prompts -------------------------------------------------------------------------------------------------
+# --- prompts --------------------------------------------------------------------------------------
 
 
 def test_a_template_that_opens_a_thought_needs_a_thinking_agent() -> None:

@@ -34,10 +34,12 @@ class FakeRun(AgentRun):
     """Starts `fake_worker.py` instead of `workers.py`; all else is the real thing."""
 
     scene_file: Path
+    options: tuple[str, ...] = ("-S",)
 
     def _start(self, log: IO[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(  # noqa: S603
-            [sys.executable, fake_worker.__file__, str(self.scene_file)],
+        return subprocess.Popen(
+            # Without site-packages Python starts in half the time; the real worker needs them.
+            [sys.executable, *self.options, fake_worker.__file__, str(self.scene_file)],
             env={**os.environ, "PYTHONPATH": str(Path(fake_worker.__file__).parents[1])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,6 +63,7 @@ class Stage:
         plan = agent_plan().model_copy(update={"spec": SPEC})
         self.run_ = FakeRun(self.folder, plan, self.store, stall_timeout_s)
         self.run_.scene_file = self.scene.write(root / "scene.json")
+        self.run_.options = () if self.scene.real else ("-S",)
         self.progress: list[int] = []
 
     def run(self) -> Timing:
@@ -140,7 +143,7 @@ def test_two_poisoned_prompts(stage: Callable[..., Stage], poison: set[str]) -> 
     run.check(poison, "SIGKILL")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     count=st.integers(1, 12),
     capacity=st.integers(1, 12),
@@ -187,8 +190,9 @@ def test_rows_finished_before_an_engine_falls_ill_are_kept(stage: Callable[..., 
 
 
 def test_poison_between_good_prompts_never_makes_the_engine_ill(stage: Callable[..., Stage]) -> None:
-    poison = {f"q{n:03d}" for n in range(1, 8, 2)}
-    run = stage(8, capacity=2, poison=sorted(poison))
+    poison = {f"q{n:03d}" for n in range(1, 6, 2)}
+    assert len(poison) == POISONED_IN_A_ROW
+    run = stage(6, capacity=2, poison=sorted(poison))
     run.run()
     run.check(poison, "SIGKILL")
 
@@ -226,7 +230,7 @@ def test_a_prompt_that_hangs_the_engine_is_found(stage: Callable[..., Stage]) ->
 
 def test_a_hanging_load_is_ended(stage: Callable[..., Stage]) -> None:
     run = stage(2, load="hang", stall_timeout_s=0.5)
-    with pytest.raises(EngineError, match="silence of 0 s .* while loading"):
+    with pytest.raises(EngineError, match=r"silence of 0 s .* while loading"):
         run.run()
 
 
@@ -276,7 +280,7 @@ def test_stop_before_the_start_starts_nothing(stage: Callable[..., Stage]) -> No
     assert run.starts == []
 
 
-# --- with the worker of the project itself -------------------------------------------------------------------
+# --- with the worker of the project itself --------------------------------------------------------
 
 
 @pytest.fixture
@@ -294,7 +298,7 @@ def test_the_real_worker_survives_a_poisoned_prompt(real: Callable[..., Stage]) 
     run = real(6, capacity=1, poison=["q001"])
     run.rows = {key: key for key in run.keys}
     timing = run.run()
-    assert 1 <= timing.deaths <= 3
+    assert 1 <= timing.deaths <= 4
     rows = run.found.rows
     assert rows.keys() == set(run.keys)
     assert [key for key, row in rows.items() if not row.usable] == ["q001"]
@@ -343,5 +347,3 @@ def test_the_real_worker_tells_a_full_store(real: Callable[..., Stage]) -> None:
     run.store.folder(SPEC).write_text("in the way")
     with pytest.raises(StoreError, match="cannot be written"):
         run.run()
-
-

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.config import AnswerConfig, MergeConfig
@@ -53,7 +53,7 @@ def merge_config(**values: Any) -> MergeConfig:
 
 @st.composite
 def _shares(draw: st.DrawFn) -> Mapping[str, float]:
-    weights = draw(st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(any))
+    weights = [*draw(st.tuples(*[st.integers(0, 20)] * 3)), 1]
     return {label: weight / sum(weights) for label, weight in zip(LABELS, weights, strict=True)}
 
 
@@ -84,6 +84,7 @@ def weights(policy: str, usable: Sequence[Analysis]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("policy", ["majority", "confidence"])
+@settings(max_examples=40)
 @given(usable=USABLE, data=st.data())
 def test_the_order_of_agents_decides_ties_only(
     policy: str, usable: list[Analysis], data: st.DataObject
@@ -96,6 +97,7 @@ def test_the_order_of_agents_decides_ties_only(
     assert outcome_of(policy, shuffled) in best
 
 
+@settings(max_examples=40)
 @given(usable=USABLE, data=st.data())
 def test_the_pool_does_not_depend_on_the_order_of_agents(usable: list[Analysis], data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(usable))
@@ -103,6 +105,7 @@ def test_the_pool_does_not_depend_on_the_order_of_agents(usable: list[Analysis],
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=40)
 @given(usable=USABLE)
 def test_unanimity_is_respected(policy: str, usable: list[Analysis]) -> None:
     usable = [replace(each, answer="C") for each in usable]
@@ -114,11 +117,13 @@ def test_unanimity_is_respected(policy: str, usable: list[Analysis]) -> None:
 
 
 @pytest.mark.parametrize("policy", ["majority", "confidence"])
+@settings(max_examples=40)
 @given(usable=USABLE)
 def test_a_vote_chooses_a_nominated_answer(policy: str, usable: list[Analysis]) -> None:
     assert outcome_of(policy, usable) in {each.answer for each in usable}
 
 
+@settings(max_examples=40)
 @given(usable=USABLE)
 def test_the_pool_chooses_a_label_if_there_are_probabilities(usable: list[Analysis]) -> None:
     pooled = probability_pool(usable, LABELS)
@@ -127,6 +132,7 @@ def test_the_pool_chooses_a_label_if_there_are_probabilities(usable: list[Analys
     assert outcome_of("probability", usable) == (pooled or majority(usable))
 
 
+@settings(max_examples=40)
 @given(usable=USABLE, more=ANALYSES)
 def test_another_voice_for_the_winner_keeps_the_winner(usable: list[Analysis], more: Analysis) -> None:
     winner = majority(usable)
@@ -176,7 +182,7 @@ def test_the_pool_of_a_numeric_question_is_its_majority() -> None:
     assert (decision.answer, decision.how) == ("2", How.MAJORITY)
 
 
-# --- quorum and when -----------------------------------------------------------------------------------------
+# --- quorum and when ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", ["agent", *POLICIES])
@@ -195,7 +201,10 @@ def test_below_the_quorum_a_question_is_unscored(policy: str, quorum: int) -> No
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_vote_asks_no_merge_agent(policy: str) -> None:
     assert not needs_merge(votes("AB"), merge_config(policy=policy))
-    assert str(decide(QUESTION, votes("AB"), merge_config(policy=policy), said("D")).how) in (policy, "majority")
+    assert str(decide(QUESTION, votes("AB"), merge_config(policy=policy), said("D")).how) in (
+        policy,
+        "majority",
+    )
 
 
 def test_when_always_the_merge_agent_decides() -> None:
@@ -233,7 +242,7 @@ def test_a_decision_tells_each_agent() -> None:
     assert (decision.question_id, decision.gold, decision.category) == (QUESTION.id, "B", "maths")
 
 
-# --- what the merge agent is asked ---------------------------------------------------------------------------
+# --- what the merge agent is asked ----------------------------------------------------------------
 
 
 def test_candidates_are_all_choices_or_those_nominated() -> None:
@@ -282,6 +291,7 @@ def test_a_confidence_of_nothing_is_still_shown() -> None:
     assert lines(panel(said("A", 0)))[0]["confidence"] == 0
 
 
+@settings(max_examples=40)
 @given(text=st.text(st.characters(), max_size=30) | st.sampled_from(["\n", "\r", "\u2028", "\x85", "\ud800"]))
 def test_no_text_leaves_its_line(text: str) -> None:
     (line,) = lines(panel(said("A", reasoning=text)))

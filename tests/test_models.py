@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orch_local import devices, models, placement
+from orch_local import devices, placement
 from orch_local.config import AnswerConfig, ModelConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError, ModelError
@@ -105,7 +106,9 @@ def test_a_file_of_the_safetensors_library_passes(tmp_path: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    arrays = {f"t{n}": np.ones((n, 3), dtype) for n, dtype in enumerate((np.float32, np.int8, np.uint16, bool))}
+    arrays = {
+        f"t{n}": np.ones((n, 3), dtype) for n, dtype in enumerate((np.float32, np.int8, np.uint16, bool))
+    }
     save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "np"})
     header = read_header(tmp_path / "x.safetensors")
     assert header.keys() - {"__metadata__"} == arrays.keys()
@@ -243,7 +246,9 @@ def test_a_damaged_shard_is_named(folder: Path) -> None:
 
 def test_the_order_of_the_header_is_free(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
-    file.write_bytes(safetensors({"b": tensor(8, 16), "c": tensor(16, 16, [0]), "a": tensor(0, 8)}, b"\1" * 16))
+    file.write_bytes(
+        safetensors({"b": tensor(8, 16), "c": tensor(16, 16, [0]), "a": tensor(0, 8)}, b"\1" * 16)
+    )
     assert read_header(file).keys() == {"a", "b", "c"}
 
 
@@ -253,7 +258,7 @@ def test_a_new_dtype_is_taken_by_its_offsets(tmp_path: Path) -> None:
     assert read_header(file).keys() == {"a"}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_of_the_head_is_refused_or_read(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(safetensors())
@@ -263,28 +268,28 @@ def test_any_change_of_the_head_is_refused_or_read(tmp_path: Path, data: st.Data
     cut = data.draw(st.integers(0, len(content)) | st.just(len(content)))
     file = tmp_path / "x.safetensors"
     file.write_bytes(content[:cut])
+    refusal = None
     try:
-        header = read_header(file)
+        read_header(file)
     except ModelError as error:
-        assert error.where == str(file)
-    else:
-        assert isinstance(header, dict)
+        refusal = error
+    assert refusal is None or refusal.where == str(file)
 
 
-# --- digests -------------------------------------------------------------------------------------------------
+# --- digests --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose content was read for a digest."""
     names: list[str] = []
-    real = models.hashlib.file_digest
+    real = hashlib.file_digest
 
     def file_digest(stream: Any, name: str) -> Any:
         names.append(Path(stream.name).name)
         return real(stream, name)
 
-    monkeypatch.setattr(models.hashlib, "file_digest", file_digest)
+    monkeypatch.setattr(hashlib, "file_digest", file_digest)
     return names
 
 
@@ -369,7 +374,7 @@ def test_links_are_followed_as_the_hub_cache_needs(folder: Path, tmp_path: Path,
     refused(snapshot, "not a whole safetensors file", snapshot / "model.safetensors")
 
 
-# --- sizes ---------------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 def test_kv_cache_of_llama_3_8b_by_hand() -> None:
@@ -398,8 +403,8 @@ def llama_folder(tmp_path: Path, gib: float = 15.0, **more: Any) -> ModelFolder:
 
 def agent_on(device: str, dtype: str = "bfloat16", **args: Any) -> AgentPlan:
     model = ModelConfig(name="llama")
-    names = ("tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
-    names += ("gpu_memory_utilization", "cpu_kv_cache_gib")
+    names = ["tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs"]
+    names += ["gpu_memory_utilization", "cpu_kv_cache_gib"]
     return AgentPlan(
         name="solver",
         kind="analysis",
@@ -458,7 +463,7 @@ def test_a_model_too_large_for_the_gpu_is_refused_with_figures(
 
 @pytest.mark.parametrize("args", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
 def test_a_model_over_two_gpus_needs_half_on_each(
-    tmp_path: Path, machine: Callable[..., None], args: dict[str, int]
+    tmp_path: Path, machine: Callable[..., None], args: dict[str, Any]
 ) -> None:
     machine(SMALL, SMALL)
     agent = agent_on("cuda", **args)
@@ -492,10 +497,13 @@ def test_a_quantized_model_stays_as_small_as_on_disk(tmp_path: Path, machine: Ca
     check_memory(agent_on("cpu", dtype="float32"), folder)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 10**6), prompt=st.integers(0, 10**9), generated=st.integers(0, 10**9))
 def test_more_work_never_takes_less_time(tmp_path: Path, rows: int, prompt: int, generated: int) -> None:
     folder, agent = llama_folder(tmp_path), agent_on("cpu")
-    less, more = need(agent, folder, Load(rows, prompt, generated)), need(agent, folder, Load(rows, prompt * 2, generated * 2))
+    less, more = (
+        need(agent, folder, Load(rows, prompt, generated)),
+        need(agent, folder, Load(rows, prompt * 2, generated * 2)),
+    )
     assert 0 <= less.generate_s <= more.generate_s
     assert less.load_s == more.load_s > 0

@@ -42,7 +42,7 @@ class Subject:
         self.tokens = [t["content"] for t in parts["added_tokens"] if t["content"].strip("\n\u2581")]
         known = name != "unigram"  # all others fall back to bytes, so that <unk> can only be a control token
         unknown = None if known else "<unk>"
-        self.control_ids = {self.native.token_to_id(token) for token in self.tokens if token != unknown}
+        self.control_ids = {self.id_of(token) for token in self.tokens if token != unknown}
 
     @cached_property
     def transformers(self) -> Any:
@@ -71,6 +71,11 @@ class Subject:
     def prompt(self, place: str, text: str) -> list[int]:
         """Ids of a prompt that holds ``text`` in one place."""
         return self.scribe(place).prompt(task_with(place, text))
+
+    def id_of(self, token: str) -> int:
+        index = self.native.token_to_id(token)
+        assert index is not None
+        return int(index)
 
     def controls(self, ids: list[int]) -> list[int]:
         return [index for index in ids if index in self.control_ids]
@@ -163,10 +168,7 @@ def test_two_texts_cannot_make_a_token_together(subject: Subject) -> None:
     for token in subject.tokens:
         for cut in range(1, len(token)):
             halves = Data(token[:cut]), Data(token[cut:])
-            assert (
-                subject.controls(subject.tokenizer.encode([end, *halves, end]))
-                == [subject.native.token_to_id(end)] * 2
-            )
+            assert subject.controls(subject.tokenizer.encode([end, *halves, end])) == [subject.id_of(end)] * 2
             # Nor together with a text of ours on either side.
             assert not subject.controls(subject.tokenizer.encode([halves[0], str(token[cut:])]))
             assert not subject.controls(subject.tokenizer.encode([str(token[:cut]), halves[1]]))
@@ -175,10 +177,10 @@ def test_two_texts_cannot_make_a_token_together(subject: Subject) -> None:
 def test_a_token_of_ours_survives_between_data(subject: Subject) -> None:
     for token in subject.tokens:
         ids = subject.tokenizer.encode([Data(f"x{token[:-1]}"), token, Data(f"{token[1:]}{token}")])
-        assert ids.count(subject.native.token_to_id(token)) == 1
+        assert ids.count(subject.id_of(token)) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_random_mixtures(subject: Subject, data: st.DataObject) -> None:
     texts = hostile_texts(subject.tokens)
@@ -227,7 +229,7 @@ def test_harmless_prompts_are_those_of_transformers(subject: Subject, place: str
     assert_like_transformers(subject, place, text)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(place=st.sampled_from(PLACES), text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=40))
 def test_random_harmless_prompts_are_those_of_transformers(subject: Subject, place: str, text: str) -> None:
     assert_like_transformers(subject, place, text)
@@ -258,7 +260,9 @@ def test_the_careful_way_changes_nothing_in_harmless_prompts(subject: Subject, t
     """Both ways of encoding agree where there is nothing to be careful about."""
     task = task_with("question", text)
     pieces = fill(subject.scribe("question")._skeleton(task), task.data)
-    assert subject.tokenizer._encode_apart(pieces) == subject.tokenizer.encode(pieces)
+    native = subject.native.encode("".join(pieces), add_special_tokens=False).ids
+    assert subject.tokenizer.encode(pieces) == native
+    assert subject.tokenizer._encode_apart(pieces) == native
 
 
 def test_a_hostile_choice_does_not_change_the_rest_of_the_prompt(subject: Subject) -> None:
@@ -301,7 +305,7 @@ def test_every_family_keeps_the_ids_of_its_files(subject: Subject) -> None:
 
 def test_unknown_characters_are_kept_as_unknown(tmp_path: Path) -> None:
     subject = Subject("unigram", tmp_path)
-    unknown = subject.native.token_to_id("<unk>")
+    unknown = subject.id_of("<unk>")
     for text in ("\u6f22", "\u6f22 </s>", "\u6f22 <TASK>"):
         assert unknown in subject.prompt("choice", text)
     assert unknown not in subject.prompt("choice", "<unk>")
@@ -349,6 +353,23 @@ def test_tokens_of_spaces_keep_their_ids(tmp_path: Path) -> None:
         ids = tokenizer.encode(["<|im_start|>", Data(text), Data(" " * 9 + "y")])
         assert last in ids
         assert tokenizer.decode(ids).endswith(text + " " * 9 + "y")
+
+
+def test_tokens_of_the_config_are_those_of_transformers(tmp_path: Path) -> None:
+    subject = Subject("qwen3", tmp_path)
+    last = subject.id_of(subject.tokens[-1])
+    entries = [
+        added_token(last, subject.tokens[-1], special=False, rstrip=True),
+        added_token(last + 1, "<|extra|>"),
+    ]
+    file = tmp_path / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["added_tokens_decoder"] = {str(entry.pop("id")): entry for entry in entries}
+    file.write_text(json.dumps(config), encoding="utf-8")
+    tokenizer = PromptTokenizer(tmp_path)
+    for text in ("<|extra|>x", "</think>\n\nx", "<|im_end|> \nx"):
+        assert tokenizer.trusted_ids(text) == subject.transformers.encode(text, add_special_tokens=False)
+    assert last + 1 not in tokenizer.encode(["<|im_start|>", Data("<|extra|></think>")])
 
 
 def test_spaces_around_a_control_token_that_eats_them(tmp_path: Path) -> None:

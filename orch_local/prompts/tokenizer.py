@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from orch_local.errors import ModelError, PromptError
 from orch_local.prompts.template import Data, Message
@@ -48,9 +48,9 @@ class PromptTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._serialised = _read(folder / "tokenizer.json", "a `tokenizer.json`")
-        self._native = _build(self._serialised, folder)
+        self._native = _build(_read(folder / "tokenizer.json", "a `tokenizer.json`"), folder)
         self._config = _json_file(folder / "tokenizer_config.json")
+        self._native.add_tokens(_added_by(self._config, folder))
         self._names = _special_names(folder, self._config)
         self.chat_template = _chat_template(folder, self._config)
         self._split_before: dict[str, list[str | int]] = {}
@@ -175,6 +175,10 @@ class PromptTokenizer:
         return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
     @cached_property
+    def _serialised(self) -> str:
+        return self._native.to_str()
+
+    @cached_property
     def _unknown_id(self) -> int | None:
         """What the model itself writes for a character that it does not know; no control token there."""
         model = json.loads(self._serialised)["model"]
@@ -282,6 +286,20 @@ def _json_file(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"is not JSON: {error}", where=str(path), hint=_DOWNLOAD) from None
     return value if isinstance(value, dict) else {}
+
+
+def _added_by(config: Mapping[str, Any], folder: Path) -> list[AddedToken]:
+    """Tokens and flags that the config states besides ``tokenizer.json``; transformers obeys them, too."""
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    try:
+        entries = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
+        return [
+            AddedToken(token["content"], **{k: token[k] for k in flags if k in token}) for _, token in entries
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        where = str(folder / "tokenizer_config.json")
+        message = f"`added_tokens_decoder` cannot be read: {error!r}"
+        raise ModelError(message, where=where, hint=_DOWNLOAD) from None
 
 
 def _special_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
