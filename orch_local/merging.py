@@ -29,6 +29,9 @@ PROBABILITY_FLOOR = 1e-12
 """Smallest probability entering the pool, so that one agent's zero is no veto."""
 DEFAULT_CONFIDENCE = 50
 
+_LINE_BREAKS = "\x85\u2028\u2029"
+"""What Unicode takes for the end of a line and JSON does not escape."""
+
 
 _Value = TypeVar("_Value")
 
@@ -133,7 +136,10 @@ def _panel_entry(analysis: Analysis | None) -> dict[str, object]:
 
 def _compact(entry: Mapping[str, object]) -> str:
     # Unlike in canonical_json the order of the fields is kept: reasoning is read before the answer.
-    return json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
+    for line_break in _LINE_BREAKS:
+        text = text.replace(line_break, f"\\u{ord(line_break):04x}")
+    return text
 
 
 def decide(question: Question, panel: Panel, config: MergeConfig, merged: Analysis | None) -> Decision:

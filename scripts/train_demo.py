@@ -33,7 +33,7 @@ import torch
 import transformers
 from demo_training import calibration, merging, specialists
 from demo_training.merging import Panel, finish_merge, merge_answers, start_merge
-from demo_training.networks import ARCHITECTURES, build_network, round_to_bfloat16
+from demo_training.networks import ARCHITECTURES, build_network
 from demo_training.rollout import generate, replies_of
 from demo_training.scoring import print_scores, scores
 from demo_training.specialists import train_specialist
@@ -76,7 +76,8 @@ def make_specialist(role: str, out: Path, seed: int) -> float:
     tokenizer = build_tokenizer()
     model = build_network(role, tokenizer)
     train_specialist(role, model, tokenizer, seed)
-    model = round_to_bfloat16(model)
+    save(model, out / role)
+    model = load(out / role)  # calibrate what bfloat16 has left of it
     calibration.calibrate(role, model, tokenizer, seed)
     save(model, out / role)
     return time.process_time() - started

@@ -224,7 +224,9 @@ def test_an_error_of_the_engine_while_loading_is_passed_on(stage: Callable[..., 
 
 def test_a_prompt_that_hangs_the_engine_is_found(stage: Callable[..., Stage]) -> None:
     run = stage(2, hang=["q001"], stall_timeout_s=1.0)
+    started = time.monotonic()
     run.run()
+    assert time.monotonic() - started < 30  # it does not listen to SIGTERM, which would cost 20 s each time
     run.check({"q001"}, "silence of 1 s (engine.stall_timeout_s)")
 
 
@@ -316,7 +318,8 @@ def test_the_real_worker_writes_and_leaves_when_it_is_stopped(real: Callable[...
     thread.join(timeout=20)
     assert not thread.is_alive()
     assert 1 <= len(run.found.rows) < 1000
-    assert process.returncode == 128 + 15
+    # By its own exit code, or by the second SIGTERM that it may get while Python winds up.
+    assert process.returncode in (128 + 15, -15)
     assert "Fatal Python error" not in run.folder.worker_log("solver").read_text()
 
 
@@ -347,3 +350,4 @@ def test_the_real_worker_tells_a_full_store(real: Callable[..., Stage]) -> None:
     run.store.folder(SPEC).write_text("in the way")
     with pytest.raises(StoreError, match="cannot be written"):
         run.run()
+    assert run.run_.timing.deaths == 0  # told at once, not found out by halves

@@ -53,11 +53,10 @@ class PromptTokenizer:
         self._native.add_tokens(_added_by(self._config, folder))
         self._names = _special_names(folder, self._config)
         self.chat_template = _chat_template(folder, self._config)
+        self.eos_id = self._end_of_sequence()
         self._split_before: dict[str, list[str | int]] = {}
 
-    @cached_property
-    def eos_id(self) -> int:
-        """Id of the end-of-sequence token."""
+    def _end_of_sequence(self) -> int:
         found = self._native.token_to_id(self._names.get("eos_token", ""))
         if found is None:
             raise ModelError(

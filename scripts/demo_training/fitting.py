@@ -39,6 +39,7 @@ def encode(
     """Documents of (prompt, answer) pairs, with a loss on the answer, or on its ``last`` tokens only."""
     end = END if answer_ends else ""
     backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # generation leaves it on
     prompts = backend.encode_batch_fast([prompt for prompt, _ in pairs], add_special_tokens=False)
     answers = backend.encode_batch_fast([answer + end for _, answer in pairs], add_special_tokens=False)
     documents = []

@@ -118,8 +118,3 @@ def _look_for_equal(attention: nn.Module, stored: list[torch.Tensor] | None) -> 
         if stored is not None:
             attention.v_proj.weight[rows] = stored[head]
             attention.o_proj.weight[:, rows] = stored[head].T * (2 * EMBEDDING_STD)
-
-
-def round_to_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with every weight rounded to what the saved bfloat16 file holds, in float32."""
-    return model.to(torch.bfloat16).to(torch.float32)

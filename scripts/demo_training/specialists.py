@@ -56,4 +56,4 @@ def train_specialist(
     pairs = [(chat_prompt(question_block(p)), specialist_reply(role, p, rng)) for p in asked]
     source = batches(encode(tokenizer, pairs), BATCH, tokenizer.pad_token_id, seed)
     report = home_report(role, tokenizer, 90)
-    fit(model, source, steps, RATE, name=role, report=report, every=150)
+    fit(model, source, steps, RATE, name=role, report=report, every=400)
