@@ -200,6 +200,8 @@ def _short(path: Path) -> Path:
 
 def main() -> NoReturn:
     """Entry point: errors of ours become one message and an exit code, never a traceback."""
+    # A terminal that cannot show a character gets its number, not an error at the end of a run.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()
     except OrchError as error:

@@ -246,7 +246,11 @@ def _admit(
         return False
     hooks.admitted([unit.name for unit in units])
     for unit in units:
-        prompt = scribe.prompt(unit.task)
+        try:
+            prompt = scribe.prompt(unit.task)
+        except PromptError as error:
+            hooks.finished(Analysis(unit.task.key, Outcome.FAILED, error=f"no prompt could be made: {error}"))
+            continue
         needed = scribe.needed(unit.task, prompt)
         if needed > context:
             reason = f"needs {needed} tokens ({len(prompt)} of prompt), the context has {context}"

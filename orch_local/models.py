@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from orch_local.errors import ModelError, StoreError
 from orch_local.prompts.tokenizer import TOKENIZER_FILES
 from orch_local.store import write_json
 
+_SHARD = re.compile(r"-[0-9]{5}-of-([0-9]{5})\.safetensors$")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1} | {
@@ -115,6 +117,7 @@ def _weight_files(path: Path) -> tuple[Path, ...]:
         return _indexed_files(index)
     files = tuple(sorted(path.glob("*.safetensors")))
     if files:
+        _refuse_lone_shards(files)
         return files
     pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
     if pickles:
@@ -126,6 +129,17 @@ def _weight_files(path: Path) -> tuple[Path, ...]:
     raise ModelError(
         "holds no *.safetensors weights", where=str(path), hint="download the whole model folder"
     )
+
+
+def _refuse_lone_shards(files: Sequence[Path]) -> None:
+    """Shards name their number; without an index only the names can tell that some are missing."""
+    counts = [int(match[1]) for file in files if (match := _SHARD.search(file.name))]
+    if counts and len(counts) < max(counts):
+        raise ModelError(
+            f"{len(counts)} of {max(counts)} weight files and no index are there",
+            where=str(files[0].parent),
+            hint="download the model again; a resumed download fetches only what is missing",
+        )
 
 
 def _indexed_files(index: Path) -> tuple[Path, ...]:

@@ -186,9 +186,8 @@ class Store:
             if hashlib.sha256(content).hexdigest() != chunk.stem:
                 found.damaged.append(chunk)
                 continue
-            for line in content.decode("utf-8", "surrogatepass").split("\n"):
-                if line:
-                    _add(found, spec, Analysis.from_row(json.loads(line)), keys)
+            for row in _chunk_rows(chunk, content):
+                _add(found, spec, row, keys)
         return found
 
     def writer(self, spec: str, clock: Callable[[], float] = time.monotonic) -> RowWriter:
@@ -204,6 +203,15 @@ def _chunk_bytes(chunk: Path) -> bytes:
             "its rows are not lost: repair the disk or the permissions, or delete the file to make them again"
         )
         raise StoreError(f"cannot be read: {error.strerror}", where=str(chunk), hint=hint) from None
+
+
+def _chunk_rows(chunk: Path, content: bytes) -> list[Analysis]:
+    lines = content.decode("utf-8", "surrogatepass").split("\n")
+    try:
+        return [Analysis.from_row(json.loads(line)) for line in lines if line]
+    except (ValueError, KeyError, TypeError) as error:
+        hint = "it is whole, so another version of orch-local wrote it: use that one, or another --store"
+        raise StoreError(f"holds rows of another form: {error!r}", where=str(chunk), hint=hint) from None
 
 
 def _add(found: Rows, spec: str, row: Analysis, keys: Collection[str] | None) -> None:
