@@ -7,6 +7,7 @@ fresh worker, until the prompt that kills the engine stands alone; it becomes a 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
@@ -26,6 +27,8 @@ from orch_local.errors import EngineError, OrchError, StoreError
 from orch_local.plans import AgentPlan
 from orch_local.records import Analysis, Outcome
 from orch_local.store import RunFolder, Store
+
+log = logging.getLogger(__name__)
 
 POISONED_IN_A_ROW = 3
 """So many prompts killing the engine one after another, with no row between, mean that the engine is ill."""
@@ -88,6 +91,9 @@ class AgentRun:
                 return self.timing
             self._check_alive(attempt)
             self.timing.deaths += 1
+            log.warning(
+                "the worker of %s died (%s); the rows in flight go again", self._agent.name, attempt.reason
+            )
             groups, new_rows = self._remaining(groups, rows, attempt)
             finished += new_rows
             poisoned = 0 if new_rows else poisoned

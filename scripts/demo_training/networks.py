@@ -12,17 +12,17 @@ import math
 import torch
 from torch import nn
 from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2Config,
-    Qwen2ForCausalLM,
     StableLmConfig,
     StableLmForCausalLM,
 )
 
-ARCHITECTURES = {"quant": "llama", "chrono": "qwen2", "verbal": "stablelm", "merge": "llama"}
+ARCHITECTURES = {"quant": "llama", "chrono": "granite", "verbal": "stablelm", "merge": "llama"}
 WIDTH, LAYERS, HEADS = 128, 3, 4
 HEAD_DIM = WIDTH // HEADS
 ROPE_THETA = 100_000.0
@@ -57,8 +57,11 @@ def build_network(role: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMo
         model = LlamaForCausalLM(
             LlamaConfig(**common, head_dim=HEAD_DIM, attention_bias=True, rope_parameters=rope)
         )
-    elif architecture == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(**common, rope_parameters=rope))
+    elif architecture == "granite":
+        scale = HEAD_DIM**-0.5
+        model = GraniteForCausalLM(
+            GraniteConfig(**common, attention_bias=True, attention_multiplier=scale, rope_parameters=rope)
+        )
     else:
         rope["partial_rotary_factor"] = 1.0
         model = StableLmForCausalLM(StableLmConfig(**common, use_qkv_bias=True, rope_parameters=rope))

@@ -6,13 +6,28 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from orch_local.demo.benchmark import Problem
 
-from .texts import Reply, chat_prompt, parse_reply
+from .texts import ANSWER_FIELD, CONFIDENCE_FIELD, Reply, chat_prompt, parse_reply
 
 MAX_NEW_TOKENS = 48
+
+
+class ConfidenceAfterLabel(LogitsProcessor):
+    """Nothing but the confidence field may follow the label (the pipeline's grammar allows nothing else)."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.answer = tokenizer.convert_tokens_to_ids(ANSWER_FIELD)
+        self.confidence = tokenizer.convert_tokens_to_ids(CONFIDENCE_FIELD)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Rule out every other token where the token before the last one opened the answer."""
+        rows = input_ids[:, -2] == self.answer
+        scores[rows] = -torch.inf
+        scores[rows, self.confidence] = 0.0
+        return scores
 
 
 @torch.no_grad()
@@ -36,6 +51,7 @@ def generate(
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
+            logits_processor=LogitsProcessorList([ConfidenceAfterLabel(tokenizer)]),
         )
         texts = tokenizer.batch_decode(produced[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
         for index, text in zip(chosen, texts, strict=True):

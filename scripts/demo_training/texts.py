@@ -15,6 +15,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 END = "<|im_end|>"
+ANSWER_FIELD = '","answer":"'
 CONFIDENCE_FIELD = '","confidence":'
 
 
