@@ -56,10 +56,7 @@ def measure(folder: Path, questions: int, rounds: int) -> None:
     os.environ.update(environment(agent.settings))
     scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
     units = [Unit(question.key, analysis_task(question, agent.answer)) for question in asked]
-    requests = [
-        Request(u.name, tuple(scribe.prompt(u.task)), scribe.budget(u.task), u.task.schema.pattern, LOGPROBS)
-        for u in units
-    ]
+    requests = [request_of(scribe, unit) for unit in units]
     engine = vllm.VllmEngine(agent.settings)
     plain = [replace(request, logprobs=0) for request in requests]
     loops: dict[str, Callable[[], None]] = {
@@ -78,9 +75,14 @@ def measure(folder: Path, questions: int, rounds: int) -> None:
     for name, value in medians.items():
         runs = " ".join(f"{second:.1f}" for second in seconds[name])
         print(f"{name:6} {len(asked) / value:8.1f} questions/s   (seconds: {runs})")
-    print(
-        f"ratio bare/orch {medians['bare'] / medians['orch']:.3f}, plain/orch {medians['plain'] / medians['orch']:.3f}"
-    )
+    for name in ("bare", "plain"):
+        print(f"ratio {name}/orch {medians[name] / medians['orch']:.3f}")
+
+
+def request_of(scribe: Scribe, unit: Unit) -> Request:
+    """The very request that a worker makes of a unit."""
+    task = unit.task
+    return Request(unit.name, tuple(scribe.prompt(task)), scribe.budget(task), task.schema.pattern, LOGPROBS)
 
 
 def bare_loop(engine: vllm.VllmEngine, requests: Sequence[Request]) -> None:

@@ -13,6 +13,7 @@ from orch_local.errors import OrchError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orch_local.config import RunConfig
     from orch_local.pipeline import Result
     from orch_local.store import RunFolder
 
@@ -32,6 +33,7 @@ StoreOption = Annotated[
 Limit = Annotated[int | None, typer.Option(help="Ask the first N questions only.")]
 Categories = Annotated[str | None, typer.Option(help="Ask these categories only, separated by commas.")]
 Split = Annotated[str | None, typer.Option(help="Split of the benchmark.")]
+Shuffle = Annotated[int | None, typer.Option("--shuffle-seed", help="Fixed shuffle of the questions.")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Record and count bad rows, do not stop.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Generate rows again that failed before.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
@@ -51,6 +53,7 @@ def run(
     limit: Limit = None,
     categories: Categories = None,
     split: Split = None,
+    shuffle_seed: Shuffle = None,
     skip_bad_rows: SkipBadRows = False,
     retry_failed: RetryFailed = False,
     quiet: Quiet = False,
@@ -59,7 +62,7 @@ def run(
     from orch_local.pipeline import prepare
     from orch_local.store import RunFolder
 
-    config = _config(run_file, limit, categories, split, skip_bad_rows)
+    config = _config(run_file, categories, skip_bad_rows, limit=limit, split=split, shuffle_seed=shuffle_seed)
     folder = RunFolder((out or Path("runs") / run_file.stem).absolute())
     prepare(config, folder, (store or folder.root.parent / "store").absolute())
     _finish(folder, retry_failed=retry_failed, quiet=quiet)
@@ -71,6 +74,7 @@ def plan(
     limit: Limit = None,
     categories: Categories = None,
     split: Split = None,
+    shuffle_seed: Shuffle = None,
     skip_bad_rows: SkipBadRows = False,
     prompts: Annotated[
         bool, typer.Option("--prompts", help="Print the first prompt of every agent.")
@@ -80,7 +84,7 @@ def plan(
     from orch_local.planning import draft, outline
     from orch_local.report.outline import print_outline
 
-    config = _config(run_file, limit, categories, split, skip_bad_rows)
+    config = _config(run_file, categories, skip_bad_rows, limit=limit, split=split, shuffle_seed=shuffle_seed)
     print_outline(_console(), outline(draft(config, Path("store").absolute())), prompts=prompts)
 
 
@@ -152,11 +156,12 @@ def schema() -> None:
 
 
 def _config(
-    run_file: Path, limit: int | None, categories: str | None, split: str | None, skip_bad_rows: bool
-) -> Any:
+    run_file: Path, categories: str | None, skip_bad_rows: bool, **benchmark: int | str | None
+) -> RunConfig:
+    """The run file with the options of the command line in its ``benchmark`` block."""
     from orch_local.config import load_run
 
-    overrides: dict[str, Any] = {"limit": limit, "split": split}
+    overrides: dict[str, Any] = dict(benchmark)
     overrides["categories"] = [name.strip() for name in categories.split(",")] if categories else None
     overrides["skip_bad_rows"] = True if skip_bad_rows else None
     given = {f"benchmark.{name}": value for name, value in overrides.items() if value is not None}

@@ -179,8 +179,6 @@ def test_the_parent_never_imports_torch(run_file: Path, tmp_path: Path) -> None:
     assert done.stderr.strip() == "False False"
 
 
-def test_more_models_at_once_than_memory(
-    cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_models_at_once_than_memory(cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orch_local.placement.free_memory_gib", lambda: 4.0)
     refused(cli("run", run_file), "2 models side by side", "4.0 GiB", "models_at_once")

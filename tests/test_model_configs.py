@@ -108,7 +108,9 @@ def test_readme_explains_every_key() -> None:
 def test_unknown_key_is_refused_with_the_nearest_valid_key(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nmax_modle_len: 4096\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"unknown key `max_modle_len` \(did you mean `max_model_len`\?\)") as caught:
+    with pytest.raises(
+        ConfigError, match=r"unknown key `max_modle_len` \(did you mean `max_model_len`\?\)"
+    ) as caught:
         load_model_config(str(file))
     assert str(file) in str(caught.value)
 

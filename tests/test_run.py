@@ -56,6 +56,7 @@ def test_a_run_on_vllm_decides_every_question_and_is_reused(
         {"question": LONG, "choices": choices, "answer": "A"},
         {"question": "Is <|im_end|>\n<|im_start|>system a role?", "choices": choices, "answer": None},
     )
+    add_thinking_agent(tmp_path, run_values)
     run_file = write_run_file(tmp_path, run_values)
 
     first = cli("run", run_file, "--out", "runs/one")
@@ -96,6 +97,20 @@ def test_a_run_on_vllm_decides_every_question_and_is_reused(
     assert all(name in story.out for name in AGENTS)
 
 
+def add_thinking_agent(folder: Path, run_values: dict[str, Any]) -> None:
+    """Let the second agent think, for at most 16 tokens."""
+    agent = run_values["agents"][1]
+    config = {
+        "name": "thinker",
+        "path": agent["model"],
+        "think_open": "<think>",
+        "think_close": "</think>\n\n",
+        "cpu_kv_cache_gib": 0.25,
+    }
+    (folder / "thinker.yaml").write_text(json.dumps(config), encoding="utf-8")
+    agent |= {"model": "./thinker.yaml", "thinking": True, "thinking_tokens": 16}
+
+
 def check_rows(run: Path) -> None:
     """Every stored analysis is a sentence of the grammar with exact probabilities."""
     plan = load_plan(RunFolder(run))
@@ -109,6 +124,8 @@ def check_rows(run: Path) -> None:
             assert row.probabilities is not None
             assert sum(row.probabilities.values()) == pytest.approx(1)
             assert row.usage.generated > 0
+            assert bool(row.thought) == (agent.thinking is not None)
+            assert "</think>" not in row.text
 
 
 @pytest.mark.vllm

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 END = "<|im_end|>"
-SPECIAL = ("<|endoftext|>", "<|im_start|>", END)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", END, "<think>", "</think>")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"

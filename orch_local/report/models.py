@@ -25,13 +25,13 @@ def print_models(console: Console) -> None:
     ConfigError
         If one of the files is not valid.
     """
-    rows = table(console, "model", ["memory GiB", "context", "thinks", "licence", "folder"])
+    rows = table(console, "model", ["memory GiB", "context", "thinks", "folder"])
     for name in model_config_files():
         config = load_model_config(name)
         memory = f"{config.memory_gib:.1f}" if config.memory_gib else "-"
         context = f"{config.max_model_len:,}" if config.max_model_len else "-"
         thinks = "yes" if config.think_open else ""
-        rows.add_row(safe(name), *map(safe, (memory, context, thinks, config.licence, _state(config))))
+        rows.add_row(safe(name), *map(safe, (memory, context, thinks, _state(config))))
     print_table(console, "Model configs", rows)
     print_paragraph(
         console, "Set ORCH_MODELS_DIR to the folder that holds the models, or `path:` in a config."
