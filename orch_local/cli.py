@@ -21,6 +21,8 @@ app = typer.Typer(
     name="orch-local",
     help="Many analyses, one merge: several local models answer, a merge agent decides. Everything offline.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # loading rich's help pages takes half of the time of --help
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -80,7 +82,7 @@ def plan(
         bool, typer.Option("--prompts", help="Print the first prompt of every agent.")
     ] = False,
 ) -> None:
-    """Check a run file and show its models, prompts, tokens, memory and time; loads no model."""
+    """Check a run file, show what it needs; loads no model."""
     from orch_local.planning import draft, outline
     from orch_local.report.outline import print_outline
 
@@ -93,7 +95,7 @@ def show(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
     question_id: Annotated[str, typer.Argument(help="Id of a question, or the beginning of one.")],
 ) -> None:
-    """Print one question's whole story: every analysis, the merge, the decision."""
+    """Print one question's whole story."""
     from orch_local.report.story import print_story
     from orch_local.showing import story
     from orch_local.store import RunFolder
@@ -108,10 +110,11 @@ def demo(
     engine: Annotated[str, typer.Option(help="vllm or transformers.")] = "vllm",
     quiet: Quiet = False,
 ) -> None:
-    """Run three tiny trained specialists and a merge model on a synthetic benchmark."""
+    """Run four tiny trained models on a synthetic benchmark."""
     from orch_local.config import load_run
     from orch_local.demo import EXPLANATION, RUN_FILE, demo_overrides
     from orch_local.pipeline import prepare
+    from orch_local.report.terminal import print_paragraph
     from orch_local.store import RunFolder
 
     folder = RunFolder(out.absolute())
@@ -119,7 +122,8 @@ def demo(
     prepare(config, folder, folder.root.parent / "store")
     console = _console()
     if not quiet:
-        console.print(EXPLANATION, markup=False)
+        for paragraph in EXPLANATION:
+            print_paragraph(console, paragraph)
     _finish(folder, retry_failed=False, quiet=quiet)
     if not quiet:
         first = folder.read_questions()[0].id

@@ -12,13 +12,15 @@ from orch_local.demo.benchmark import write_jsonl
 RUN_FILE = Path(__file__).parent / "demo.yaml"
 QUESTIONS = 1000
 
-EXPLANATION = """\
-Three tiny language models (0.7 million parameters each, trained for this demo) answer the same questions
-through real constrained decoding. Each was taught a few kinds of question only and guesses at the rest.
-A fourth, the merge agent, reads their analyses, not who wrote them, and decides. If the merge works, ORCH
-stands well above every single agent and above the majority vote, and below the oracle that always picks
-the right agent.
-"""
+EXPLANATION = (
+    "Three tiny language models (0.7 million parameters each, trained for this demo) answer the same "
+    "questions through real constrained decoding. Each was taught three kinds of question and guesses at "
+    "the rest. A fourth, the merge agent, reads their analyses without their names and decides.",
+    "If the merge works, ORCH stands well above every single agent and above the majority vote, close to the "
+    "oracle, which always picks an agent that is right. These agents know what they know: each is confident "
+    "at home only, so a vote weighted by confidence would do as well here. Larger models are less honest.",
+)
+"""Printed before the demo, a paragraph each."""
 
 
 def demo_overrides(folder: Path, limit: int, engine: str) -> dict[str, object]:

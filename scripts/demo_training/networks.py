@@ -63,8 +63,10 @@ def build_network(role: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMo
             GraniteConfig(**common, attention_bias=True, attention_multiplier=scale, rope_parameters=rope)
         )
     else:
-        rope["partial_rotary_factor"] = 1.0
-        model = StableLmForCausalLM(StableLmConfig(**common, use_qkv_bias=True, rope_parameters=rope))
+        whole = {"partial_rotary_factor": 1.0}  # readers look for it in either place
+        model = StableLmForCausalLM(
+            StableLmConfig(**common, use_qkv_bias=True, rope_parameters={**rope, **whole}, **whole)
+        )
     structure(model)
     return model
 
