@@ -178,7 +178,7 @@ def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
 
     from orch_local.pipeline import execute
     from orch_local.report.progress import display_for
-    from orch_local.report.terminal import print_metrics
+    from orch_local.report.terminal import print_metrics, print_warnings
 
     console = _console()
     logging.basicConfig(
@@ -192,6 +192,7 @@ def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
             "stopped", hint="run the same command again to continue; finished rows are kept"
         ) from None
     print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
+    print_warnings(console, result.plan.questions.bad_rows, len(result.violations))
     return result
 
 

@@ -6,6 +6,7 @@ and workers read that file, never the run file again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -142,6 +143,7 @@ def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | N
         Whatever can be told before a model is loaded.
     """
     agents = tuple(_plan_agent(agent, config) for agent in config.agents)
+    _refuse_twins(agents)
     merge = config.merge
     if merge.policy != "agent" or merge.model is None:
         return agents, None
@@ -168,6 +170,18 @@ def resolve_device(engine: EngineConfig) -> str:
         return engine.device
     cpu_build = _version("vllm") is None if engine.name == "vllm" else "+cpu" in (_version("torch") or "")
     return "cuda" if gpus() and not cpu_build else "cpu"
+
+
+def _refuse_twins(agents: Sequence[AgentPlan]) -> None:
+    """Agents that differ in name only would always give the same answer."""
+    names: dict[str, str] = {}
+    for agent in agents:
+        if agent.spec in names:
+            raise ConfigError(
+                f"agents {names[agent.spec]!r} and {agent.name!r} are the same in all but their names",
+                hint="give one of them another model, role or prompt",
+            )
+        names[agent.spec] = agent.name
 
 
 def _plan_agent(agent: AgentConfig, config: RunConfig) -> AgentPlan:

@@ -60,6 +60,11 @@ def test_an_agent_named_as_the_merge_agent(cli: Cli, tmp_path: Path, run_values:
     refused(cli("run", write_run_file(tmp_path, run_values)), "'merge'")
 
 
+def test_two_agents_that_differ_in_name_only(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+    run_values["agents"][1] = {**run_values["agents"][0], "name": "twin"}
+    refused(cli("run", write_run_file(tmp_path, run_values)), "'first' and 'twin' are the same")
+
+
 def test_unknown_model_name_lists_the_nearest(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
     refused(cli("run", with_model(tmp_path, run_values, "qwen3-8")), "'qwen3-8'", "qwen3-8b")
 

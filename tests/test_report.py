@@ -23,7 +23,7 @@ from orch_local.records import Analysis, Decision, How, Outcome, Question, Usage
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.report.safe import safe, visible
 from orch_local.report.story import MAX_THOUGHT, print_story
-from orch_local.report.terminal import headline, print_metrics
+from orch_local.report.terminal import headline, print_metrics, print_warnings
 from orch_local.scoring import Cost, Metrics, score
 
 AGENTS = ("quant", "chrono", "verbal")
@@ -340,3 +340,12 @@ class TestFiles:
         assert written.pop("digest") == "ab"
         assert written.pop("cost")["quant"]["usage"]["cached"] == COST.usage.cached
         assert written == metrics.to_dict()
+
+
+def test_skipped_rows_and_violations_are_told_and_nothing_else() -> None:
+    console, file = make_console(80, terminal=False)
+    print_warnings(console, bad_rows=0, violations=0)
+    assert file.getvalue() == ""
+    print_warnings(console, bad_rows=1234, violations=2)
+    assert "1,234 bad rows" in file.getvalue()
+    assert "VIOLATION: 2 rows" in file.getvalue()

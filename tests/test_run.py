@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,19 @@ def test_environment_of_the_parent_is_left_alone(cli: Cli, run_file: Path) -> No
     assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == {
         k: v for k, v in before.items() if k != "PYTEST_CURRENT_TEST"
     }
+
+
+def test_a_tampered_store_is_told(tmp_path: Path, run_values: dict[str, Any], cli: Cli) -> None:
+    run_values["engine"] = {"name": "transformers"}
+    run_values["agents"] = run_values["agents"][2:]
+    run_values["merge"] = {"policy": "majority"}
+    run_file = write_run_file(tmp_path, run_values)
+    assert cli("run", run_file, "--quiet").code == 0
+    plan = load_plan(RunFolder(tmp_path / "runs" / "run"))
+    store = Store(plan.store)
+    row = next(iter(store.read(plan.agents[0].spec).rows.values()))
+    with store.writer(plan.agents[0].spec) as writer:
+        writer.add(replace(row, answer="A" if row.answer != "A" else "B"))
+    again = cli("run", run_file, "--quiet")
+    assert again.code == 0
+    assert "DETERMINISM VIOLATION: 1 row" in again.out

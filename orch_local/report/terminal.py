@@ -54,6 +54,27 @@ def print_metrics(
         console.print(Text.assemble((name, "dim"), safe(value)), soft_wrap=True)
 
 
+def print_warnings(console: Console, bad_rows: int, violations: int) -> None:
+    """Print what a reader of the result must not miss.
+
+    Parameters
+    ----------
+    bad_rows:
+        Rows of the benchmark that were skipped.
+    violations:
+        Rows of the store with two different answers under one key.
+    """
+    if bad_rows:
+        print_paragraph(console, f"{bad_rows:,} bad rows of the benchmark were skipped; see bad_rows.jsonl.")
+    if violations:
+        print_paragraph(
+            console,
+            f"DETERMINISM VIOLATION: {violations:,} rows were generated twice with different answers; "
+            "run.log names them.",
+            style="bold red",
+        )
+
+
 def is_plain(console: Console) -> bool:
     """Whether the output is a file or pipe, or a terminal that shows only ASCII."""
     return not console.is_terminal or console.options.ascii_only

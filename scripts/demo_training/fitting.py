@@ -65,6 +65,8 @@ def batches(
     documents: Sequence[Document], size: int, pad: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches of documents of about equal length, in a seeded order."""
+    if len(documents) < size:
+        raise ValueError(f"{len(documents)} documents do not fill a batch of {size}")
     rng = random.Random(seed)
     while True:
         order = rng.sample(range(len(documents)), len(documents))
