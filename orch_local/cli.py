@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -32,10 +32,10 @@ Out = Annotated[Path | None, typer.Option("--out", help="Run folder. [default: r
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Where rows are kept. [default: beside the run]")
 ]
-Limit = Annotated[int | None, typer.Option(help="Ask the first N questions only.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Ask the first N questions only.")]
 Categories = Annotated[str | None, typer.Option(help="Ask these categories only, separated by commas.")]
 Split = Annotated[str | None, typer.Option(help="Split of the benchmark.")]
-Shuffle = Annotated[int | None, typer.Option("--shuffle-seed", help="Fixed shuffle of the questions.")]
+Shuffle = Annotated[int | None, typer.Option("--shuffle-seed", min=0, help="Fixed shuffle of the questions.")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Record and count bad rows, do not stop.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Generate rows again that failed before.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
@@ -83,11 +83,13 @@ def plan(
     ] = False,
 ) -> None:
     """Check a run file, show what it needs; loads no model."""
-    from orch_local.planning import draft, outline
+    from orch_local.planning import check, draft, outline
     from orch_local.report.outline import print_outline
 
     config = _config(run_file, categories, skip_bad_rows, limit=limit, split=split, shuffle_seed=shuffle_seed)
-    print_outline(_console(), outline(draft(config, Path("store").absolute())), prompts=prompts)
+    drafted = draft(config, Path("store").absolute())
+    check(drafted.plan, drafted.questions)
+    print_outline(_console(), outline(drafted), prompts=prompts)
 
 
 @app.command()
@@ -106,8 +108,8 @@ def show(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder of the demo.")] = Path("runs/demo"),
-    limit: Annotated[int, typer.Option(help="Number of held-out questions.")] = 1000,
-    engine: Annotated[str, typer.Option(help="vllm or transformers.")] = "vllm",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of held-out questions.")] = 1000,
+    engine: Annotated[Literal["vllm", "transformers"], typer.Option(help="What runs the models.")] = "vllm",
     quiet: Quiet = False,
 ) -> None:
     """Run four tiny trained models on a synthetic benchmark."""
@@ -185,9 +187,11 @@ def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
         filename=folder.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
     try:
-        with display_for(console, quiet=quiet) as display:
+        # Progress is no part of the result: `orch-local run ... > result.txt` holds the result alone.
+        with display_for(_console(stderr=True), quiet=quiet) as display:
             result = execute(folder, display, retry_failed)
     except KeyboardInterrupt:
+        logging.getLogger(__name__).warning("stopped by the user")
         raise InterruptedRunError(
             "stopped", hint="run the same command again to continue; finished rows are kept"
         ) from None
@@ -196,10 +200,10 @@ def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
     return result
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, stderr=stderr)
 
 
 def _short(path: Path) -> Path:

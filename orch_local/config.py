@@ -203,6 +203,10 @@ class ModelConfig(_Model):
     sources: tuple[str, ...] = Field(default=(), description="Where the facts of this file were read.")
     notes: str = ""
 
+    def template_options(self, *, thinking: bool) -> dict[str, bool | int | float | str]:
+        """Keyword arguments for the chat template."""
+        return dict(self.thinking_template_kwargs if thinking else self.chat_template_kwargs)
+
 
 def load_run(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
     """Read a run file; ``overrides`` are dotted keys from the command line, e.g. ``benchmark.limit``.
@@ -284,7 +288,9 @@ def load_model_config(name: str) -> ModelConfig:
     if _is_path(name):
         return _read_model_config(path)
     if name not in known:
-        hint = f"known models{nearest(name, known)}; or give the path of a model folder" if known else ""
+        listed = "`orch-local models` lists the names; the path of a model folder will do as well"
+        close = nearest(name, known).strip(" ()") if known else ""
+        hint = f"{close} {listed}" if close.startswith("did") else listed
         raise ConfigError(f"no model config is named {name!r}", hint=hint)
     return _read_model_config(known[name])
 

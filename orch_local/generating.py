@@ -15,7 +15,7 @@ from typing import NamedTuple
 from orch_local.answers import AnswerError, label_probabilities
 from orch_local.engines.base import Completion, Engine, Finish, Request, RequestError
 from orch_local.errors import PromptError
-from orch_local.plans import AgentPlan, template_options
+from orch_local.plans import AgentPlan
 from orch_local.prompts.template import Message, fill
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Outcome, Usage
@@ -169,7 +169,7 @@ class Scribe:
             messages = self._template.messages(task.schema, shape[2])
             if not self._plan.model.system_role:
                 messages = _without_system(messages)
-            options = template_options(self._plan.model, self._plan.thinking is not None)
+            options = self._plan.model.template_options(thinking=self.thinks)
             self._skeletons[shape] = self._opened(self._tokenizer.chat(messages, options))
         return self._skeletons[shape]
 

@@ -55,7 +55,6 @@ class _Attempt:
     generate_s: float | None = None
     """Seconds from then to the regular end; ``None`` where it did not come to that."""
     admitted: list[str] = field(default_factory=list)
-    done: int = 0
     error: dict[str, Any] | None = None
     reason: str = ""
     """How the process ended, where it did not end well."""
@@ -88,6 +87,7 @@ class AgentRun:
         while groups and not self._stopped:
             attempt = self._attempt(list(groups), _after(finished, progress))
             if attempt.generate_s is not None or self._stopped:
+                log.info("%s: %s", self._agent.name, self.timing)
                 return self.timing
             self._check_alive(attempt)
             self.timing.deaths += 1
@@ -236,8 +236,7 @@ class AgentRun:
             case "admitted":
                 attempt.admitted += event["keys"]
             case "progress":
-                attempt.done = event["done"]
-                progress(attempt.done)
+                progress(event["done"])
             case "error":
                 attempt.error = dict(event)
             case "end":

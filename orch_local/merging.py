@@ -107,6 +107,7 @@ def merge_schema(question: Question, panel: Panel, config: MergeConfig) -> Answe
 def merge_task(question: Question, panel: Panel, config: MergeConfig) -> Task:
     """The request to the merge agent; its key covers the question and what is read of the panel."""
     data = question_data(question)
+    data.pop("examples", None)  # they are for those who solve, and the panel has
     data["panel"] = Data(_panel_text(panel, config.names == "shown"))
     schema = merge_schema(question, panel, config)
     key = digest([question.key, data["panel"], schema.candidates])[:16]

@@ -94,8 +94,12 @@ def open_model_folder(config: ModelConfig) -> ModelFolder:
 
 
 def _where_to_get(config: ModelConfig) -> str:
-    source = f"`hf download {config.hub_id}` on a connected machine, then " if config.hub_id else ""
-    return f"{source}set `path:` in the model config, or ORCH_MODELS_DIR to the folder that holds it"
+    where = "set `path:` in the model config, or ORCH_MODELS_DIR to the folder that holds it"
+    if not config.hub_id:
+        return where
+    name = config.hub_id.split("/")[-1]
+    fetch = f"`hf download {config.hub_id} --local-dir {name}` on a connected machine"
+    return f"{where} (as {config.hub_id}, {name} or {config.name}); it comes by {fetch}"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def need(agent: AgentPlan, folder: ModelFolder, load: Load) -> Need:
     weights = _weight_gib(agent, folder)
     parallel = int(agent.settings.args["tensor_parallel_size"])
     batch = max(1, min(int(agent.settings.args["max_num_seqs"]), load.rows))
-    parameters = folder.weight_bytes / 2
+    parameters = _parameters(agent, folder)
     reading_s = 2 * parameters * load.prompt_tokens / speed.flops
     steps = load.generated_tokens / batch
     writing_s = steps * (weights * GIB / speed.bytes_per_s + speed.step_s)
@@ -152,6 +152,14 @@ def _weight_gib(agent: AgentPlan, folder: ModelFolder) -> float:
     wider = _DTYPE_BYTES.get(agent.settings.dtype, 2) / _DTYPE_BYTES.get(stated, 2)
     quantized = "quantization_config" in folder.config
     return folder.weight_bytes / GIB * (1.0 if quantized else wider)
+
+
+def _parameters(agent: AgentPlan, folder: ModelFolder) -> float:
+    """As the model config states, or from the size on disk; all experts of a mixture count."""
+    if agent.model.parameters_b is not None:
+        return agent.model.parameters_b * 1e9
+    stated = str(folder.config.get("dtype") or folder.config.get("torch_dtype") or "bfloat16")
+    return folder.weight_bytes / _DTYPE_BYTES.get(stated, 2)
 
 
 def _speed(device: str) -> Speed:

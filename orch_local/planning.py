@@ -67,7 +67,7 @@ def check(plan: Plan, questions: Sequence[Question]) -> None:
     Raises
     ------
     InputError
-        If a model needs more memory than there is, or a template refuses the first question.
+        If a model needs more memory than there is, or a template refuses a shape of question.
     """
     needs = [check_memory(agent, open_model_folder(agent.model)) for agent in plan.workers]
     check_together(
@@ -75,7 +75,16 @@ def check(plan: Plan, questions: Sequence[Question]) -> None:
     )
     for agent in plan.workers:
         scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
-        scribe.prompt(_task(agent, plan, questions[0]))
+        for question in _one_of_each_shape(questions):
+            scribe.prompt(_task(agent, plan, question))
+
+
+def _one_of_each_shape(questions: Sequence[Question]) -> list[Question]:
+    """A question of every number of choices, with and without examples: templates may branch on these."""
+    shapes: dict[tuple[int, bool], Question] = {}
+    for question in questions:
+        shapes.setdefault((len(question.choices), bool(question.examples)), question)
+    return list(shapes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +117,11 @@ class Outline:
     @property
     def seconds(self) -> float:
         """Rough time of the run, one model after another, shared by the workers side by side."""
-        total = sum(agent.need.load_s + agent.need.generate_s for agent in self.agents)
-        return total / min(self.draft.plan.config.engine.models_at_once, len(self.agents))
+        plan = self.draft.plan
+        times = [agent.need.load_s + agent.need.generate_s for agent in self.agents]
+        analyses, merge = times[: len(plan.agents)], times[len(plan.agents) :]
+        # Agents share the workers; the merge agent comes behind them, alone.
+        return sum(analyses) / min(plan.config.engine.models_at_once, len(analyses)) + sum(merge)
 
 
 def outline(draft: Draft) -> Outline:

@@ -6,7 +6,8 @@ and workers read that file, never the run file again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from orch_local.devices import device_name, gpus
 from orch_local.engines import determinism, engine_version
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.catalogue import knows
-from orch_local.errors import ConfigError, ModelError, StoreError
+from orch_local.errors import ConfigError, InputError, ModelError, StoreError
 from orch_local.models import ModelFolder, digests, open_model_folder
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
@@ -39,6 +40,8 @@ SPEC_FORMAT = 1
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "outlines", "outlines_core", "llguidance", "xgrammar")
 _DEFAULT_CONTEXT = 32768
+MERGE = "merge"
+"""Name of the merge agent in plans, costs and logs; no agent may have it."""
 
 
 class _Frozen(BaseModel):
@@ -148,7 +151,7 @@ def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | N
     if merge.policy != "agent" or merge.model is None:
         return agents, None
     as_agent = AgentConfig(
-        name="merge",
+        name=MERGE,
         model=merge.model,
         thinking=merge.thinking,
         thinking_tokens=merge.thinking_tokens,
@@ -193,9 +196,10 @@ def _plan_agent(agent: AgentConfig, config: RunConfig) -> AgentPlan:
 def _freeze(
     agent: AgentConfig, kind: Literal["analysis", "merge"], template: Template, config: RunConfig
 ) -> AgentPlan:
-    model = load_model_config(agent.model)
-    folder = open_model_folder(model)
-    tokenizer = PromptTokenizer(folder.path)
+    with _about(agent):
+        model = load_model_config(agent.model)
+        folder = open_model_folder(model)
+        tokenizer = PromptTokenizer(folder.path)
     _check_architecture(folder, config.engine.name)
     settings = _settings(model, folder, config.engine)
     answer = _answer_config(agent, config)
@@ -207,7 +211,7 @@ def _freeze(
         "model": {"architecture": folder.architecture, "files": digests(folder)},
         "prompt": template.text,
         "chat": {
-            "options": template_options(model, agent.thinking),
+            "options": model.template_options(thinking=agent.thinking),
             "system_role": model.system_role,
             "answer_prefix": model.answer_prefix,
             "date": PINNED_DATE.date().isoformat(),
@@ -237,6 +241,16 @@ def _freeze(
     )
 
 
+@contextmanager
+def _about(agent: AgentConfig) -> Iterator[None]:
+    """Say in a message whose model it is about."""
+    try:
+        yield
+    except InputError as error:
+        error.where = f"{error.where} (agent {agent.name!r})" if error.where else f"agent {agent.name!r}"
+        raise
+
+
 def _check_architecture(folder: ModelFolder, engine: str) -> None:
     model_type = str(folder.config.get("model_type"))
     if knows(engine, folder.architecture, model_type):
@@ -246,12 +260,6 @@ def _check_architecture(folder: ModelFolder, engine: str) -> None:
         where=str(folder.path / "config.json"),
         hint="update the engine, or use another model",
     )
-
-
-def template_options(model: ModelConfig, thinking: bool) -> dict[str, Any]:
-    """Keyword arguments of the chat template."""
-    options = model.thinking_template_kwargs if thinking else model.chat_template_kwargs
-    return dict(options)
 
 
 def _answer_config(agent: AgentConfig, config: RunConfig) -> AnswerConfig:
@@ -281,11 +289,12 @@ def _thinking(agent: AgentConfig, model: ModelConfig, tokenizer: PromptTokenizer
 def _check_budget(agent: AgentConfig, answer: AnswerConfig, settings: EngineSettings) -> None:
     budget = agent.max_tokens or AnswerSchema(LABELS, answer).max_tokens
     thought = agent.thinking_tokens if agent.thinking else 0
+    block = "merge.answer" if agent.name == MERGE else "answer"
     if budget + thought >= settings.max_model_len:
         raise ConfigError(
             f"agent {agent.name!r}: the answer alone may need {budget + thought} tokens, "
             f"but max_model_len is {settings.max_model_len}",
-            hint="lower `answer.reasoning_chars` or `thinking_tokens`, or raise `max_model_len` of the model",
+            hint=f"lower `{block}.reasoning_chars` or `thinking_tokens`, or raise `max_model_len`",
         )
 
 
@@ -304,7 +313,7 @@ def _settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfig) -> 
         name=engine.name,
         model_path=folder.path,
         device=resolve_device(engine),
-        grammar=engine.grammar,
+        grammar=engine.grammar if engine.name == "vllm" else "outlines",
         dtype=_dtype(model, folder),
         max_model_len=model.max_model_len or min(folder.context, _DEFAULT_CONTEXT),
         args={name: getattr(model, name) for name in names},
@@ -320,7 +329,10 @@ def _dtype(model: ModelConfig, folder: ModelFolder) -> str:
 
 
 def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
+    # Batch and memory sizes must not change a byte, so they are no part of a spec; and the transformers
+    # engine knows none of the arguments.
     sizes = ("max_num_seqs", "gpu_memory_utilization", "cpu_kv_cache_gib")
+    named = settings.args if settings.name == "vllm" else {}
     return {
         "name": settings.name,
         "version": engine_version(settings.name),
@@ -328,8 +340,7 @@ def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
         "device": device_name(settings.device),
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
-        # Batch and memory sizes must not change a byte, so they are not part of a spec.
-        "args": {name: value for name, value in settings.args.items() if name not in sizes},
+        "args": {name: value for name, value in named.items() if name not in sizes},
         "determinism": dict(determinism(settings)),
     }
 

@@ -11,7 +11,8 @@ parent, end of input      the parent is gone or wants the worker to stop
 worker                    ``{"event": "loaded", "seconds": s}``
                           ``{"event": "admitted", "keys": [...]}`` before the engine sees them
                           ``{"event": "progress", "done": n}``, also as a sign of life
-                          ``{"event": "error", "message": m, "where": w, "hint": h}``
+                          ``{"event": "error", "kind": "engine" or "store", "message": m,
+                          "where": w, "hint": h}``
                           ``{"event": "end", "seconds": s}``
 ========================= =====================================================================
 """
@@ -24,7 +25,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -65,17 +66,17 @@ class Reporter:
             self.send("progress", done=self._done)
 
 
-def units(plan: Plan, agent: AgentPlan, questions: Sequence[Question], store: Store) -> Iterator[Unit]:
-    """The unit of each question, in order. For the merge agent the panel is read from the store."""
+def unit_maker(plan: Plan, agent: AgentPlan, store: Store) -> Callable[[Question], Unit]:
+    """How a question becomes a unit. For the merge agent the panels are read from the store, once."""
     if agent.kind == "analysis":
-        for question in questions:
-            yield Unit(question.key, analysis_task(question, agent.answer))
-        return
-    keys = {question.key for question in questions}
-    panel_rows = [store.read(member.spec, keys) for member in plan.agents]
-    for question in questions:
+        return lambda question: Unit(question.key, analysis_task(question, agent.answer))
+    panel_rows = [store.read(member.spec) for member in plan.agents]
+
+    def merge_unit(question: Question) -> Unit:
         panel = Panel(plan.names, tuple(rows.get(question.key) for rows in panel_rows))
-        yield Unit(question.key, merge_task(question, panel, plan.config.merge))
+        return Unit(question.key, merge_task(question, panel, plan.config.merge))
+
+    return merge_unit
 
 
 def work(folder: RunFolder, name: str, groups: Sequence[Sequence[str]], reporter: Reporter) -> None:
@@ -95,12 +96,13 @@ def work(folder: RunFolder, name: str, groups: Sequence[Sequence[str]], reporter
     engine = open_engine(agent.settings)
     reporter.send("loaded", seconds=round(time.monotonic() - started, 3))
     questions = {question.key: question for question in folder.read_questions()}
+    unit_of = unit_maker(plan, agent, store)
     started = time.monotonic()
     with store.writer(agent.spec) as writer:
         hooks = _hooks(writer, reporter)
         for group in groups:
-            wanted = units(plan, agent, [questions[key] for key in group], store)
-            generate(engine, scribe, wanted, agent.settings.max_model_len, hooks)
+            units = (unit_of(questions[key]) for key in group)
+            generate(engine, scribe, units, agent.settings.max_model_len, hooks)
             writer.flush()
     reporter.send("end", seconds=round(time.monotonic() - started, 3))
     _leave(0)

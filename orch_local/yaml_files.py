@@ -52,7 +52,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
+        hint = "give the path of a YAML file that you may read"
+        raise ConfigError(f"cannot be read: {error}", where=str(path), hint=hint) from None
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:
         # The last two are what PyYAML's own constructors raise for, e.g., `!!bool perhaps`.
         raise ConfigError(*_yaml_message(error), where=_yaml_place(path, error), hint=_YAML_HINT) from None
@@ -86,17 +87,18 @@ def parse(model: type[Config], values: dict[str, Any], where: str) -> Config:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         message = "; ".join(_problem(model, problem) for problem in problems[:5])
-        raise ConfigError(message, where=where, hint="`orch-local schema` prints all keys") from None
+        hint = "docs/runs.md explains the keys of run files, model_configs/README.md those of models"
+        raise ConfigError(message, where=where, hint=hint) from None
 
 
 def _problem(model: type[BaseModel], problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key `{key}`{nearest(str(problem['loc'][-1]), _keys_at(model, problem['loc'][:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
         return f"`{key}` is missing"
-    return f"`{key}`: {message}"
+    return f"`{key}`: {message}" if key else message
 
 
 def nearest(key: str, valid: Iterable[str]) -> str:

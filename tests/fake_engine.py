@@ -131,7 +131,7 @@ def agent_plan(thinking: int | None = None, max_tokens: int | None = None, **mod
         kind="analysis",
         model=ModelConfig(name="m", think_open="<think>", think_close="</think>\n", **model),
         settings=EngineSettings("vllm", Path(), "cpu", "guidance", "float32", CONTEXT),
-        template="[user]\n{{ question }}",
+        template="[user]\n{{ question }}{{ choices }}",
         answer=ANSWER,
         thinking=Thinking(tokens=thinking, open="<think>", close="</think>\n") if thinking else None,
         max_tokens=max_tokens,

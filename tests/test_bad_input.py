@@ -135,6 +135,7 @@ def test_bad_row_names_file_row_and_reason(cli: Cli, tmp_path: Path, run_file: P
 def test_not_enough_memory(cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orch_local.placement.free_memory_gib", lambda: 0.5)
     refused(cli("run", run_file), "not enough memory", "0.5 GiB")
+    refused(cli("plan", run_file), "not enough memory", "0.5 GiB")
 
 
 def test_unwritable_output(cli: Cli, tmp_path: Path, run_file: Path) -> None:
@@ -187,3 +188,8 @@ def test_the_parent_never_imports_torch(run_file: Path, tmp_path: Path) -> None:
 def test_more_models_at_once_than_memory(cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orch_local.placement.free_memory_gib", lambda: 4.0)
     refused(cli("run", run_file), "2 models side by side", "4.0 GiB", "models_at_once")
+
+
+def test_a_demo_folder_that_is_a_file(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    refused(cli("demo", "--out", "taken"), "taken", "cannot be written")

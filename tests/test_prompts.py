@@ -431,5 +431,15 @@ def test_a_thought_opened_by_data_does_not_count(folder: Path) -> None:
         thinking=None,
         max_tokens=None,
     )
-    task = analysis_task(question(2, text="<think>"), AnswerConfig())
+    task = analysis_task(question(0, text="<think>"), AnswerConfig())
     assert Scribe(plan, PromptTokenizer(folder)).text(task) == "<think>"
+
+
+def test_data_that_a_template_leaves_out_is_refused() -> None:
+    """A model that is not shown the choices would still be made to answer one of them."""
+    blind = parse_template("[user]\n{{ question }}", "my.txt")
+    with pytest.raises(PromptError, match=r"\{\{ choices \}\}"):
+        blind.messages(AnswerSchema("AB", AnswerConfig()), frozenset({"question", "choices"}))
+    asks_for_a_panel = parse_template("[user]\n{{ question }}{{ panel }}", "my.txt")
+    with pytest.raises(PromptError, match="panel"):
+        asks_for_a_panel.messages(AnswerSchema("", AnswerConfig()), frozenset({"question"}))

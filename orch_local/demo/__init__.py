@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orch_local.demo.benchmark import write_jsonl
+from orch_local.store import atomic_write
 
 RUN_FILE = Path(__file__).parent / "demo.yaml"
 QUESTIONS = 1000
@@ -28,10 +29,10 @@ def demo_overrides(folder: Path, limit: int, engine: str) -> dict[str, object]:
 
     Raises
     ------
-    OSError
+    StoreError
         If the folder cannot be written.
     """
     questions = folder / "benchmark.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(questions, "test", QUESTIONS, seed=0)
+    with atomic_write(questions) as temporary:
+        write_jsonl(temporary, "test", QUESTIONS, seed=0)
     return {"benchmark.path": str(questions), "benchmark.limit": min(limit, QUESTIONS), "engine.name": engine}

@@ -73,9 +73,12 @@ class Template:
         Raises
         ------
         PromptError
-            If the template uses a name that does not exist, or is not valid Jinja2.
+            If the template uses a name that does not exist, leaves out data that is there, or is not
+            valid Jinja2.
         """
         values: dict[str, object] = {name: _marker(name) if name in present else "" for name in DATA_NAMES}
+        if "panel" not in present:
+            del values["panel"]  # no agent reads a panel: a template that asks for one is the wrong template
         values |= {
             "numeric": not schema.labels,
             "labels": _spoken(schema.candidates or schema.labels),
@@ -83,12 +86,13 @@ class Template:
             "answer_form": answer_form(schema),
         }
         system, user = (_render(part, values, self.where) for part in (self.system, self.user))
-        if "question" in present and _marker("question") not in user:
-            raise PromptError(
-                "the [user] section does not use {{ question }}",
-                where=self.where,
-                hint="put {{ question }} where the text of the question belongs",
-            )
+        for name in sorted(present):
+            if _marker(name) not in user:
+                raise PromptError(
+                    f"the [user] section does not use {{{{ {name} }}}}, so the model would not see it",
+                    where=self.where,
+                    hint=f"put {{{{ {name} }}}} where it belongs",
+                )
         return [Message("system", system)] * bool(system) + [Message("user", user)]
 
 

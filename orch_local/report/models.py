@@ -48,9 +48,8 @@ def print_check(console: Console, names: list[str]) -> None:
     """
     broken = 0
     for name in names:
-        config = load_model_config(name)
         try:
-            folder = open_model_folder(config)
+            folder = open_model_folder(load_model_config(name))
             tokenizer = PromptTokenizer(folder.path)
             size = f"{folder.weight_bytes / 2**30:.2f} GiB in {len(folder.weights)} files"
             verdict = f"ok: {folder.architecture}, {size}, end of sequence is token {tokenizer.eos_id}"
@@ -69,12 +68,13 @@ def write_templates(console: Console, folder: Path) -> None:
     InputError
         If a file of that name exists.
     """
-    for name in builtin_names():
-        file = folder / f"{name}.txt"
+    files = {name: folder / f"{name}.txt" for name in builtin_names()}
+    for file in files.values():
         if file.exists():
             raise InputError(
                 "exists already and is not overwritten", where=str(file), hint="choose an empty folder"
             )
+    for name, file in files.items():
         write_text(file, builtin_text(name))
         console.print(safe(str(file)), soft_wrap=True)
 

@@ -52,8 +52,15 @@ class LiveDisplay:
 
     def stage(self, name: str, total: int, done: int) -> Callable[[int], None]:
         """Add a bar that stands at ``done`` of ``total``."""
-        bar = self._progress.add_task(name, total=total, completed=done)
-        return lambda now: self._progress.update(bar, completed=done + now)
+        # Loading is no part of the rate: the clock of a bar starts with its first row.
+        bar = self._progress.add_task(name, total=total, completed=done, start=False)
+
+        def update(now: int) -> None:
+            if now:
+                self._progress.start_task(bar)
+            self._progress.update(bar, completed=done + now)
+
+        return update
 
 
 class PlainDisplay:
@@ -74,18 +81,22 @@ class PlainDisplay:
 
     def stage(self, name: str, total: int, done: int) -> Callable[[int], None]:
         """Say where the stage stands, then again every few seconds and at its end."""
-        began = last = self._clock()
         self._say(f"{name}: {done:,} of {total:,} rows are in the store")
+        # Loading is no part of the rate: the clock starts with the first rows.
+        began = last = 0.0
+        first = 0
 
         def update(now: int) -> None:
-            nonlocal last
+            nonlocal began, last, first
             at = self._clock()
-            finished = done + now >= total
-            if now and (finished or at - last >= PLAIN_EVERY_S):
+            if now and not first:
+                began = last = at
+                first = now
+            elif now and (done + now >= total or at - last >= PLAIN_EVERY_S) and at > began:
                 last = at
-                rate = now / max(at - began, 1e-9)
-                left = (total - done - now) / rate
-                self._say(f"{name}: {done + now:,} of {total:,}, {rate:.1f}/s, {left:.0f} s left")
+                rate = (now - first) / (at - began)
+                left = f", {(total - done - now) / rate:.0f} s left" if rate else ""
+                self._say(f"{name}: {done + now:,} of {total:,}, {rate:.1f}/s{left}")
 
         return update
 

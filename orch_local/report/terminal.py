@@ -215,7 +215,8 @@ def _columns_that_fit(console: Console, metrics: Metrics) -> list[str]:
 
 def _category_cell(console: Console, system: System, systems: Systems) -> Text:
     text = _points(system.accuracy)
-    best = system is not systems.oracle and system.accuracy is not None
+    # Where nobody is right nobody is best; None is no accuracy.
+    best = system is not systems.oracle and bool(system.accuracy)
     best = best and system.accuracy == systems.best_accuracy
     if is_plain(console):
         return Text(f"{text}{'*' if best else ' '}")
