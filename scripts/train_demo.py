@@ -1,7 +1,9 @@
 """Train the four tiny models of the embedded demo from nothing, and score them.
 
-Takes about 20 CPU-minutes (training 18, answering questions 2), so 10 to 15 minutes on two idle CPU cores:
-quant 6.0, chrono 3.4, verbal 4.8 and merge 3.7 CPU-minutes on an AMD EPYC server.
+Takes about 18 CPU-minutes (quant 5.7, chrono 3.4, verbal 4.8, merge 3.8 on an AMD EPYC server with AVX2),
+two models at a time: 10 to 15 minutes on two idle cores, measured 25 on two busy ones. The committed
+weights are what the default seed gives; a second run on the same machine gave them again bit for bit.
+Another processor may round differently: then expect the same accuracy, not the same bytes.
 
     python scripts/train_demo.py --out runs/demo            # all four
     python scripts/train_demo.py --out runs/demo --only quant
