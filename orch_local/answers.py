@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from orch_local.config import AnswerConfig
@@ -172,6 +172,12 @@ class AnswerSchema:
         if self.candidates:
             return f"(?:{'|'.join(re.escape(number) for number in self.candidates)})"
         return _NUMBER
+
+
+@lru_cache(maxsize=4096)
+def schema_for(labels: str, config: AnswerConfig, candidates: tuple[str, ...] | None = None) -> AnswerSchema:
+    """The schema of a kind of question; the same object for all of a kind, whose patterns it caches."""
+    return AnswerSchema(labels, config, candidates)
 
 
 def _subset_pattern(labels: str) -> str:

@@ -150,16 +150,18 @@ class Scribe:
     def _probabilities(self, text: str, task: Task, completion: Completion) -> dict[str, float] | None:
         if not task.schema.labels or not completion.logprobs:
             return None
-        distance = len(text) - task.schema.answer_offset(text)
-        # The label stands near the end; only the last tokens are looked at.
-        count = distance + 1
+        distance = remaining = len(text) - task.schema.answer_offset(text)
         spell = self._tokenizer.token_text
-        tail = [
-            (spell(token), {spell(other): value for other, value in alternatives.items()})
-            for token, alternatives in zip(
-                completion.token_ids[-count:], completion.logprobs[-count:], strict=True
-            )
-        ]
+        tail: list[tuple[str, dict[str, float]]] = []
+        # From the end to the answer, and only there are the alternatives spelled: this runs for every row.
+        for index in range(len(completion.token_ids) - 1, -1, -1):
+            token = spell(completion.token_ids[index])
+            found = remaining <= len(token)
+            alternatives = completion.logprobs[index].items() if found else ()
+            tail.insert(0, (token, {spell(other): value for other, value in alternatives}))
+            if found:
+                break
+            remaining -= len(token)
         return label_probabilities(tail, distance, task.schema.candidates or task.schema.labels)
 
     def _skeleton(self, task: Task) -> str:

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from orch_local.answers import AnswerSchema
+from orch_local.answers import AnswerSchema, schema_for
 from orch_local.config import MergeConfig
 from orch_local.prompts.template import Data, question_data
 from orch_local.records import Analysis, Decision, How, Question, digest
@@ -101,7 +101,7 @@ def needs_merge(panel: Panel, config: MergeConfig) -> bool:
 def merge_schema(question: Question, panel: Panel, config: MergeConfig) -> AnswerSchema:
     """What the merge agent may answer."""
     candidates = panel.nominated if config.candidates == "nominated" else None
-    return AnswerSchema(question.labels, config.answer, candidates)
+    return schema_for(question.labels, config.answer, candidates)
 
 
 def merge_task(question: Question, panel: Panel, config: MergeConfig) -> Task:

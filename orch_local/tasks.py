@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orch_local.answers import AnswerSchema
+from orch_local.answers import AnswerSchema, schema_for
 from orch_local.config import AnswerConfig
 from orch_local.prompts.template import Data, question_data
 from orch_local.records import Question
@@ -23,4 +23,4 @@ class Task:
 
 def analysis_task(question: Question, answer: AnswerConfig) -> Task:
     """The request to an agent."""
-    return Task(question.key, question_data(question), AnswerSchema(question.labels, answer))
+    return Task(question.key, question_data(question), schema_for(question.labels, answer))
