@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import psutil
 
@@ -43,17 +42,6 @@ def _gpu(line: str) -> Gpu:
 def free_memory_gib() -> float:
     """Memory of the host that can be taken now, in GiB."""
     return float(psutil.virtual_memory().available) / 2**30
-
-
-@cache
-def cpu_name() -> str:
-    """Model name of the processor; kernels, and so the bytes of an answer, are chosen by it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def device_name(device: str) -> str:

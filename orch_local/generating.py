@@ -150,19 +150,19 @@ class Scribe:
     def _probabilities(self, text: str, task: Task, completion: Completion) -> dict[str, float] | None:
         if not task.schema.labels or not completion.logprobs:
             return None
-        distance = remaining = len(text) - task.schema.answer_offset(text)
+        distance = len(text) - task.schema.answer_offset(text)
         spell = self._tokenizer.token_text
-        tail: list[tuple[str, dict[str, float]]] = []
-        # From the end to the answer, and only there are the alternatives spelled: this runs for every row.
-        for index in range(len(completion.token_ids) - 1, -1, -1):
-            token = spell(completion.token_ids[index])
-            found = remaining <= len(token)
-            alternatives = completion.logprobs[index].items() if found else ()
-            tail.insert(0, (token, {spell(other): value for other, value in alternatives}))
-            if found:
-                break
-            remaining -= len(token)
-        return label_probabilities(tail, distance, task.schema.candidates or task.schema.labels)
+        # Only the alternatives of the answer's token are spelled, since this runs for every row.
+        for token, alternatives in zip(
+            reversed(completion.token_ids), reversed(completion.logprobs), strict=True
+        ):
+            written = spell(token)
+            if distance <= len(written):
+                spelled = {spell(other): value for other, value in alternatives.items()}
+                labels = task.schema.candidates or task.schema.labels
+                return label_probabilities([(written, spelled)], distance, labels)
+            distance -= len(written)
+        return None
 
     def _skeleton(self, task: Task) -> str:
         """Chat text with markers for the data; the same for all tasks of one shape."""

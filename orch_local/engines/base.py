@@ -11,11 +11,14 @@ An engine knows no question, agent or answer. It is used from one thread of one 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
+
+_MESSAGE_WIDTH = 500
 
 
 class Finish(StrEnum):
@@ -100,3 +103,8 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the memory; the engine cannot be used afterwards."""
+
+
+def one_line(error: BaseException) -> str:
+    """A foreign error's message for a message of ours: on one line, and not without end."""
+    return textwrap.shorten(str(error), _MESSAGE_WIDTH, placeholder=" ...") or type(error).__name__

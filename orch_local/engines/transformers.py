@@ -12,17 +12,15 @@ import importlib.metadata
 import json
 import math
 import re
-import textwrap
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError
+from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError, one_line
 from orch_local.errors import EngineError
 
 _MAX_BATCH = 32
 _PROBE_TOKENS = 8
-_MESSAGE_WIDTH = 500
 _INSTALL_HINT = "install `torch`, `transformers` and `outlines` into this environment"
 
 
@@ -163,7 +161,7 @@ class TransformersEngine:
                     stopping_criteria=[batch.finished],
                 )
         except (RuntimeError, ValueError) as error:
-            message = f"transformers died while generating: {_one_line(error)}"
+            message = f"transformers died while generating: {one_line(error)}"
             raise EngineError(message, hint="lower `max_num_seqs` if memory ran out") from error
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:
@@ -315,7 +313,7 @@ class Patterns:
             try:
                 self._indexes[pattern] = outlines_core.Index(pattern, self._vocabulary)
             except ValueError as error:
-                raise RequestError(f"the pattern cannot be compiled: {_one_line(error)}") from error
+                raise RequestError(f"the pattern cannot be compiled: {one_line(error)}") from error
         return outlines_core.Guide(self._indexes[pattern])
 
 
@@ -383,7 +381,7 @@ def _load(settings: EngineSettings) -> tuple[Any, Any]:
         import outlines_core  # noqa: F401
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except Exception as error:
-        message = f"the transformers engine cannot be imported: {_one_line(error)}"
+        message = f"the transformers engine cannot be imported: {one_line(error)}"
         raise EngineError(message, hint=_hint(str(error), otherwise=_INSTALL_HINT)) from error
     _check_settings(settings)
     safe = {"local_files_only": True, "trust_remote_code": False}
@@ -397,7 +395,7 @@ def _load(settings: EngineSettings) -> tuple[Any, Any]:
     except EngineError:
         raise
     except Exception as error:
-        message = f"transformers cannot load the model: {_one_line(error)}"
+        message = f"transformers cannot load the model: {one_line(error)}"
         raise EngineError(message, where=str(settings.model_path), hint=_hint(str(error))) from error
 
 
@@ -452,7 +450,3 @@ def _damaged(model: str) -> EngineError:
         where=model,
         hint="its weights are damaged, or overflow in this dtype: check them, or try bfloat16",
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return textwrap.shorten(str(error), _MESSAGE_WIDTH, placeholder=" ...") or type(error).__name__

@@ -14,11 +14,10 @@ import importlib.metadata
 import json
 import math
 import os
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError
+from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError, one_line
 from orch_local.errors import EngineError
 
 _OURS = ("cpu_kv_cache_gib", "vllm_args")
@@ -34,7 +33,6 @@ _PLAIN_CACHES = ("auto", "float32", "float16", "bfloat16")
 _GIB = 2**30
 _DEFAULT_SEQUENCES = 256
 _PROBE_TOKENS = 8
-_MESSAGE_WIDTH = 500
 
 
 def version() -> str:
@@ -208,7 +206,7 @@ class VllmEngine:
         except (VLLMClientError, ValueError, TypeError, OverflowError) as error:
             # vLLM may have queued one half of it already.
             self._engine.abort_request([request.id])
-            raise RequestError(_one_line(error)) from error
+            raise RequestError(one_line(error)) from error
         self._in_flight.add(request.id)
 
     def step(self) -> list[Completion]:
@@ -218,7 +216,7 @@ class VllmEngine:
         try:
             outputs = self._engine.step()
         except Exception as error:
-            message = f"vLLM died while generating: {_one_line(error)}"
+            message = f"vLLM died while generating: {one_line(error)}"
             raise EngineError(message, hint=_hint(str(error))) from error
         return [self._completion(output) for output in outputs]
 
@@ -334,7 +332,7 @@ def _load(settings: EngineSettings) -> Any:
         from vllm.v1.engine.llm_engine import LLMEngine
     except Exception as error:
         hint = _hint(str(error), otherwise=_INSTALL_HINT)
-        raise EngineError(f"vLLM cannot be imported: {_one_line(error)}", hint=hint) from error
+        raise EngineError(f"vLLM cannot be imported: {one_line(error)}", hint=hint) from error
     _check_platform(settings.device)
     arguments = _engine_arguments(settings)
     _check_arguments(settings, {item.name for item in dataclasses.fields(EngineArgs)})
@@ -346,7 +344,7 @@ def _load(settings: EngineSettings) -> Any:
     except Exception as error:
         # What a half-built engine holds would be missing for the next load.
         gc.collect()
-        message = f"vLLM cannot load the model: {_one_line(error)}"
+        message = f"vLLM cannot load the model: {one_line(error)}"
         raise EngineError(message, where=str(settings.model_path), hint=_hint(str(error))) from error
 
 
@@ -425,7 +423,3 @@ def _hint(message: str, otherwise: str = _LOG_HINT) -> str:
     """The hint of the first sign in ``_HINTS`` that occurs in ``message``."""
     lowered = message.lower()
     return next((hint for sign, hint in _HINTS.items() if sign in lowered), otherwise)
-
-
-def _one_line(error: BaseException) -> str:
-    return textwrap.shorten(str(error), _MESSAGE_WIDTH, placeholder=" ...") or type(error).__name__
