@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orch_local.config import RunConfig
-    from orch_local.pipeline import Result
+    from orch_local.pipeline import Display, Result, StopRequest
     from orch_local.store import RunFolder
 
 app = typer.Typer(
@@ -27,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 RunFile = Annotated[Path, typer.Argument(help="The run file (YAML); `orch-local schema` describes it.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder. [default: runs/NAME-OF-RUN-FILE]")]
 StoreOption = Annotated[
@@ -42,9 +46,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result onl
 
 
 class InterruptedRunError(OrchError):
-    """The user stopped the run."""
+    """The user, or the batch system, stopped the run by a signal."""
 
-    exit_code = 130
+    def __init__(self, signum: int) -> None:
+        super().__init__("stopped; finished rows are kept", hint="run the same command again to continue")
+        self.exit_code = 128 + signum
 
 
 @app.command()
@@ -94,15 +100,46 @@ def plan(
 
 @app.command()
 def show(
-    run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run_folder: Folder,
     question_id: Annotated[str, typer.Argument(help="Id of a question, or the beginning of one.")],
 ) -> None:
     """Print one question's whole story."""
     from orch_local.report.story import print_story
     from orch_local.showing import story
-    from orch_local.store import RunFolder
 
-    print_story(_console(), *story(RunFolder(run_folder.absolute()), question_id))
+    print_story(_console(), *story(_run_folder(run_folder), question_id))
+
+
+@app.command()
+def verify(
+    run_folder: Folder,
+    sample: Annotated[int, typer.Option(min=0, help="Rows of each agent to generate again.")] = 32,
+    every: Annotated[bool, typer.Option("--all", help="Generate all rows again.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check a run's files, generate rows again in other batches, compare bytes. Code 1 on a difference."""
+    from orch_local.levels import state
+    from orch_local.plans import load_plan
+    from orch_local.report.proof import print_verification
+    from orch_local.verifying import verify as verify_run
+
+    folder = _run_folder(run_folder)
+    with _watched(folder, quiet=quiet) as (display, stop):
+        found = verify_run(folder, None if every else sample, display, stop)
+    standing = state(folder, load_plan(folder))
+    print_verification(_console(), found, standing)
+    raise typer.Exit(0 if found.passed else 1)
+
+
+@app.command()
+def replay(run_folder: Folder) -> None:
+    """Recompute every decision from the stored rows, without an engine. Code 1 on a difference."""
+    from orch_local.replaying import replay as replay_run
+    from orch_local.report.proof import print_replay
+
+    found = replay_run(_run_folder(run_folder))
+    print_replay(_console(), found)
+    raise typer.Exit(0 if found.same else 1)
 
 
 @app.command()
@@ -116,6 +153,7 @@ def demo(
     from orch_local.config import load_run
     from orch_local.demo import EXPLANATION, RUN_FILE, demo_overrides
     from orch_local.pipeline import prepare
+    from orch_local.questions import read_questions
     from orch_local.report.terminal import print_paragraph
     from orch_local.store import RunFolder
 
@@ -128,7 +166,7 @@ def demo(
             print_paragraph(console, paragraph)
     _finish(folder, retry_failed=False, quiet=quiet)
     if not quiet:
-        first = folder.read_questions()[0].id
+        first = read_questions(folder.questions)[0].id
         console.print(
             f"\nOne question's story: orch-local show {_short(out)} {first}", markup=False, soft_wrap=True
         )
@@ -176,28 +214,49 @@ def _config(
 
 def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
     """Execute a prepared run with progress, and print its result."""
-    import logging
-
     from orch_local.pipeline import execute
-    from orch_local.report.progress import display_for
+    from orch_local.report.proof import print_standing
     from orch_local.report.terminal import print_metrics, print_warnings
 
+    with _watched(folder, quiet=quiet) as (display, stop):
+        result = execute(folder, display, retry_failed, stop)
     console = _console()
+    print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
+    print_standing(console, result.standing)
+    print_warnings(console, result.plan.questions.bad_rows, result.violations, result.damaged)
+    return result
+
+
+@contextmanager
+def _watched(folder: RunFolder, *, quiet: bool) -> Iterator[tuple[Display, StopRequest]]:
+    """Show progress, write the log, and turn signals into an orderly end."""
+    import logging
+
+    from orch_local.report.progress import display_for
+    from orch_local.signals import stopping_by_signals
+
+    # Progress is no part of the result: `orch-local run ... > result.txt` holds the result alone.
+    aside = _console(stderr=True)
     logging.basicConfig(
         filename=folder.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
+
+    def say(text: str) -> None:
+        aside.print(text, markup=False, soft_wrap=True)
+
     try:
-        # Progress is no part of the result: `orch-local run ... > result.txt` holds the result alone.
-        with display_for(_console(stderr=True), quiet=quiet) as display:
-            result = execute(folder, display, retry_failed)
-    except KeyboardInterrupt:
-        logging.getLogger(__name__).warning("stopped by the user")
-        raise InterruptedRunError(
-            "stopped", hint="run the same command again to continue; finished rows are kept"
-        ) from None
-    print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
-    print_warnings(console, result.plan.questions.bad_rows, len(result.violations))
-    return result
+        with display_for(aside, quiet=quiet) as display, stopping_by_signals(say) as stop:
+            yield display, stop
+    except KeyboardInterrupt as interrupt:
+        signum = getattr(interrupt, "signum", signal.SIGINT)
+        logging.getLogger(__name__).warning("stopped by %s", signal.Signals(signum).name)
+        raise InterruptedRunError(signum) from None
+
+
+def _run_folder(path: Path) -> RunFolder:
+    from orch_local.store import RunFolder
+
+    return RunFolder(path.absolute())
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 POISONED_IN_A_ROW = 3
 """So many prompts killing the engine one after another, with no row between, mean that the engine is ill."""
+
+_FINISH = "finish"
+"""Among a worker's events: the parent is to tell it to finish."""
 
 Progress = Callable[[int], None]
 """Called with the number of rows finished so far."""
@@ -61,19 +64,27 @@ class _Attempt:
 
 
 class AgentRun:
-    """Generates the missing rows of one agent; see :meth:`run`."""
+    """Generates rows of one agent into ``store``; see :meth:`run`."""
 
-    def __init__(self, folder: RunFolder, agent: AgentPlan, store: Store, stall_timeout_s: float) -> None:
+    def __init__(
+        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_timeout_s: float, recheck: int = 0
+    ) -> None:
         self._folder = folder
         self._agent = agent
         self._store = store
         self._stall_timeout_s = stall_timeout_s
+        self._recheck = recheck
         self._process: subprocess.Popen[str] | None = None
+        self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stopped = False
         self.timing = Timing()
 
-    def run(self, rows: Mapping[str, str], progress: Progress) -> Timing:
+    def run(
+        self, rows: Mapping[str, str], progress: Progress, batches: Sequence[Sequence[str]] | None = None
+    ) -> Timing:
         """Generate the row of each question key in ``rows`` (question key -> row key), unless stopped.
+
+        ``batches`` holds the question keys that are in the engine together; none puts all into one.
 
         Raises
         ------
@@ -82,7 +93,7 @@ class AgentRun:
         StoreError
             If the worker could not write its rows.
         """
-        groups = deque([list(rows)] if rows else [])
+        groups = deque(list(batch) for batch in (batches or [list(rows)]) if batch)
         finished = poisoned = 0
         while groups and not self._stopped:
             attempt = self._attempt(list(groups), _after(finished, progress))
@@ -104,6 +115,11 @@ class AgentRun:
             if poisoned >= POISONED_IN_A_ROW:
                 raise self._dead(f"{poisoned} prompts in a row killed it, the last time by {attempt.reason}")
         return self.timing
+
+    def finish(self) -> None:
+        """Let the worker finish what its engine has; start no other. From any thread or signal handler."""
+        self._stopped = True
+        self._events.put(_FINISH)
 
     def stop(self) -> None:
         """Ask the worker to write what is finished and leave, and start no other. From any thread."""
@@ -154,7 +170,7 @@ class AgentRun:
         self, groups: deque[list[str]], rows: Mapping[str, str], attempt: _Attempt
     ) -> tuple[deque[list[str]], int]:
         """What is left after a death (suspects in halves, then the rest), and how many rows were written."""
-        stored = self._store.read(self._agent.spec, set(rows.values()))
+        stored = self._store.read(self._agent.spec)
         left = [[key for key in group if rows[key] not in stored] for group in groups]
         written = sum(map(len, groups)) - sum(map(len, left))
         admitted = set(attempt.admitted)
@@ -172,6 +188,7 @@ class AgentRun:
     def _attempt(self, groups: list[list[str]], progress: Progress) -> _Attempt:
         """Run one worker process to its end."""
         attempt = _Attempt()
+        self._events = queue.SimpleQueue()
         started = time.monotonic()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("a", encoding="utf-8") as log, self._start(log) as process:
@@ -206,14 +223,13 @@ class AgentRun:
     def _converse(
         self, process: subprocess.Popen[str], groups: list[list[str]], attempt: _Attempt, progress: Progress
     ) -> None:
-        assert process.stdin is not None
         assert process.stdout is not None
-        events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        events = self._events
         threading.Thread(target=_pump, args=(process.stdout, events), daemon=True).start()
         threading.Thread(target=_end_orphans, args=(process.pid,), daemon=True).start()
         try:
-            process.stdin.write(json.dumps({"groups": groups}) + "\n")
-            process.stdin.flush()
+            order = {"groups": groups, "store": str(self._store.root), "recheck": self._recheck}
+            _tell(process, json.dumps(order))
         except BrokenPipeError:
             return  # it died at once; its exit code says how
         while True:
@@ -225,9 +241,19 @@ class AgentRun:
                 return
             if line is None:
                 return
+            if line == _FINISH:
+                self._finish(process, attempt)
+                continue
             self._note(json.loads(line), attempt, progress)
             if attempt.generate_s is not None or attempt.error:
                 return
+
+    def _finish(self, process: subprocess.Popen[str], attempt: _Attempt) -> None:
+        if attempt.load_s is None:
+            process.terminate()  # it has nothing that could be finished
+            return
+        with suppress(BrokenPipeError):
+            _tell(process, "finish")
 
     def _note(self, event: Mapping[str, Any], attempt: _Attempt, progress: Progress) -> None:
         match event["event"]:
@@ -246,6 +272,12 @@ class AgentRun:
 def _after(finished: int, progress: Progress) -> Progress:
     """Progress of a later worker, which counts from zero again."""
     return lambda done: progress(finished + done)
+
+
+def _tell(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
 
 
 def _pump(stream: IO[str], events: queue.SimpleQueue[str | None]) -> None:

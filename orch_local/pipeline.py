@@ -7,7 +7,6 @@ often it was interrupted before, and generates only the rows that the store does
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +16,19 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from orch_local.config import RunConfig
+from orch_local.deciding import Deciding, RunDigest
 from orch_local.errors import StoreError
 from orch_local.launch import AgentRun, Progress, Timing
-from orch_local.merging import Panel, decide, merge_task, needs_merge
+from orch_local.levels import state
+from orch_local.merging import merge_task, needs_merge
+from orch_local.panels import Panels
 from orch_local.planning import check, draft
 from orch_local.plans import AgentPlan, Plan, load_plan
-from orch_local.records import Analysis, Decision, Question, Usage, canonical_json
+from orch_local.questions import Questions, read_questions, write_questions
+from orch_local.records import Decision, Standing
 from orch_local.report.files import write_decisions, write_metrics
-from orch_local.scoring import Cost, Metrics, score
-from orch_local.store import Rows, RunFolder, Store, Violation, write_json, write_text
+from orch_local.scoring import Cost, Metrics, Scorer
+from orch_local.store import RunFolder, Store, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,25 @@ class Result(NamedTuple):
     metrics: Metrics
     costs: Mapping[str, Cost]
     digest: str
-    violations: Sequence[Violation]
+    violations: int
+    """Rows of the store with two different answers under one key."""
+    damaged: int
+    """Chunks of the store that were damaged and have been set aside."""
+    standing: Standing
+
+
+class StopRequest:
+    """Ends an execution early: :meth:`finish` lets rows in flight finish, an exception stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.running: list[AgentRun] = []
+
+    def finish(self) -> None:
+        """Take up no further work; from any thread or signal handler."""
+        self.asked = True
+        for runner in self.running:
+            runner.finish()
 
 
 @dataclass(slots=True)
@@ -53,12 +74,15 @@ class _Session:
 
     folder: RunFolder
     plan: Plan
-    questions: Sequence[Question]
+    questions: Questions
     store: Store
     display: Display
     retry_failed: bool
-    costs: dict[str, Cost] = field(default_factory=dict)
-    violations: list[Violation] = field(default_factory=list)
+    stop: StopRequest
+    timings: dict[str, Timing] = field(default_factory=dict)
+    generated: dict[str, int] = field(default_factory=dict)
+    """Rows that were missing, by agent."""
+    damaged: set[Path] = field(default_factory=set)
 
 
 def prepare(config: RunConfig, folder: RunFolder, store: Path) -> Plan:
@@ -75,92 +99,90 @@ def prepare(config: RunConfig, folder: RunFolder, store: Path) -> Plan:
     check(plan, questions)
     if folder.plan.exists():
         _refuse_other_plan(load_plan(folder), plan, folder)
-    folder.write_questions(questions)
+    write_questions(folder.questions, questions)
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in bad_rows]
     write_text(folder.bad_rows, "".join(lines))
     write_json(folder.plan, plan.model_dump(mode="json"))
     return plan
 
 
-def execute(folder: RunFolder, display: Display, retry_failed: bool = False) -> Result:
+def execute(
+    folder: RunFolder, display: Display, retry_failed: bool = False, stop: StopRequest | None = None
+) -> Result:
     """Bring a prepared run to its end and write its result files.
 
     Raises
     ------
     EngineError
         If an engine fails as a whole; finished rows are kept and the same command continues.
+    KeyboardInterrupt
+        If ``stop`` asked to finish early; the same command continues.
     """
     plan = load_plan(folder)
-    session = _Session(folder, plan, folder.read_questions(), Store(plan.store), display, retry_failed)
-    panels = analyse(session)
-    merged = merge(session, panels)
-    decisions = list(decide_all(session, panels, merged))
-    return report(session, decisions)
+    questions, store = read_questions(folder.questions), Store(plan.store)
+    session = _Session(folder, plan, questions, store, display, retry_failed, stop or StopRequest())
+    analyse(session)
+    merge(session)
+    return report(session)
 
 
-def analyse(session: _Session) -> list[Panel]:
-    """The panel of every question, in order."""
+def analyse(session: _Session) -> None:
+    """Bring the panels into the store."""
     keys = {question.key: question.key for question in session.questions}
-    rows = _complete(session, {agent.name: keys for agent in session.plan.agents}, session.plan.agents)
-    names = session.plan.names
-    return [Panel(names, tuple(rows[name].get(q.key) for name in names)) for q in session.questions]
+    _complete(session, {agent.name: keys for agent in session.plan.agents}, session.plan.agents)
 
 
-def merge(session: _Session, panels: Sequence[Panel]) -> dict[str, Analysis]:
-    """The merge agent's rows by question key, for the panels it is asked about."""
-    merger = session.plan.merger
+def merge(session: _Session) -> None:
+    """Bring the merge agent's rows into the store, for the panels it is asked about."""
+    merger, config = session.plan.merger, session.plan.config.merge
     if merger is None:
-        return {}
-    config = session.plan.config.merge
-    keys = {
-        question.key: merge_task(question, panel, config).key
-        for question, panel in zip(session.questions, panels, strict=True)
-        if needs_merge(panel, config)
-    }
-    rows = _complete(session, {merger.name: keys}, [merger])[merger.name]
-    return {key: rows.rows[row_key] for key, row_key in keys.items() if row_key in rows}
+        return
+    panels = Panels(session.plan, session.store)
+    asked = ((question, panels.of(question)) for question in session.questions)
+    keys = {q.key: merge_task(q, panel, config).key for q, panel in asked if needs_merge(panel, config)}
+    _complete(session, {merger.name: keys}, [merger])
 
 
-def decide_all(
-    session: _Session, panels: Sequence[Panel], merged: Mapping[str, Analysis]
-) -> Iterator[Decision]:
-    """The decisions in question order."""
-    config = session.plan.config.merge
-    for question, panel in zip(session.questions, panels, strict=True):
-        yield decide(question, panel, config, merged.get(question.key))
+def report(session: _Session) -> Result:
+    """Decide and score in one pass over the questions, and write the result files."""
+    plan, names = session.plan, session.plan.names
+    deciding = Deciding(plan, session.store)
+    scorer, digest = Scorer(names), RunDigest()
 
+    def decisions() -> Iterator[Decision]:
+        for question in session.questions:
+            decision = deciding.decide(question, deciding.panel(question))
+            scorer.add(decision)
+            digest.add(decision)
+            yield decision
 
-def report(session: _Session, decisions: Sequence[Decision]) -> Result:
-    """Score, write the result files, and say what the run came to."""
-    names = session.plan.names
-    metrics = score(decisions, names)
-    digest = run_digest(decisions)
-    write_decisions(session.folder.root, decisions, names)
-    write_metrics(session.folder.root, metrics, session.costs, digest)
-    for violation in session.violations:
+    write_decisions(session.folder.root, decisions(), names)
+    metrics, costs, standing = scorer.metrics(), _costs(session, deciding), state(session.folder, plan)
+    write_metrics(session.folder.root, metrics, costs, digest.value, standing)
+    for violation in deciding.violations:
         log.warning("two different answers under one key: %s", violation)
-    log.info("finished: digest %s", digest)
-    return Result(session.plan, metrics, session.costs, digest, session.violations)
+    log.info("finished: digest %s, level %s", digest.value, standing.level)
+    counts = len(deciding.violations), len(session.damaged)
+    return Result(plan, metrics, costs, digest.value, *counts, standing)
 
 
-def run_digest(decisions: Sequence[Decision]) -> str:
-    """SHA-256 over the canonical decisions in question order: the proof that two runs came to the same.
-
-    It covers each question's id, every agent's answer and confidence, the final answer and how it was
-    reached; not the gold labels, the agents' names, or anything measured.
-    """
-    total = hashlib.sha256()
-    for decision in decisions:
-        answers, confidences = list(decision.answers.values()), list(decision.confidences.values())
-        row = [decision.question_id, answers, confidences, decision.answer, str(decision.how)]
-        total.update(canonical_json(row).encode() + b"\n")
-    return total.hexdigest()
+def _costs(session: _Session, deciding: Deciding) -> dict[str, Cost]:
+    return {
+        agent.name: Cost(
+            rows=deciding.used[agent.name],
+            generated_now=session.generated.get(agent.name, 0),
+            usage=deciding.usage[agent.name],
+            load_s=session.timings.get(agent.name, Timing()).load_s,
+            generate_s=session.timings.get(agent.name, Timing()).generate_s,
+        )
+        for agent in session.plan.workers
+    }
 
 
 def _complete(
     session: _Session, wanted: Mapping[str, Mapping[str, str]], agents: Sequence[AgentPlan]
-) -> dict[str, Rows]:
-    """Generate the missing rows of ``agents`` and read all of theirs.
+) -> None:
+    """Generate the missing rows of ``agents``.
 
     ``wanted`` has, by agent name, question key -> row key. Agents run side by side as
     ``engine.models_at_once`` allows; the first failure stops the others, which keep what they finished.
@@ -168,60 +190,47 @@ def _complete(
     runs = []
     for agent in agents:
         session.store.declare(agent.full_spec)
-        runs.append(_Pending.of(session, agent, wanted[agent.name]))
-    _run_all([run for run in runs if run.missing], session.plan.config.engine.models_at_once)
-    return {run.agent.name: run.collect(session) for run in runs}
+        runs.append(_pending(session, agent, wanted[agent.name]))
+    _run_all([run for run in runs if run.missing], session)
 
 
-@dataclass(slots=True)
-class _Pending:
-    """The rows of one agent that a stage needs."""
+class _Pending(NamedTuple):
+    """The rows of one agent that a stage lacks."""
 
-    agent: AgentPlan
-    wanted: Mapping[str, str]
-    missing: dict[str, str]
+    missing: Mapping[str, str]
     runner: AgentRun
     progress: Progress
 
-    @classmethod
-    def of(cls, session: _Session, agent: AgentPlan, wanted: Mapping[str, str]) -> _Pending:
-        stored = session.store.read(agent.spec, set(wanted.values()))
-        missing = {key: row for key, row in wanted.items() if _is_missing(stored.get(row), session)}
-        for damaged in stored.damaged:
-            log.warning("%s: %s is damaged; its rows are generated again", agent.name, damaged)
-        log.info("%s: %d of %d rows are in the store", agent.name, len(wanted) - len(missing), len(wanted))
-        timeout = session.plan.config.engine.stall_timeout_s
-        runner = AgentRun(session.folder, agent, session.store, timeout)
-        progress = session.display.stage(agent.name, len(wanted), len(wanted) - len(missing))
-        return cls(agent, wanted, missing, runner, progress)
-
-    def run(self) -> Timing:
-        return self.runner.run(self.missing, self.progress)
-
-    def collect(self, session: _Session) -> Rows:
-        """Read the rows back, and add up what they cost."""
-        rows = session.store.read(self.agent.spec, set(self.wanted.values()))
-        usage = sum((row.usage for row in rows.rows.values()), Usage())
-        timing = self.runner.timing
-        session.costs[self.agent.name] = Cost(
-            rows=len(rows.rows),
-            generated_now=len(self.missing),
-            usage=usage,
-            load_s=timing.load_s,
-            generate_s=timing.generate_s,
-        )
-        session.violations += rows.violations
-        return rows
+    def run(self) -> None:
+        self.runner.run(self.missing, self.progress)
 
 
-def _is_missing(row: Analysis | None, session: _Session) -> bool:
-    return row is None or (session.retry_failed and row.outcome == "failed")
+def _pending(session: _Session, agent: AgentPlan, wanted: Mapping[str, str]) -> _Pending:
+    stored, retry = session.store.read(agent.spec), session.retry_failed
+    missing = {key: row for key, row in wanted.items() if row not in stored or (retry and stored.failed(row))}
+    for chunk in stored.damaged:
+        _set_aside(session, agent, chunk)
+    log.info("%s: %d of %d rows are in the store", agent.name, len(wanted) - len(missing), len(wanted))
+    session.generated[agent.name] = len(missing)
+    engine = session.plan.config.engine
+    runner = AgentRun(session.folder, agent, session.store, engine.stall_timeout_s, engine.recheck_rows)
+    session.timings[agent.name] = runner.timing
+    progress = session.display.stage(agent.name, len(wanted), len(wanted) - len(missing))
+    return _Pending(missing, runner, progress)
 
 
-def _run_all(runs: Sequence[_Pending], at_once: int) -> None:
+def _set_aside(session: _Session, agent: AgentPlan, chunk: Path) -> None:
+    session.store.set_aside(chunk)
+    session.damaged.add(chunk)
+    log.warning("%s: %s was damaged and is set aside; its rows are generated again", agent.name, chunk)
+
+
+def _run_all(runs: Sequence[_Pending], session: _Session) -> None:
     if not runs:
         return
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
+    stop = session.stop
+    stop.running = [run.runner for run in runs]
+    with ThreadPoolExecutor(max_workers=session.plan.config.engine.models_at_once) as pool:
         futures = [pool.submit(run.run) for run in runs]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -233,6 +242,10 @@ def _run_all(runs: Sequence[_Pending], at_once: int) -> None:
             for run in runs:
                 run.runner.stop()
             raise
+        finally:
+            stop.running = []
+    if stop.asked:
+        raise KeyboardInterrupt
 
 
 def _refuse_other_plan(before: Plan, now: Plan, folder: RunFolder) -> None:

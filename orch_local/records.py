@@ -219,3 +219,24 @@ class Decision:
     def from_row(cls, row: Mapping[str, Any]) -> Decision:
         """Inverse of :meth:`to_row`."""
         return cls(**{**row, "how": How(row["how"])})
+
+
+class Level(StrEnum):
+    """How far a run's answers are promised to come again, from the weakest; see `levels.py`."""
+
+    RULES = "rules"
+    VERIFIED = "verified"
+    BITWISE = "bitwise"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The level of a run and what it rests on."""
+
+    level: Level
+    generated_again: int
+    """Rows that were generated again in other batches, over all agents."""
+    same: int
+    """Those of them that came to the same bytes."""
+    reasons: tuple[str, ...]
+    """Why the level is no higher, an agent each; empty for ``bitwise``."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orch_local.records import Decision, How, Usage
@@ -160,10 +160,10 @@ def score(decisions: Iterable[Decision], agents: Sequence[str]) -> Metrics:
     agents:
         Names of all agents of the run, in agent order.
     """
-    counts = _Counts(tuple(agents))
+    scorer = Scorer(agents)
     for decision in decisions:
-        counts.add(decision)
-    return counts.metrics()
+        scorer.add(decision)
+    return scorer.metrics()
 
 
 # Right, wrong, or the reason why a system is unscored on a question.
@@ -171,24 +171,18 @@ _Verdict = bool | str
 _Tallies = list[Counter[_Verdict]]
 
 
-@dataclass(slots=True)
-class _Counts:
-    """Counters of one pass. Systems are held by position: the agents, majority, ORCH, oracle."""
+class Scorer:
+    """Counts decisions one by one. Systems are held by position: the agents, majority, ORCH, oracle."""
 
-    agents: tuple[str, ...]
-    questions: int = 0
-    no_gold: int = 0
-    answered: int = 0
-    panels: int = 0
-    unanimous: int = 0
-    how: Counter[How] = field(default_factory=Counter)
-    categories: dict[str, _Tallies] = field(default_factory=dict)
-    pairs: list[Counter[tuple[_Verdict, _Verdict]]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pairs = [Counter() for _ in range(len(self.agents) + 1)]
+    def __init__(self, agents: Sequence[str]) -> None:
+        self.agents = tuple(agents)
+        self.questions = self.no_gold = self.answered = self.panels = self.unanimous = 0
+        self.how: Counter[How] = Counter()
+        self.categories: dict[str, _Tallies] = {}
+        self.pairs: list[Counter[tuple[_Verdict, _Verdict]]] = [Counter() for _ in range(len(agents) + 1)]
 
     def add(self, decision: Decision) -> None:
+        """Count one decision."""
         self.questions += 1
         self.answered += decision.answer is not None
         self.how[decision.how] += 1
@@ -213,6 +207,7 @@ class _Counts:
                     pair[orch, verdict] += 1
 
     def metrics(self) -> Metrics:
+        """All numbers, of what was counted so far."""
         total = self._systems(self._total())
         compared = [_comparison(pair) for pair in self.pairs]
         return Metrics(

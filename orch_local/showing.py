@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+from orch_local.deciding import Deciding
 from orch_local.errors import InputError, StoreError
-from orch_local.merging import Panel, merge_task, needs_merge
-from orch_local.plans import Plan, load_plan
+from orch_local.plans import load_plan
+from orch_local.questions import read_questions
 from orch_local.records import Analysis, Decision, Question
 from orch_local.store import RunFolder, Store
 
@@ -34,16 +35,15 @@ def story(folder: RunFolder, question_id: str) -> Story:
     plan = load_plan(folder)
     question = _find(folder, question_id)
     decision = _decision(folder, question.id)
-    store = Store(plan.store)
-    rows = {agent.name: store.read(agent.spec, {question.key}).get(question.key) for agent in plan.agents}
-    merged = _merged(plan, store, question, Panel(plan.names, tuple(rows.values())))
-    return Story(question, {name: row for name, row in rows.items() if row is not None}, merged, decision)
+    deciding = Deciding(plan, Store(plan.store))
+    panel = deciding.panel(question)
+    analyses = {name: row for name, row in zip(plan.names, panel.analyses, strict=True) if row is not None}
+    return Story(question, analyses, deciding.merged(question, panel), decision)
 
 
 def _find(folder: RunFolder, question_id: str) -> Question:
-    if not folder.questions.exists():
-        raise StoreError("has no questions", where=str(folder.root), hint="is this the folder of a run?")
-    found = [question for question in folder.read_questions() if question.id.startswith(question_id)]
+    questions = read_questions(folder.questions)
+    found = [question for question in questions if question.id.startswith(question_id)]
     if len(found) != 1:
         what = f"{len(found)} questions begin" if found else "no question begins"
         raise InputError(
@@ -68,10 +68,3 @@ def _decision(folder: RunFolder, question_id: str) -> Decision:
         where=str(folder.root),
         hint="finish the run first: same command again",
     )
-
-
-def _merged(plan: Plan, store: Store, question: Question, panel: Panel) -> Analysis | None:
-    if plan.merger is None or not needs_merge(panel, plan.config.merge):
-        return None
-    key = merge_task(question, panel, plan.config.merge).key
-    return store.read(plan.merger.spec, {key}).get(key)

@@ -4,6 +4,8 @@ Layout of a store folder::
 
     store/<spec digest>/spec.json                    what the rows are a function of
     store/<spec digest>/<sha256 of content>.jsonl    a chunk: rows, one JSON object a line
+    store/<spec digest>/damaged/                     chunks whose bytes are not those of their name
+    store/<spec digest>/evidence/                    what was found when rows were generated again
 
 A chunk is named by the SHA-256 of its bytes, written to a temporary file beside it and moved into place,
 so a file exists only when it is whole, two writers never touch the same file, and a damaged one is told
@@ -18,15 +20,18 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orch_local.errors import StoreError
-from orch_local.records import Analysis, Question, canonical_json, digest
+from orch_local.records import Analysis, canonical_json, digest
+
+if TYPE_CHECKING:
+    from orch_local.rows import Rows
 
 FLUSH_ROWS = 512
 FLUSH_SECONDS = 5.0
@@ -124,33 +129,6 @@ class Spec:
         return cls(content, digest(content)[:32])
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """Two different answers under one key: determinism was broken (or the store was edited)."""
-
-    spec: str
-    key: str
-    kept: str
-    other: str
-
-
-@dataclass(slots=True)
-class Rows:
-    """Rows of one spec as read from the store."""
-
-    rows: dict[str, Analysis] = field(default_factory=dict)
-    violations: list[Violation] = field(default_factory=list)
-    damaged: list[Path] = field(default_factory=list)
-    """Chunks whose bytes do not match their name; their rows count as missing."""
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.rows
-
-    def get(self, key: str) -> Analysis | None:
-        """The row of ``key``, or ``None`` where there is none yet."""
-        return self.rows.get(key)
-
-
 class Store:
     """Rows by spec digest and key, on any file system with atomic rename (local, NFS, Lustre)."""
 
@@ -161,76 +139,52 @@ class Store:
         """Folder of one spec."""
         return self.root / spec
 
+    def evidence(self, spec: str) -> Path:
+        """Folder of what was found when rows of a spec were generated again; see `evidence.py`."""
+        return self.folder(spec) / "evidence"
+
     def declare(self, spec: Spec) -> None:
         """Write ``spec.json`` so that the rows can be understood without the run that made them."""
         path = self.folder(spec.digest) / "spec.json"
         if not path.exists():
             write_json(path, spec.content)
 
-    def read(self, spec: str, keys: Collection[str] | None = None) -> Rows:
-        """Read all rows of a spec, or those of ``keys``; chunks in name order, so the result is fixed.
-
-        A row that failed gives way to one that did not. Of two rows that differ in content the one whose
-        content digest sorts first is kept, and a :class:`Violation` is noted once.
+    def read(self, spec: str) -> Rows:
+        """The rows of a spec.
 
         Raises
         ------
         StoreError
-            If a chunk cannot be read at all.
+            If a chunk cannot be read, or was written by another version.
         """
-        found = Rows()
-        folder = self.folder(spec)
-        chunks = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
-        for chunk in chunks:
-            content = _chunk_bytes(chunk)
-            if hashlib.sha256(content).hexdigest() != chunk.stem:
-                found.damaged.append(chunk)
-                continue
-            for row in _chunk_rows(chunk, content):
-                _add(found, spec, row, keys)
-        return found
+        # Deferred: those who only write do without numpy, and start in a third of the time.
+        from orch_local.rows import Rows
+
+        return Rows(self.folder(spec))
+
+    def set_aside(self, chunk: Path) -> Path | None:
+        """Move a damaged chunk into the folder ``damaged`` beside it; ``None`` where it is gone already.
+
+        Its rows then count as missing for good, and nobody has to look at it again.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be moved.
+        """
+        target = chunk.parent / "damaged" / chunk.name
+        try:
+            target.parent.mkdir(exist_ok=True)
+            chunk.replace(target)
+        except FileNotFoundError:
+            return None  # another run was faster
+        except OSError as error:
+            raise _unwritable(chunk, error) from None
+        return target
 
     def writer(self, spec: str, clock: Callable[[], float] = time.monotonic) -> RowWriter:
         """A writer of chunks for one spec; use it as a context manager."""
         return RowWriter(self.folder(spec), clock)
-
-
-def _chunk_bytes(chunk: Path) -> bytes:
-    try:
-        return chunk.read_bytes()
-    except OSError as error:
-        hint = (
-            "its rows are not lost: repair the disk or the permissions, or delete the file to make them again"
-        )
-        raise StoreError(f"cannot be read: {error.strerror}", where=str(chunk), hint=hint) from None
-
-
-def _chunk_rows(chunk: Path, content: bytes) -> list[Analysis]:
-    lines = content.decode("utf-8", "surrogatepass").split("\n")
-    try:
-        return [Analysis.from_row(json.loads(line)) for line in lines if line]
-    except (ValueError, KeyError, TypeError) as error:
-        hint = "it is whole, so another version of orch-local wrote it: use that one, or another --store"
-        raise StoreError(f"holds rows of another form: {error!r}", where=str(chunk), hint=hint) from None
-
-
-def _add(found: Rows, spec: str, row: Analysis, keys: Collection[str] | None) -> None:
-    if keys is not None and row.key not in keys:
-        return
-    known = found.rows.get(row.key)
-    if known is None:
-        found.rows[row.key] = row
-        return
-    if "failed" in (known.outcome, row.outcome):  # of two failures, which need not agree, the first
-        found.rows[row.key] = row if known.outcome == "failed" else known
-        return
-    if known.content() == row.content():
-        return
-    kept, other = sorted((known, row), key=lambda r: digest(r.content()))
-    found.rows[row.key] = kept
-    violation = Violation(spec, row.key, digest(kept.content()), digest(other.content()))
-    if violation not in found.violations:
-        found.violations.append(violation)
 
 
 class RowWriter:
@@ -313,13 +267,3 @@ class RunFolder:
     def worker_log(self, name: str) -> Path:
         """What the worker of one agent printed."""
         return self.root / "workers" / f"{name}.log"
-
-    def write_questions(self, questions: Collection[Question]) -> None:
-        """Freeze the questions."""
-        lines = (json.dumps(q.to_row(), ensure_ascii=False) for q in questions)
-        write_text(self.questions, "".join(f"{line}\n" for line in lines))
-
-    def read_questions(self) -> list[Question]:
-        """The frozen questions, in order."""
-        text = self.questions.read_bytes().decode("utf-8", "surrogatepass")
-        return [Question.from_row(json.loads(line)) for line in text.split("\n") if line]

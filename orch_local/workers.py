@@ -2,11 +2,13 @@
 
 Started by `launch.py` as ``python -m orch_local.workers RUN_FOLDER AGENT_NAME``. It reads the frozen plan,
 the questions and (for the merge agent) the panel from files, and writes its rows to the store itself.
-The parent and the worker exchange one JSON object a line:
+The parent and the worker exchange one line at a time, JSON but for the word ``finish``:
 
 ========================= =====================================================================
-parent, first line        ``{"groups": [[question key, ...], ...]}``: work through the groups in
-                          order; a group begins when the one before is finished
+parent, first line        ``{"groups": [[question key, ...], ...], "store": path}``: work through
+                          the groups in order, each as one batch; a group begins when the one
+                          before is finished. Rows go to that store; panels come from the plan's.
+parent, ``finish``        take no further question, finish those the engine has
 parent, end of input      the parent is gone or wants the worker to stop
 worker                    ``{"event": "loaded", "seconds": s}``
                           ``{"event": "admitted", "keys": [...]}`` before the engine sees them
@@ -15,6 +17,9 @@ worker                    ``{"event": "loaded", "seconds": s}``
                           "where": w, "hint": h}``
                           ``{"event": "end", "seconds": s}``
 ========================= =====================================================================
+
+Before it ends a worker generates a few of its rows again in other batches, and leaves what it found as
+evidence in the store: that is what a run's level rests on.
 """
 
 from __future__ import annotations
@@ -25,17 +30,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from orch_local.engines import open_engine
+from orch_local.engines.base import Engine
 from orch_local.errors import OrchError, StoreError
+from orch_local.evidence import Evidence, keep_evidence, other_batches, sampled
 from orch_local.generating import Hooks, Scribe, Unit, generate
-from orch_local.merging import Panel, merge_task
+from orch_local.merging import merge_task
+from orch_local.panels import Panels
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
-from orch_local.records import Analysis, Question
+from orch_local.questions import Questions, read_questions
+from orch_local.records import Analysis, Outcome, Question
 from orch_local.store import RowWriter, RunFolder, Store
 from orch_local.tasks import analysis_task
 
@@ -66,21 +76,51 @@ class Reporter:
             self.send("progress", done=self._done)
 
 
+@dataclass(slots=True)
+class _Work:
+    """What the parent asks for, and what is needed to do it."""
+
+    plan: Plan
+    agent: AgentPlan
+    questions: Mapping[str, Question]
+    unit_of: Callable[[Question], Unit]
+    engine: Engine
+    scribe: Scribe
+    finishing: threading.Event
+
+    def generate(self, keys: Sequence[str], hooks: Hooks) -> None:
+        """Generate the rows of some questions as one batch."""
+        units = (self.unit_of(self.questions[key]) for key in keys if not self.finishing.is_set())
+        generate(self.engine, self.scribe, units, self.agent.settings.max_model_len, hooks)
+
+
+class _Questions(Mapping[str, Question]):
+    """Questions by key, read from the file when they are asked for."""
+
+    def __init__(self, file: Questions) -> None:
+        self._file = file
+        self._places = {question.key: place for place, question in enumerate(file)}
+
+    def __getitem__(self, key: str) -> Question:
+        return self._file[self._places[key]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 def unit_maker(plan: Plan, agent: AgentPlan, store: Store) -> Callable[[Question], Unit]:
-    """How a question becomes a unit. For the merge agent the panels are read from the store, once."""
+    """How a question becomes a unit. For the merge agent the panel is read from the store."""
     if agent.kind == "analysis":
         return lambda question: Unit(question.key, analysis_task(question, agent.answer))
-    panel_rows = [store.read(member.spec) for member in plan.agents]
-
-    def merge_unit(question: Question) -> Unit:
-        panel = Panel(plan.names, tuple(rows.get(question.key) for rows in panel_rows))
-        return Unit(question.key, merge_task(question, panel, plan.config.merge))
-
-    return merge_unit
+    panels = Panels(plan, store)
+    return lambda question: Unit(question.key, merge_task(question, panels.of(question), plan.config.merge))
 
 
-def work(folder: RunFolder, name: str, groups: Sequence[Sequence[str]], reporter: Reporter) -> None:
-    """Load the agent's model and generate the rows of ``groups``.
+def work(folder: RunFolder, name: str, order: Order, reporter: Reporter) -> None:
+    """Load the agent's model and generate what is ordered.
 
     Raises
     ------
@@ -89,28 +129,65 @@ def work(folder: RunFolder, name: str, groups: Sequence[Sequence[str]], reporter
     """
     plan = load_plan(folder)
     agent = next(agent for agent in plan.workers if agent.name == name)
-    store = Store(plan.store)
     started = time.monotonic()
     # Prompts need no engine: a broken template or tokenizer shows before minutes of loading.
     scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
     engine = open_engine(agent.settings)
     reporter.send("loaded", seconds=round(time.monotonic() - started, 3))
-    questions = {question.key: question for question in folder.read_questions()}
-    unit_of = unit_maker(plan, agent, store)
+    questions = _Questions(read_questions(folder.questions))
+    unit_of = unit_maker(plan, agent, Store(plan.store))
+    mine = _Work(plan, agent, questions, unit_of, engine, scribe, order.finishing)
     started = time.monotonic()
+    store = Store(order.store)
+    recheck = _Recheck.of(mine, order)
     with store.writer(agent.spec) as writer:
-        hooks = _hooks(writer, reporter)
-        for group in groups:
-            units = (unit_of(questions[key]) for key in group)
-            generate(engine, scribe, units, agent.settings.max_model_len, hooks)
+        hooks = _hooks(writer, reporter, recheck)
+        for group in order.groups:
+            mine.generate(group, hooks)
             writer.flush()
+    recheck.run(mine, store, reporter)
     reporter.send("end", seconds=round(time.monotonic() - started, 3))
     _leave(0)
 
 
-def _hooks(writer: RowWriter, reporter: Reporter) -> Hooks:
+@dataclass(slots=True)
+class _Recheck:
+    """A few rows of this worker, to be generated again at its end."""
+
+    units: Mapping[str, Unit]
+    """By row key."""
+    rows: dict[str, Analysis] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, work: _Work, order: Order) -> _Recheck:
+        keys = sampled((key for group in order.groups for key in group), order.recheck)
+        units = (work.unit_of(work.questions[key]) for key in keys)
+        return cls({unit.task.key: unit for unit in units})
+
+    def note(self, row: Analysis) -> None:
+        """Remember a finished row if it is one of the sample."""
+        if row.key in self.units and row.outcome is not Outcome.FAILED:
+            self.rows[row.key] = row
+
+    def run(self, work: _Work, store: Store, reporter: Reporter) -> None:
+        """Generate the rows again in other batches, compare, and keep what was found."""
+        if not self.rows or work.finishing.is_set():
+            return
+        again: dict[str, Analysis] = {}
+        hooks = Hooks(lambda _: None, lambda row: again.update({row.key: row}), reporter.beat)
+        names = [self.units[key].name for key in self.rows]
+        for batch in other_batches(names):
+            work.generate(batch, hooks)
+        if work.finishing.is_set():
+            return
+        pairs = ((row, again.get(key)) for key, row in self.rows.items())
+        keep_evidence(store, work.agent.spec, Evidence.of("worker", pairs))
+
+
+def _hooks(writer: RowWriter, reporter: Reporter, recheck: _Recheck) -> Hooks:
     def finished(row: Analysis) -> None:
         writer.add(row)
+        recheck.note(row)
         reporter.count()
 
     def beat() -> None:
@@ -120,15 +197,33 @@ def _hooks(writer: RowWriter, reporter: Reporter) -> Hooks:
     return Hooks(lambda keys: reporter.send("admitted", keys=keys), finished, beat)
 
 
+@dataclass(slots=True)
+class Order:
+    """What the parent asks for."""
+
+    groups: Sequence[Sequence[str]]
+    store: Path
+    recheck: int
+    """Rows to generate again at the end."""
+    finishing: threading.Event = field(default_factory=threading.Event)
+    """Set when no further question is to be taken."""
+
+    @classmethod
+    def read(cls, stream: TextIO) -> Order:
+        """Read the first line of the parent, and go on listening to it."""
+        values = json.loads(stream.readline())
+        order = cls(values["groups"], Path(values["store"]), values["recheck"])
+        threading.Thread(target=_listen, args=(stream, order.finishing), daemon=True).start()
+        return order
+
+
 def main(arguments: Sequence[str]) -> int:
     """Entry of the worker process; returns its exit code."""
     events = _private_stdout()
     reporter = Reporter(events)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        groups = json.loads(sys.stdin.readline())["groups"]
-        _end_with(sys.stdin)
-        work(RunFolder(Path(arguments[0])), arguments[1], groups, reporter)
+        work(RunFolder(Path(arguments[0])), arguments[1], Order.read(sys.stdin), reporter)
     except SystemExit as stop:
         return int(stop.code or 0)
     except OrchError as error:
@@ -146,21 +241,19 @@ def _private_stdout() -> TextIO:
 
 
 def _stop(signum: int, _frame: object) -> None:
-    """Leave by an exception, so that the writer flushes what is finished."""
+    """Leave by an exception, so that the writer flushes what is finished; a second signal changes nothing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + signum)
 
 
-def _end_with(stream: TextIO) -> None:
-    """End this process when the parent's pipe closes, even if an engine is busy in native code."""
-
-    def watch(read: Callable[[], str]) -> None:
-        while read():
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(20)
-        os._exit(1)
-
-    threading.Thread(target=watch, args=(stream.readline,), daemon=True).start()
+def _listen(stream: TextIO, finishing: threading.Event) -> None:
+    """Heed the parent; end this process when its pipe closes, even if an engine is busy in native code."""
+    for line in stream:
+        if line == "finish\n":
+            finishing.set()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
+    os._exit(1)
 
 
 def _leave(code: int) -> NoReturn:

@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 
 from orch_local.errors import EngineError, StoreError
 from orch_local.launch import POISONED_IN_A_ROW, AgentRun, Timing
+from orch_local.questions import write_questions
 from orch_local.records import Question
-from orch_local.store import Rows, RunFolder, Store
+from orch_local.rows import Rows
+from orch_local.store import RunFolder, Store
 
 SPEC = "5" * 32
 
@@ -83,9 +85,9 @@ class Stage:
     def check(self, poison: set[str], reason: str) -> None:
         """Every row is there; those of ``poison`` failed for ``reason``; no row was written twice."""
         found = self.found
-        assert found.rows.keys() == set(self.rows.values())
+        assert found.keys() == set(self.rows.values())
         assert not found.violations
-        failed = {row.key: row.error for row in found.rows.values() if not row.usable}
+        failed = {row.key: row.error for row in found.values() if not row.usable}
         assert failed.keys() == {self.rows[key] for key in poison}
         assert all(reason in error for error in failed.values())
         assert max(Counter(written(self.store)).values()) == 1
@@ -185,7 +187,7 @@ def test_rows_finished_before_an_engine_falls_ill_are_kept(stage: Callable[..., 
     run = stage(24, capacity=4, poison=[f"q{n:03d}" for n in range(4, 24)])
     with pytest.raises(EngineError, match="does not stay alive"):
         run.run()
-    kept = {row.key for row in run.found.rows.values() if row.usable}
+    kept = {row.key for row in run.found.values() if row.usable}
     assert kept == {f"row-q{n:03d}" for n in range(4)}
 
 
@@ -270,8 +272,8 @@ def test_stop_keeps_what_is_finished_and_starts_no_other_worker(stage: Callable[
     run.run_.stop()
     thread.join(timeout=20)
     assert not thread.is_alive()
-    assert 3 <= len(run.found.rows) < 1000
-    assert all(row.usable for row in run.found.rows.values())
+    assert 3 <= len(run.found) < 1000
+    assert all(row.usable for row in run.found.values())
     assert len(run.starts) == 1
 
 
@@ -289,7 +291,8 @@ def test_stop_before_the_start_starts_nothing(stage: Callable[..., Stage]) -> No
 def real(tmp_path: Path) -> Callable[..., Stage]:
     def make(count: int, **values: Any) -> Stage:
         run = Stage(tmp_path, count, real=True, **values)
-        run.folder.write_questions([Question(key, "Q", tuple("abcd"), "A", "c") for key in run.keys])
+        questions = [Question(key, "Q", tuple("abcd"), "A", "c") for key in run.keys]
+        write_questions(run.folder.questions, questions)
         return run
 
     return make
@@ -301,7 +304,7 @@ def test_the_real_worker_survives_a_poisoned_prompt(real: Callable[..., Stage]) 
     run.rows = {key: key for key in run.keys}
     timing = run.run()
     assert 1 <= timing.deaths <= 4
-    rows = run.found.rows
+    rows = run.found
     assert rows.keys() == set(run.keys)
     assert [key for key, row in rows.items() if not row.usable] == ["q001"]
     assert "SIGKILL" in rows["q001"].error
@@ -317,10 +320,35 @@ def test_the_real_worker_writes_and_leaves_when_it_is_stopped(real: Callable[...
     run.run_.stop()
     thread.join(timeout=20)
     assert not thread.is_alive()
-    assert 1 <= len(run.found.rows) < 1000
+    assert 1 <= len(run.found) < 1000
     # By its own exit code, or by the second SIGTERM that it may get while Python winds up.
     assert process.returncode in (128 + 15, -15)
     assert "Fatal Python error" not in run.folder.worker_log("solver").read_text()
+
+
+def test_the_real_worker_finishes_what_is_in_flight(real: Callable[..., Stage]) -> None:
+    run = real(1000, capacity=8, slow_s=0.02)
+    run.rows = {key: key for key in run.keys}
+    thread = in_thread(run, lambda: any(run.progress))
+    process = run.run_._process
+    assert process is not None
+    seen = run.progress[-1]
+    run.run_.finish()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+    assert process.returncode == 0
+    # Whatever the engine had (twice its capacity) is finished; nothing further was taken.
+    assert seen < len(run.found) <= seen + 100
+    assert len(run.starts) <= 1
+
+
+def test_a_worker_that_is_still_loading_has_nothing_to_finish(stage: Callable[..., Stage]) -> None:
+    run = stage(10, load="hang")
+    thread = in_thread(run, lambda: run.run_._process is not None)
+    run.run_.finish()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+    assert not run.found
 
 
 def test_the_real_worker_leaves_when_its_parent_is_gone(real: Callable[..., Stage]) -> None:
@@ -334,7 +362,7 @@ def test_the_real_worker_leaves_when_its_parent_is_gone(real: Callable[..., Stag
     process.stdin.close()
     thread.join(timeout=20)
     assert not thread.is_alive()
-    assert 1 <= len(run.found.rows) < 1000
+    assert 1 <= len(run.found) < 1000
 
 
 def test_the_real_worker_tells_its_errors(real: Callable[..., Stage]) -> None:

@@ -26,7 +26,7 @@ def test_loading_is_no_part_of_the_rate() -> None:
             clock.now = second
             update(rows)
     lines = file.getvalue().splitlines()
-    assert lines[0] == "quant: 100 of 1,000 rows are in the store"
+    assert lines[0] == "quant: 100 of 1,000 rows done"
     assert lines[1] == "quant: 310 of 1,000, 10.0/s, 69 s left"
     assert lines[-1].startswith("quant: 1,000 of 1,000")
     assert len(lines) == 4

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orch_local.errors import StoreError
-from orch_local.records import Analysis, Decision, How, Outcome, Question, Usage
+from orch_local.records import Analysis, Decision, How, Level, Outcome, Question, Standing, Usage
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.report.safe import safe, visible
 from orch_local.report.story import MAX_THOUGHT, print_story
@@ -30,6 +30,7 @@ AGENTS = ("quant", "chrono", "verbal")
 COST = Cost(
     rows=1000, generated_now=600, usage=Usage(1_234_567, 900_123, 41_235), load_s=12.3, generate_s=412.7
 )
+STANDING = Standing(Level.RULES, 40, 39, ("quant: 1 of 8 rows generated again differed",))
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold][/] \u202eevil\u2066\x9b31m\ud800:skull:"
 
 
@@ -333,19 +334,21 @@ class TestFiles:
     def test_metrics_are_json_and_the_same_bytes_each_time(self, tmp_path: Path) -> None:
         metrics = score(make(20), AGENTS)
         for name in ("one", "two"):
-            write_metrics(tmp_path / name, score(make(20), AGENTS), {"quant": COST}, "ab")
+            write_metrics(tmp_path / name, score(make(20), AGENTS), {"quant": COST}, "ab", STANDING)
         one, two = ((tmp_path / name / "metrics.json").read_bytes() for name in ("one", "two"))
         assert one == two
         written = json.loads(one)
         assert written.pop("digest") == "ab"
+        assert written.pop("standing")["level"] == "rules"
         assert written.pop("cost")["quant"]["usage"]["cached"] == COST.usage.cached
         assert written == metrics.to_dict()
 
 
 def test_skipped_rows_and_violations_are_told_and_nothing_else() -> None:
     console, file = make_console(80, terminal=False)
-    print_warnings(console, bad_rows=0, violations=0)
+    print_warnings(console, bad_rows=0, violations=0, damaged=0)
     assert file.getvalue() == ""
-    print_warnings(console, bad_rows=1234, violations=2)
+    print_warnings(console, bad_rows=1234, violations=2, damaged=3)
     assert "1,234 bad rows" in file.getvalue()
     assert "VIOLATION: 2 rows" in file.getvalue()
+    assert "3 files of the store" in file.getvalue()

@@ -118,7 +118,7 @@ def check_rows(run: Path) -> None:
     for agent in plan.workers:
         stored = Store(plan.store).read(agent.spec)
         assert not stored.violations
-        usable = [row for row in stored.rows.values() if row.usable]
+        usable = [row for row in stored.values() if row.usable]
         assert usable
         for row in usable:
             assert json.loads(row.text)["answer"] == row.answer
@@ -197,7 +197,7 @@ def test_a_tampered_store_is_told(tmp_path: Path, run_values: dict[str, Any], cl
     assert cli("run", run_file, "--quiet").code == 0
     plan = load_plan(RunFolder(tmp_path / "runs" / "run"))
     store = Store(plan.store)
-    row = next(iter(store.read(plan.agents[0].spec).rows.values()))
+    row = next(iter(store.read(plan.agents[0].spec).values()))
     with store.writer(plan.agents[0].spec) as writer:
         writer.add(replace(row, answer="A" if row.answer != "A" else "B"))
     again = cli("run", run_file, "--quiet")

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 from orch_local import store as store_module
 from orch_local.errors import StoreError
+from orch_local.questions import read_questions, write_questions
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
+from orch_local.rows import Rows
 from orch_local.store import RunFolder, Spec, Store, atomic_write, read_json, write_json, write_text
 
 SPEC = "0" * 32
@@ -88,7 +90,7 @@ def test_rows_come_back_as_they_were_written(rows: list[Analysis], flush_rows: i
             for each in rows:
                 writer.add(each)
         found = store.read(SPEC)
-        assert found.rows == {each.key: each for each in rows}
+        assert dict(found) == {each.key: each for each in rows}
         assert not found.violations
         assert not found.damaged
         chunks = list(store.folder(SPEC).glob("*")) if rows else []
@@ -103,18 +105,19 @@ def test_questions_come_back_as_they_were_written(texts: list[str]) -> None:
         Question(question_id(text, ("a", text)), text, ("a", text), "A", text, {"n": 1}) for text in texts
     ]
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(Path(folder))
-        run.write_questions(questions)
-        assert run.read_questions() == questions
+        file = RunFolder(Path(folder)).questions
+        write_questions(file, questions)
+        assert list(read_questions(file)) == questions
 
 
-def test_keys_select_the_rows_that_are_read(tmp_path: Path) -> None:
+def test_a_row_is_found_by_its_key(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(store, row("a"), row("b"), row("c"))
-    assert store.read(SPEC, {"a", "c", "z"}).rows.keys() == {"a", "c"}
-    assert store.read(SPEC, set()).rows == {}
-    assert "b" in store.read(SPEC)
-    assert store.read("f" * 32).rows == {}
+    found = store.read(SPEC)
+    assert [key in found for key in ("a", "c", "z")] == [True, True, False]
+    assert found["c"] == row("c")
+    assert found.get("z") is None
+    assert len(store.read("f" * 32)) == 0
 
 
 def test_rows_are_written_after_a_while_even_if_there_are_few(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_rows_are_written_after_a_while_even_if_there_are_few(tmp_path: Path) ->
     assert not writer.flush_if_due()
     now[0] = store_module.FLUSH_SECONDS
     assert writer.flush_if_due()
-    assert Store(tmp_path).read(SPEC).rows.keys() == {"a"}
+    assert Store(tmp_path).read(SPEC).keys() == {"a"}
     now[0] += store_module.FLUSH_SECONDS
     assert writer.flush_if_due()  # nothing new: no empty chunk
     assert len(files(tmp_path / SPEC)) == 1
@@ -196,7 +199,7 @@ def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     assert "--out" in caught.value.hint
     with pytest.raises(StoreError, match="Not a directory"):
         store.declare(Spec.of({}))
-    assert store.read(SPEC).rows == {}
+    assert not store.read(SPEC)
 
 
 def test_files_are_as_readable_as_the_umask_says(tmp_path: Path) -> None:
@@ -237,13 +240,13 @@ def test_a_damaged_chunk_is_reported_and_the_others_are_read(tmp_path: Path, dam
     bad.write_bytes(damage(bad.read_bytes()))
     found = store.read(SPEC)
     assert found.damaged == [bad]
-    assert found.rows.keys() == {"c"}
+    assert found.keys() == {"c"}
     # Made again, the same rows come to the same name and replace the damaged chunk.
     with store.writer(SPEC) as writer:
         writer.add(row("a"))
         writer.add(row("b"))
     assert store.read(SPEC).damaged == []
-    assert store.read(SPEC).rows.keys() == {"a", "b", "c"}
+    assert store.read(SPEC).keys() == {"a", "b", "c"}
 
 
 def test_a_chunk_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -261,7 +264,7 @@ def test_a_temporary_file_left_by_a_kill_is_not_read(tmp_path: Path) -> None:
     chunk = put(store, row("a"))
     chunk.with_name(f".{chunk.name[:40]}.abc.tmp").write_bytes(b'{"key": "half')
     found = store.read(SPEC)
-    assert (list(found.rows), found.damaged) == (["a"], [])
+    assert (list(found), found.damaged) == (["a"], [])
 
 
 def test_writers_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +284,7 @@ def test_writers_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     for thread in threads:
         thread.join()
     found = store.read(SPEC)
-    assert len(found.rows) == 5 * 25
+    assert len(found) == 5 * 25
     assert not found.violations
     assert not found.damaged
 
@@ -293,10 +296,10 @@ def test_the_same_row_twice_is_no_violation(tmp_path: Path) -> None:
     found = store.read(SPEC)
     assert len(files(tmp_path / SPEC)) == 2
     assert not found.violations
-    assert found.rows["a"].content() == row("a").content()
+    assert found["a"].content() == row("a").content()
 
 
-def _orders(tmp_path: Path, rows: Sequence[Analysis]) -> Iterator[store_module.Rows]:
+def _orders(tmp_path: Path, rows: Sequence[Analysis]) -> Iterator[Rows]:
     """What is read after these rows were written as one chunk, in each of the possible orders."""
     for number, order in enumerate(itertools.permutations(rows)):
         store = Store(tmp_path / str(number))
@@ -307,7 +310,7 @@ def _orders(tmp_path: Path, rows: Sequence[Analysis]) -> Iterator[store_module.R
 def test_two_contents_under_one_key_are_one_violation_and_one_choice(tmp_path: Path) -> None:
     found = list(_orders(tmp_path, [row("a", "one"), row("a", "two"), row("b")]))
     assert {len(each.violations) for each in found} == {1}
-    assert len({each.rows["a"].text for each in found}) == 1
+    assert len({each["a"].text for each in found}) == 1
     assert len({each.violations[0] for each in found}) == 1
     violation = found[0].violations[0]
     assert (violation.spec, violation.key) == (SPEC, "a")
@@ -321,7 +324,7 @@ def test_a_violation_is_noted_once_however_often_its_rows_occur(tmp_path: Path) 
 
 def test_of_three_contents_the_same_is_kept_in_any_order(tmp_path: Path) -> None:
     found = list(_orders(tmp_path, [row("a", "one"), row("a", "two"), row("a", "three")]))
-    assert len({each.rows["a"].text for each in found}) == 1
+    assert len({each["a"].text for each in found}) == 1
     assert all(each.violations for each in found)
 
 
@@ -329,7 +332,7 @@ def test_of_three_contents_the_same_is_kept_in_any_order(tmp_path: Path) -> None
 def test_a_failed_row_gives_way_in_any_order(tmp_path: Path, outcome: Outcome) -> None:
     rows = [row("a", "", Outcome.FAILED), row("a", "better", outcome), row("a", "half", Outcome.FAILED)]
     for found in _orders(tmp_path, rows):
-        assert found.rows["a"].outcome == outcome
+        assert found["a"].outcome == outcome
         # Two failures may differ, in how far the text had come: that is no determinism broken.
         assert not found.violations
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from orch_local.benchmarks.reading import read_rows
 from orch_local.benchmarks.rows import BadRow, Layout, RowError
 from orch_local.config import BenchmarkConfig
 from orch_local.errors import BenchmarkError
+from orch_local.questions import Pile
 from orch_local.records import Question
 
 __all__ = ["BadRow", "Loaded", "load_questions"]
@@ -35,7 +37,16 @@ _LAYOUTS: dict[str, Layout] = {
 class Loaded(NamedTuple):
     """The questions in the order they are asked, and the rows that were left out."""
 
-    questions: list[Question]
+    questions: Sequence[Question]
+    bad_rows: list[BadRow]
+
+
+class _Read(NamedTuple):
+    """All good questions of some files on a pile, and what is needed to choose among them."""
+
+    pile: Pile
+    ids: list[str]
+    categories: list[str]
     bad_rows: list[BadRow]
 
 
@@ -48,77 +59,82 @@ def load_questions(config: BenchmarkConfig) -> Loaded:
         If files are missing or unreadable, a row is bad and may not be skipped, or no question is left.
     """
     layout = _LAYOUTS[config.name]
-    files = find_split(config.path, config.split, configs_together=layout.configs_together)
-    questions, bad_rows = _read(files, layout)
-    _check(questions, bad_rows, config)
-    questions = _in_categories(questions, config.categories)
+    read = _read(find_split(config.path, config.split, configs_together=layout.configs_together), layout)
+    _check(read, config)
+    order = _in_categories(read.categories, config.categories)
     if config.shuffle_seed is not None:
-        questions = _shuffled(questions, config.shuffle_seed)
-    questions = questions[: config.limit]
-    if config.few_shot:
-        solved, bad_solved = _solved(layout, config)
-        questions, bad_rows = add_examples(questions, solved, config.few_shot), bad_rows + bad_solved
-    return Loaded(questions, bad_rows)
+        order = _shuffled(order, read.ids, config.shuffle_seed)
+    questions = read.pile.picked(order[: config.limit])
+    if not config.few_shot:
+        return Loaded(questions, read.bad_rows)
+    solved = _solved(layout, config)
+    with_examples = Pile()
+    for question in add_examples(questions, solved.pile, config.few_shot):
+        with_examples.add(question)
+    return Loaded(with_examples, read.bad_rows + solved.bad_rows)
 
 
-def _read(files: Iterable[Path], layout: Layout, *, repeats: bool = False) -> Loaded:
+def _read(files: Iterable[Path], layout: Layout, *, repeats: bool = False) -> _Read:
     """Convert all rows. Where a question may not come twice, its second row is a bad one."""
-    questions: dict[str, Question] = {}
-    places: dict[str, BadRow] = {}
-    bad_rows = []
+    read = _Read(Pile(), [], [], [])
+    places: dict[str, tuple[str, int]] = {}
     for file in files:
         name = str(file)
         for number, row in read_rows(file, layout):
-            place = BadRow(name, number, "")
             try:
                 if isinstance(row, RowError):
                     raise row
                 question = layout.convert(row)
-                if not repeats and question.id in questions:
-                    raise RowError(f"the same question and choices as {places[question.id].place}")
+                if not repeats and question.id in places:
+                    first = BadRow(*places[question.id], "")
+                    raise RowError(f"the same question and choices as {first.place}")
             except RowError as error:
-                bad_rows.append(BadRow(name, number, str(error)))
-            else:
-                places.setdefault(question.id, place)
-                questions.setdefault(question.id, question)
-    return Loaded(list(questions.values()), bad_rows)
+                read.bad_rows.append(BadRow(name, number, str(error)))
+                continue
+            if question.id not in places:
+                places[question.id] = (name, number)
+                read.pile.add(question)
+                read.ids.append(question.id)
+                read.categories.append(sys.intern(question.category))
+    return read
 
 
-def _check(questions: list[Question], bad_rows: list[BadRow], config: BenchmarkConfig) -> None:
-    if bad_rows and not (config.skip_bad_rows and questions):
-        first = bad_rows[0]
-        count = f"the first of {len(bad_rows)} bad rows" if len(bad_rows) > 1 else "the only bad row"
-        hint = "`--skip-bad-rows` leaves them out, counted" if questions else "no good row is left"
+def _check(read: _Read, config: BenchmarkConfig) -> None:
+    if read.bad_rows and not (config.skip_bad_rows and read.ids):
+        first, several = read.bad_rows[0], len(read.bad_rows) > 1
+        count = f"the first of {len(read.bad_rows)} bad rows" if several else "the only bad row"
+        hint = "`--skip-bad-rows` leaves them out, counted" if read.ids else "no good row is left"
         raise BenchmarkError(f"{first.reason} ({count})", where=first.place, hint=hint)
-    if not questions:
+    if not read.ids:
         raise BenchmarkError("holds no questions", where=str(config.path))
 
 
-def _in_categories(questions: list[Question], categories: tuple[str, ...] | None) -> list[Question]:
-    if categories is None:
-        return questions
-    valid = sorted({question.category for question in questions})
-    unknown = next((name for name in categories if name not in valid), None)
-    if unknown is not None or not categories:
+def _in_categories(found: Sequence[str], wanted: tuple[str, ...] | None) -> list[int]:
+    """Numbers of the questions whose category is wanted."""
+    if wanted is None:
+        return list(range(len(found)))
+    valid = sorted(set(found))
+    unknown = next((name for name in wanted if name not in valid), None)
+    if unknown is not None or not wanted:
         close = difflib.get_close_matches(unknown or "", valid, n=1)
         message = f"no question is of the category {unknown!r}" if unknown else "no category is given"
         raise BenchmarkError(
             message + (f" (did you mean {close[0]!r}?)" if close else ""), hint=f"valid: {', '.join(valid)}"
         )
-    return [question for question in questions if question.category in categories]
+    return [number for number, category in enumerate(found) if category in wanted]
 
 
-def _shuffled(questions: list[Question], seed: int) -> list[Question]:
+def _shuffled(order: Iterable[int], ids: Sequence[str], seed: int) -> list[int]:
     """Sorted by a hash of seed and id: the same order in every Python, whatever the order of the file."""
-    return sorted(questions, key=lambda q: hashlib.sha256(f"{seed}:{q.id}".encode()).digest())
+    return sorted(order, key=lambda number: hashlib.sha256(f"{seed}:{ids[number]}".encode()).digest())
 
 
-def _solved(layout: Layout, config: BenchmarkConfig) -> Loaded:
+def _solved(layout: Layout, config: BenchmarkConfig) -> _Read:
     split = config.few_shot_split or layout.few_shot_split
     files = find_few_shot(config.path, split, configs_together=layout.configs_together)
     # The same example twice does no harm; published training splits have some.
-    solved, bad_rows = _read(files, layout, repeats=True)
-    _check(solved, bad_rows, config)
-    if all(question.gold is None for question in solved):
+    solved = _read(files, layout, repeats=True)
+    _check(solved, config)
+    if all(question.gold is None for question in solved.pile):
         raise BenchmarkError(f"no example of the split {split!r} has an answer", where=str(files[0]))
-    return Loaded(solved, bad_rows)
+    return solved

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from orch_local.errors import BenchmarkError
@@ -26,26 +28,38 @@ def find_split(path: Path, split: str, *, configs_together: bool) -> list[Path]:
     BenchmarkError
         If the split is not there, not whole, or in several places.
     """
-    if path.is_file():
-        return [_known_format(path)]
-    if not path.is_dir():
-        raise BenchmarkError("no such file or folder", where=str(path), hint="check `benchmark.path`")
-    if _is_saved(path):
-        return [_saved_as(path, split)]
-    return _in_folder(path, split) or _in_configs(path, split, configs_together)
+    with _translated(path):
+        if path.is_file():
+            return [_known_format(path)]
+        if not path.is_dir():
+            raise BenchmarkError("no such file or folder", where=str(path), hint="check `benchmark.path`")
+        if _is_saved(path):
+            return [_saved_as(path, split)]
+        return _in_folder(path, split) or _in_configs(path, split, configs_together)
 
 
 def find_few_shot(path: Path, split: str, *, configs_together: bool) -> list[Path]:
     """Like :func:`find_split`; where the path is one file, the split is looked for beside it."""
-    if path.is_dir() and not _is_saved(path):
-        return find_split(path, split, configs_together=configs_together)
-    beside = [file for file in _in_folder(path.parent, split) if file != path]
+    with _translated(path):
+        if path.is_dir() and not _is_saved(path):
+            return find_split(path, split, configs_together=configs_together)
+        beside = [file for file in _in_folder(path.parent, split) if file != path]
     if not beside:
         hint = f"put {split}.jsonl (or .parquet) into that folder, or set `few_shot_split` or `few_shot: 0`"
         raise BenchmarkError(
             f"no split {split!r} for the few-shot examples", where=str(path.parent), hint=hint
         )
     return beside
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Make a `BenchmarkError` of a path that may not be looked at, or is longer than paths may be."""
+    try:
+        yield
+    except OSError as error:
+        hint = "check `benchmark.path` and `benchmark.split`"
+        raise BenchmarkError(f"cannot be read: {error.strerror}", where=str(path), hint=hint) from None
 
 
 def _known_format(file: Path) -> Path:
@@ -71,6 +85,10 @@ def _saved_as(folder: Path, split: str) -> Path:
 
 
 def _in_folder(folder: Path, split: str) -> list[Path]:
+    if split in ("", "..") or Path(split).name != split:
+        # As a path it would be another folder, or all splits of this one.
+        hint = "set `split` (or `few_shot_split`) to a name such as `test`"
+        raise BenchmarkError(f"{split!r} is not the name of a split", where=str(folder), hint=hint)
     if _is_saved(folder / split):
         return [folder / split]
     files = [file for file in _data_files(folder) if _split_of(file) == split]

@@ -9,14 +9,13 @@ from orch_local.benchmarks.rows import (
     clean_choices,
     clean_text,
     field,
+    is_hidden,
     label_at,
     small_columns,
 )
 from orch_local.records import Question, question_id
 
 _COLUMNS = ("question", "subject", "choices", "answer")
-_HIDDEN = (None, -1)
-"""A gold answer that is not published: -1 is how `datasets` writes a missing class label."""
 
 
 def convert(row: Row) -> Question:
@@ -28,7 +27,7 @@ def convert(row: Row) -> Question:
         id=question_id(text, choices),
         text=text,
         choices=choices,
-        gold=None if answer in _HIDDEN else label_at(answer, choices),
+        gold=None if is_hidden(answer) else label_at(answer, choices),
         # The split auxiliary_train has no subjects: its column is there, and empty.
         category=DEFAULT_CATEGORY if subject == "" else clean_text(subject, "`subject`"),
         meta=small_columns(row, ("question", "choices", "answer")),

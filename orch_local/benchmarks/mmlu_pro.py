@@ -12,6 +12,7 @@ from orch_local.benchmarks.rows import (
     clean_choices,
     clean_text,
     field,
+    is_hidden,
     label_at,
     small_columns,
 )
@@ -48,7 +49,7 @@ def _without_padding(options: Any) -> Any:
 def _gold(row: Row, choices: tuple[str, ...]) -> str | None:
     answer, index = field(row, "answer"), field(row, "answer_index")
     by_letter = None if answer in (None, "") else checked_label(answer, choices)
-    by_index = None if index in (None, -1) else label_at(index, choices)
+    by_index = None if is_hidden(index) else label_at(index, choices)
     if by_letter and by_index and by_letter != by_index:
         raise RowError(f"`answer` is {by_letter}, but `answer_index` {index} is {by_index}")
     return by_letter or by_index

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orch_local.benchmarks.rows import Layout, Row, RowError
+from orch_local.benchmarks.rows import Layout, LossyFloat, Row, RowError
 from orch_local.errors import BenchmarkError
+from orch_local.numbers import canonical_number
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,7 +52,15 @@ def _translated(path: Path) -> Iterator[None]:
     """Make one `BenchmarkError` of what the readers raise about a file that is damaged or not ours."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        MemoryError,
+    ) as error:
         reason = " ".join(str(error).split())[:300]
         hint = "is the file whole? compare its size with the original"
         if path.is_file() and _starts_with(path, _LFS_POINTER):
@@ -132,7 +141,8 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise RowError(f"has the number {text[:20]}, which is not finite")
-    return value
+    kept = repr(value)
+    return value if kept == text or canonical_number(kept) == canonical_number(text) else LossyFloat(value)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite)
@@ -189,5 +199,5 @@ def _dataset(path: Path) -> Dataset:
         return datasets.Dataset.from_file(str(path))
     with path.open("rb") as file:
         # Without the metadata: a newer `datasets` may have written feature types that this one cannot parse.
-        table = pyarrow.parquet.read_table(file).replace_schema_metadata()
+        table = pyarrow.parquet.read_table(file, page_checksum_verification=True).replace_schema_metadata()
     return datasets.Dataset(table, fingerprint="parquet")

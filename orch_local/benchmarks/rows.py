@@ -24,6 +24,10 @@ class RowError(Exception):
     """Why a row is refused."""
 
 
+class LossyFloat(float):
+    """A number that was written with more digits than a float keeps."""
+
+
 @dataclass(frozen=True, slots=True)
 class BadRow:
     """A row that was refused: where it is, and why."""
@@ -102,6 +106,11 @@ def label_at(index: Any, choices: Collection[str]) -> str:
     if not 0 <= index < len(choices):
         raise RowError(f"the answer {index} is not one of 0 to {len(choices) - 1}")
     return LABELS[index]
+
+
+def is_hidden(index: Any) -> bool:
+    """Whether an index says that the gold is not published; `datasets` writes -1 for a missing label."""
+    return index is None or (type(index) is int and index == -1)
 
 
 def checked_label(value: Any, choices: Collection[str]) -> str:

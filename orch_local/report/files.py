@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orch_local.records import Decision
+from orch_local.records import Decision, Standing
 from orch_local.scoring import Cost, Metrics, is_correct
 from orch_local.store import RunFolder, atomic_write, write_json
 
@@ -56,10 +56,15 @@ def write_decisions(folder: Path, decisions: Iterable[Decision], agents: Sequenc
             table.write_table(pa.Table.from_pylist([_flat(d, agents) for d in batch], schema))
 
 
-def write_metrics(folder: Path, metrics: Metrics, costs: Mapping[str, Cost], digest: str) -> None:
-    """Write ``metrics.json``: the run's digest, all numbers of ``metrics``, and the cost of each agent."""
+def write_metrics(
+    folder: Path, metrics: Metrics, costs: Mapping[str, Cost], digest: str, standing: Standing
+) -> None:
+    """Write ``metrics.json``: digest and level of the run, all numbers of ``metrics``, each agent's cost."""
     cost = {name: dataclasses.asdict(value) for name, value in costs.items()}
-    write_json(RunFolder(folder).metrics, {"digest": digest, **metrics.to_dict(), "cost": cost})
+    write_json(
+        RunFolder(folder).metrics,
+        {"digest": digest, "standing": dataclasses.asdict(standing), **metrics.to_dict(), "cost": cost},
+    )
 
 
 def _batches(decisions: Iterable[Decision]) -> Iterator[list[Decision]]:

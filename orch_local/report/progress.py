@@ -81,7 +81,7 @@ class PlainDisplay:
 
     def stage(self, name: str, total: int, done: int) -> Callable[[int], None]:
         """Say where the stage stands, then again every few seconds and at its end."""
-        self._say(f"{name}: {done:,} of {total:,} rows are in the store")
+        self._say(f"{name}: {done:,} of {total:,} rows done")
         # Loading is no part of the rate: the clock starts with the first rows.
         began = last = 0.0
         first = 0

@@ -21,9 +21,9 @@ from orch_local.scoring import Comparison, Cost, Metrics, System, Systems
 
 MAX_CATEGORIES = 20
 _NEGLIGIBLE_P = 1e-20
-_CHANCE_P = 0.05
+CHANCE_P = 0.05
 # A space at which a sentence is not wrapped, so that "78.3 %" stays on one line; printed as a space.
-_NBSP = "\N{NO-BREAK SPACE}"
+NBSP = "\N{NO-BREAK SPACE}"
 _ASCII_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _GAP = 2
 _LEAST_NAME = 8
@@ -54,7 +54,7 @@ def print_metrics(
         console.print(Text.assemble((name, "dim"), safe(value)), soft_wrap=True)
 
 
-def print_warnings(console: Console, bad_rows: int, violations: int) -> None:
+def print_warnings(console: Console, bad_rows: int, violations: int, damaged: int) -> None:
     """Print what a reader of the result must not miss.
 
     Parameters
@@ -63,9 +63,18 @@ def print_warnings(console: Console, bad_rows: int, violations: int) -> None:
         Rows of the benchmark that were skipped.
     violations:
         Rows of the store with two different answers under one key.
+    damaged:
+        Files of the store whose bytes had changed.
     """
     if bad_rows:
         print_paragraph(console, f"{bad_rows:,} bad rows of the benchmark were skipped; see bad_rows.jsonl.")
+    if damaged:
+        print_paragraph(
+            console,
+            f"{counted(damaged, 'file')} of the store had been damaged since written: set aside, and their "
+            "rows generated again; run.log names them. Check the disk.",
+            style="bold red",
+        )
     if violations:
         print_paragraph(
             console,
@@ -83,7 +92,7 @@ def is_plain(console: Console) -> bool:
 def print_paragraph(console: Console, text: str, style: StyleType = "") -> None:
     """Print one paragraph, wrapped at ordinary spaces only, and an empty line."""
     lines = textwrap.wrap(text, console.width)
-    console.print(Text("\n".join(lines).replace(_NBSP, " "), style))
+    console.print(Text("\n".join(lines).replace(NBSP, " "), style))
     console.print()
 
 
@@ -93,20 +102,20 @@ def headline(metrics: Metrics) -> str:
     if not gold:
         return (
             f"No question has a gold answer, so nothing can be scored; "
-            f"ORCH answered {metrics.answered:,} of {_counted(metrics.questions, 'question')}."
+            f"ORCH answered {metrics.answered:,} of {counted(metrics.questions, 'question')}."
         )
     if not orch.scored:
-        return f"ORCH answered none of {_counted(gold, 'question')} with a gold answer."
+        return f"ORCH answered none of {counted(gold, 'question')} with a gold answer."
     return " ".join((_result_sentence(metrics), *_oracle_sentence(metrics), *_missing_sentences(metrics)))
 
 
 def _result_sentence(metrics: Metrics) -> str:
     orch = metrics.total.orch
-    result = f"ORCH answered {_percent(orch.accuracy)} of {_counted(orch.scored, 'question')} correctly"
+    result = f"ORCH answered {percent(orch.accuracy)} of {counted(orch.scored, 'question')} correctly"
     if orch.unscored:
-        gold, share = _counted(metrics.total.gold, "question"), _percent(orch.accuracy)
+        gold, share = counted(metrics.total.gold, "question"), percent(orch.accuracy)
         result = f"ORCH answered {orch.scored:,} of {gold}, {share} of them correctly"
-    parts = [f"{result} (95{_NBSP}% interval {_interval(orch, f'{_NBSP}to{_NBSP}')})"]
+    parts = [f"{result} (95{NBSP}% interval {_interval(orch, f'{NBSP}to{NBSP}')})"]
     if metrics.best_agent is not None:
         name = visible(metrics.best_agent)
         versus = metrics.versus.agents[metrics.best_agent]
@@ -119,19 +128,19 @@ def _result_sentence(metrics: Metrics) -> str:
 def _versus(comparison: Comparison, other: str, orch: System) -> str:
     if comparison.difference is None or comparison.p is None:
         return ""
-    points = f"{abs(100 * comparison.difference):.1f}"
+    gap = f"{abs(100 * comparison.difference):.1f}"
     side = "above" if comparison.difference > 0 else "below"
-    relation = "level with" if points == "0.0" else f"{points} points {side}"
-    chance = ", within chance" if comparison.p >= _CHANCE_P else ""
-    both = f", on the {_counted(comparison.n, 'question')} that both answered"
+    relation = "level with" if gap == "0.0" else f"{gap} points {side}"
+    chance = ", within chance" if comparison.p >= CHANCE_P else ""
+    both = f", on the {counted(comparison.n, 'question')} that both answered"
     basis = both if comparison.n < orch.scored else ""
-    p = f"p{_NBSP}{_p_value(comparison.p, '=' + _NBSP).replace(' ', _NBSP)}"
+    p = f"p{NBSP}{p_value(comparison.p, '=' + NBSP).replace(' ', NBSP)}"
     return f"{relation} {other}{basis} ({p}{chance})"
 
 
 def _oracle_sentence(metrics: Metrics) -> Iterable[str]:
     if metrics.total.oracle.accuracy is not None:
-        reach = _percent(metrics.total.oracle.accuracy)
+        reach = percent(metrics.total.oracle.accuracy)
         yield f"An oracle that picks the right agent each time would reach {reach}."
 
 
@@ -139,13 +148,13 @@ def _missing_sentences(metrics: Metrics) -> Iterable[str]:
     total = metrics.total
     unscored = total.gold - total.orch.scored
     if unscored:
-        share = _percent(total.orch.accuracy_all)
+        share = percent(total.orch.accuracy_all)
         yield (
             f"Of all {total.gold:,} questions with a gold answer, the {unscored:,} unscored included, "
             f"ORCH has {share} right."
         )
     if metrics.no_gold:
-        yield f"Left out for want of a gold answer: {_counted(metrics.no_gold, 'question')}."
+        yield f"Left out for want of a gold answer: {counted(metrics.no_gold, 'question')}."
 
 
 def _panel_sentence(metrics: Metrics) -> str:
@@ -153,10 +162,10 @@ def _panel_sentence(metrics: Metrics) -> str:
     parts = [f"Decided by: {how or 'nothing'}."]
     agreement = metrics.agreement
     if agreement.share is not None:
-        share = _percent(agreement.share)
-        parts.append(f"The agents agreed on {share} of {_counted(agreement.panels, 'panel')}.")
+        share = percent(agreement.share)
+        parts.append(f"The agents agreed on {share} of {counted(agreement.panels, 'panel')}.")
     if metrics.merge_calls_saved:
-        parts.append(f"Their agreement saved {_counted(metrics.merge_calls_saved, 'merge call')}.")
+        parts.append(f"Their agreement saved {counted(metrics.merge_calls_saved, 'merge call')}.")
     return " ".join(parts)
 
 
@@ -169,10 +178,10 @@ def _accuracy_table(console: Console, metrics: Metrics) -> Table:
     made = table(console, "system", heads)
     comparisons = [*metrics.versus.agents.values(), metrics.versus.majority, None, None]
     for (name, system), versus in zip(metrics.total.named(), comparisons, strict=True):
-        cells = [_points(system.accuracy), _interval(system, " - "), f"{system.correct:,}/{system.scored:,}"]
-        cells.append(_p_value(versus.p) if versus else "")
+        cells = [points(system.accuracy), _interval(system, " - "), f"{system.correct:,}/{system.scored:,}"]
+        cells.append(p_value(versus.p) if versus else "")
         if partly:
-            cells[1:1] = [_points(system.accuracy_all)]
+            cells[1:1] = [points(system.accuracy_all)]
             cells.insert(-1, f"{sum(system.unscored.values()):,}")
         made.add_row(safe(name), *map(Text, cells), style=_row_style(system, metrics.total))
     return made
@@ -214,7 +223,7 @@ def _columns_that_fit(console: Console, metrics: Metrics) -> list[str]:
 
 
 def _category_cell(console: Console, system: System, systems: Systems) -> Text:
-    text = _points(system.accuracy)
+    text = points(system.accuracy)
     # Where nobody is right nobody is best; None is no accuracy.
     best = system is not systems.oracle and bool(system.accuracy)
     best = best and system.accuracy == systems.best_accuracy
@@ -282,19 +291,22 @@ def _least_width(column: Column) -> int:
     return widest if column.no_wrap else min(widest, _LEAST_NAME)
 
 
-def _percent(share: float | None) -> str:
-    return f"{_points(share)}{_NBSP}%"
+def percent(share: float | None) -> str:
+    """A share as a percentage with its sign, e.g. ``78.3 %``."""
+    return f"{points(share)}{NBSP}%"
 
 
-def _points(share: float | None) -> str:
+def points(share: float | None) -> str:
+    """A share as a percentage without its sign; ``-`` where there is none."""
     return "-" if share is None else f"{100 * share:.1f}"
 
 
 def _interval(system: System, between: str) -> str:
-    return "-" if system.low is None else f"{_points(system.low)}{between}{_points(system.high)}"
+    return "-" if system.low is None else f"{points(system.low)}{between}{points(system.high)}"
 
 
-def _p_value(p: float | None, equals: str = "") -> str:
+def p_value(p: float | None, equals: str = "") -> str:
+    """A p-value, ``-`` where there is none; ``equals`` stands before all but the negligible ones."""
     if p is None:
         return "-"
     if p < _NEGLIGIBLE_P:
@@ -302,7 +314,8 @@ def _p_value(p: float | None, equals: str = "") -> str:
     return f"{equals}{p:.3f}" if p >= 0.001 else f"{equals}{p:.1e}"
 
 
-def _counted(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """A number with its noun, e.g. ``1 question``, ``1,000 questions``."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 

@@ -1,0 +1,121 @@
+"""From the rows of the store to decisions, one question at a time, with no engine: every run ends here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from orch_local.errors import StoreError
+from orch_local.merging import Panel, decide, merge_task, needs_merge
+from orch_local.panels import Panels
+from orch_local.plans import Plan
+from orch_local.records import Analysis, Decision, Question, Usage, canonical_json
+from orch_local.rows import Rows, Violation
+from orch_local.store import Store
+
+
+class Deciding:
+    """Decides question after question, and counts what their rows cost.
+
+    Raises
+    ------
+    StoreError
+        If the rows of an agent cannot be read.
+    """
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self._plan = plan
+        self._panels = Panels(plan, store)
+        self._merged = store.read(plan.merger.spec) if plan.merger else None
+        self.usage = {agent.name: Usage() for agent in plan.workers}
+        """Tokens of the rows that were read, whenever they were generated."""
+        self.used = {agent.name: 0 for agent in plan.workers}
+        """Rows that were read."""
+        self.missing = {agent.name: 0 for agent in plan.workers}
+        """Rows that were wanted and are not in the store."""
+
+    @property
+    def rows(self) -> dict[str, Rows]:
+        """The rows by agent, the merge agent last."""
+        merged = (self._merged,) if self._merged is not None else ()
+        return dict(zip((a.name for a in self._plan.workers), (*self._panels.rows, *merged), strict=True))
+
+    @property
+    def violations(self) -> list[Violation]:
+        """Rows with two different answers under one key."""
+        return [violation for rows in self.rows.values() for violation in rows.violations]
+
+    def panel(self, question: Question) -> Panel:
+        """The analyses of one question."""
+        return self._panels.of(question)
+
+    def decide(self, question: Question, panel: Panel) -> Decision:
+        """The final answer to one question, from its panel."""
+        merged = self.merged(question, panel)
+        for name, row in zip(panel.names, panel.analyses, strict=True):
+            self._count(name, row)
+        if self._plan.merger and needs_merge(panel, self._plan.config.merge):
+            self._count(self._plan.merger.name, merged)
+        return decide(question, panel, self._plan.config.merge, merged)
+
+    def merged(self, question: Question, panel: Panel) -> Analysis | None:
+        """What the merge agent wrote about this panel, where it was asked."""
+        config = self._plan.config.merge
+        if self._merged is None or not needs_merge(panel, config):
+            return None
+        return self._merged.get(merge_task(question, panel, config).key)
+
+    def _count(self, name: str, row: Analysis | None) -> None:
+        if row is None:
+            self.missing[name] += 1
+            return
+        self.usage[name] += row.usage
+        self.used[name] += 1
+
+
+class RunDigest:
+    """SHA-256 over the canonical decisions in question order: the proof that two runs came to the same.
+
+    It covers each question's id, every agent's answer and confidence, the final answer and how it was
+    reached; not the gold labels, the agents' names, or anything measured.
+    """
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add(self, decision: Decision) -> None:
+        """Take in the next decision."""
+        answers, confidences = list(decision.answers.values()), list(decision.confidences.values())
+        row = [decision.question_id, answers, confidences, decision.answer, str(decision.how)]
+        self._total.update(canonical_json(row).encode() + b"\n")
+
+    @property
+    def value(self) -> str:
+        """64 hex digits."""
+        return self._total.hexdigest()
+
+
+def read_decisions(path: Path) -> Iterator[Decision]:
+    """The decisions of a finished run, one at a time.
+
+    Raises
+    ------
+    StoreError
+        If there are none, or a line is damaged.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        hint = "finish the run first: `orch-local run` with the same run file and --out"
+        raise StoreError(f"cannot be read: {error.strerror}", where=str(path), hint=hint) from None
+    with file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield Decision.from_row(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                hint = "run the same command again: it is made anew from the stored rows"
+                raise StoreError(
+                    f"line {number} is no decision: {error!r}", where=str(path), hint=hint
+                ) from None

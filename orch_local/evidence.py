@@ -1,0 +1,104 @@
+"""What was found when rows were generated again in other batches: the evidence behind a run's level.
+
+An analysis is promised to be a function of spec and question, so evidence belongs to a spec. It is kept in
+the store beside the rows, one immutable file for each time that rows were compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from orch_local.errors import StoreError
+from orch_local.records import Analysis, canonical_json, digest
+from orch_local.store import Store, read_json, write_json
+
+ALONE_SHARE = 4
+"""One in so many sampled rows is generated alone."""
+SMALL_BATCH = 7
+_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One comparison of rows with what they came to when they were generated again."""
+
+    by: Literal["worker", "verify"]
+    rows: int
+    """Rows generated again."""
+    same: int
+    """Rows that came to the same bytes: text, parsed fields and probabilities."""
+    same_text: int
+    sample: str
+    """Digest of the keys of the rows, so that the same sample counts once."""
+    different: tuple[str, ...]
+    """Keys of the first rows that differed."""
+
+    @classmethod
+    def of(
+        cls, by: Literal["worker", "verify"], pairs: Iterable[tuple[Analysis, Analysis | None]]
+    ) -> Evidence:
+        """Compare each row with what it came to, ``None`` where it did not come."""
+        keys, different, texts = [], [], 0
+        for row, again in pairs:
+            keys.append(row.key)
+            texts += again is not None and row.text == again.text
+            if not same_bytes(row, again):
+                different.append(row.key)
+        same, first = len(keys) - len(different), tuple(sorted(different)[:_NAMED])
+        return cls(by, len(keys), same, texts, digest(sorted(keys)), first)
+
+
+def same_bytes(row: Analysis, again: Analysis | None) -> bool:
+    """Whether all that must be the same is, bit by bit."""
+    return again is not None and canonical_json(row.content()) == canonical_json(again.content())
+
+
+def sampled(keys: Iterable[str], count: int, *, last: bool = False) -> list[str]:
+    """A fixed sample: keys are hashes, so the first (or last) in their order are as good as drawn by lot."""
+    return sorted(set(keys), reverse=last)[:count]
+
+
+def other_batches(keys: Sequence[str]) -> list[list[str]]:
+    """Batches unlike those of a run: some rows alone, some by sevens, the rest all together, backwards."""
+    backwards = list(reversed(keys))
+    alone = (len(keys) + ALONE_SHARE - 1) // ALONE_SHARE
+    by_sevens = max(0, min(len(keys) - alone, SMALL_BATCH * (len(keys) // (2 * SMALL_BATCH))))
+    batches = [[key] for key in backwards[:alone]]
+    middle, rest = backwards[alone : alone + by_sevens], backwards[alone + by_sevens :]
+    batches += [middle[start : start + SMALL_BATCH] for start in range(0, len(middle), SMALL_BATCH)]
+    return [*batches, rest] if rest else batches
+
+
+def keep_evidence(store: Store, spec: str, evidence: Evidence) -> None:
+    """Write evidence beside the rows of ``spec``.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be written.
+    """
+    content = asdict(evidence)
+    name = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    write_json(store.evidence(spec) / f"{name}.json", content)
+
+
+def read_evidence(store: Store, spec: str) -> list[Evidence]:
+    """All evidence about ``spec``, in a fixed order.
+
+    Raises
+    ------
+    StoreError
+        If a file is damaged.
+    """
+    found = []
+    for file in sorted(store.evidence(spec).glob("*.json")):
+        values = read_json(file)
+        try:
+            found.append(Evidence(**{**values, "different": tuple(values["different"])}))
+        except (TypeError, KeyError) as error:
+            hint = "delete it, and run `orch-local verify` again"
+            raise StoreError(f"is no evidence: {error!r}", where=str(file), hint=hint) from None
+    return found

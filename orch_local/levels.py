@@ -1,0 +1,65 @@
+"""How far a run's answers are promised to come again: never more than was shown.
+
+==========  =================================================================================
+bitwise     every engine is set up to give the same bytes in any batch, and did so whenever
+            rows were generated again
+verified    not so by construction, but all rows that were generated again had the same bytes
+rules       routing and aggregation are fixed, as in the paper; of the analyses nothing is shown
+==========  =================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orch_local.evidence import Evidence, read_evidence
+from orch_local.plans import Plan
+from orch_local.records import Level, Standing
+from orch_local.store import RunFolder, Store, write_json
+
+
+def assess(plan: Plan) -> Standing:
+    """The level of a run: the weakest among its agents.
+
+    Raises
+    ------
+    StoreError
+        If evidence in the store is damaged.
+    """
+    store = Store(plan.store)
+    found = {agent.name: read_evidence(store, agent.spec) for agent in plan.workers}
+    judged = [
+        _judge(agent.name, bool(agent.environment["batch_invariant"]), found[agent.name])
+        for agent in plan.workers
+    ]
+    every = [one for evidence in found.values() for one in evidence]
+    return Standing(
+        level=min((level for level, _ in judged), key=list(Level).index),
+        generated_again=sum(one.rows for one in every),
+        same=sum(one.same for one in every),
+        reasons=tuple(reason for _, reason in judged if reason),
+    )
+
+
+def _judge(name: str, invariant: bool, evidence: Sequence[Evidence]) -> tuple[Level, str]:
+    rows, same = sum(one.rows for one in evidence), sum(one.same for one in evidence)
+    if same < rows:
+        return Level.RULES, f"{name}: {rows - same} of {rows} rows generated again differed"
+    if not rows:
+        return Level.RULES, f"{name}: no row was generated again"
+    if not invariant:
+        return Level.VERIFIED, f"{name}: its engine is not set up to be batch-invariant"
+    return Level.BITWISE, ""
+
+
+def state(folder: RunFolder, plan: Plan) -> Standing:
+    """Assess the level of a run, and state it in its ``run.json``.
+
+    Raises
+    ------
+    StoreError
+        If evidence is damaged, or the file cannot be written.
+    """
+    standing = assess(plan)
+    write_json(folder.plan, plan.model_copy(update={"standing": standing}).model_dump(mode="json"))
+    return standing

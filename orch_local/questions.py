@@ -1,0 +1,127 @@
+"""Questions in a file, one a line; only their places are held in memory, 8 bytes a question."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO, overload
+
+from orch_local.errors import StoreError
+from orch_local.records import Question
+from orch_local.store import atomic_write
+
+
+def write_questions(path: Path, questions: Iterable[Question]) -> None:
+    """Write the questions of a run.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written; it is then as it was.
+    """
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.writelines(map(_line, questions))
+
+
+def read_questions(path: Path) -> Questions:
+    """The questions of a run, in order.
+
+    Raises
+    ------
+    StoreError
+        If there is no such file.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        message = f"the questions cannot be read: {error.strerror}"
+        raise StoreError(message, where=str(path), hint="is this the folder of a run?") from None
+    offsets, place = array("Q"), 0
+    for line in file:
+        offsets.append(place)
+        place += len(line)
+    return Questions(_Open(file), str(path), offsets)
+
+
+class _Open:
+    """A file that is closed when the last of those who read it is gone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
+class Questions(Sequence[Question]):
+    """Questions of an open file, parsed when they are asked for."""
+
+    def __init__(self, opened: _Open, name: str, places: array[int]) -> None:
+        self._opened = opened
+        self._file = opened.file
+        self._name = name
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> Questions: ...
+    def __getitem__(self, index: int | slice) -> Question | Questions:
+        if isinstance(index, slice):
+            return Questions(self._opened, self._name, self._places[index])
+        self._file.seek(self._places[index])
+        try:
+            return Question.from_row(json.loads(self._file.readline().decode("utf-8", "surrogatepass")))
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"line {index + 1} is no question: {error!r}"
+            hint = "the file was changed after it was written: start again with another --out"
+            raise StoreError(message, where=self._name, hint=hint) from None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def picked(self, order: Iterable[int]) -> Questions:
+        """Some of these questions, in this order."""
+        return Questions(self._opened, self._name, array("Q", (self._places[number] for number in order)))
+
+
+class Pile(Questions):
+    """Questions put one by one onto a temporary file, which is gone with the object."""
+
+    def __init__(self) -> None:
+        super().__init__(_Open(tempfile.TemporaryFile()), "temporary file", array("Q"))  # noqa: SIM115 - lives on
+        self._end = 0
+
+    def add(self, question: Question) -> None:
+        """Put one question on top.
+
+        Raises
+        ------
+        StoreError
+            If the folder of temporary files is full.
+        """
+        line = _line(question)
+        try:
+            self._file.seek(self._end)
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            message = f"cannot be written: {error.strerror}"
+            hint = "free some space there, or set TMPDIR to another folder"
+            raise StoreError(message, where=tempfile.gettempdir(), hint=hint) from None
+        self._places.append(self._end)
+        self._end += len(line)
+
+
+def _line(question: Question) -> bytes:
+    return json.dumps(question.to_row(), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"

@@ -1,0 +1,134 @@
+"""What `verify` and `replay` found, and the level of a run, on the terminal."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+from rich.console import Console
+from rich.text import Text
+
+from orch_local.records import Analysis, Decision, Level, Standing
+from orch_local.replaying import Replay
+from orch_local.report.safe import safe, visible
+from orch_local.report.terminal import counted, print_paragraph, print_table, table
+from orch_local.verifying import Mismatch, Stage, Verification
+
+_SHOWN = 5
+_CONTEXT = 24
+"""Characters shown before the first difference of two texts."""
+_MEANING = {
+    Level.BITWISE: "every engine is batch-invariant by its set-up",
+    Level.VERIFIED: "no engine differed, but not all are batch-invariant by their set-up",
+    Level.RULES: "routing and aggregation are fixed, the analyses may differ",
+}
+
+
+def print_standing(console: Console, standing: Standing) -> None:
+    """Print how far the answers are promised to come again, and why no further."""
+    again, same = standing.generated_again, standing.same
+    shown = f"{same:,} of {counted(again, 'row')} generated again in other batches came to the same bytes"
+    sentence = f"Level {standing.level}: {_MEANING[standing.level]}; {shown}."
+    reasons = "; ".join(map(visible, standing.reasons))
+    style = "bold red" if same < again else ""
+    console.print()
+    print_paragraph(console, f"{sentence} Not higher because: {reasons}." if reasons else sentence, style)
+
+
+def print_replay(console: Console, replay: Replay) -> None:
+    """Print whether the stored rows come to the digest that the run wrote down."""
+    verdict = "the digest that the run wrote down" if replay.same else "NOT what the run wrote down"
+    made = f"{counted(replay.decisions, 'decision')} made again from the stored rows, without an engine"
+    print_paragraph(console, f"{made}: {verdict}.", "bold" if replay.same else "bold red")
+    for line in _replay_findings(replay):
+        console.print(safe(line), soft_wrap=True)
+    for name, value in (("recorded ", replay.recorded), ("replayed ", replay.digest)):
+        console.print(Text.assemble((name, "dim"), safe(value)), soft_wrap=True)
+
+
+def _replay_findings(replay: Replay) -> list[str]:
+    found = [f"{name}: {count:,} rows are not in the store" for name, count in replay.missing.items()]
+    if not replay.same_questions:
+        found.append("questions.jsonl holds other questions than the plan says")
+    found += [f"{one.agent}, question {one.question_id}: {one.reason}" for one in replay.misread[:_SHOWN]]
+    found += [f"two answers under one key of the store: {one.key}" for one in replay.violations[:_SHOWN]]
+    if replay.different:
+        found.append(f"{counted(len(replay.different), 'decision')} differ from decisions.jsonl, the first:")
+        found += [f"  {_said(before)} -> {_said(after)}" for before, after in replay.different[:_SHOWN]]
+    return found
+
+
+def _said(decision: Decision | None) -> str:
+    if decision is None:
+        return "(none)"
+    answer = decision.answer if decision.answer is not None else decision.reason or "no answer"
+    return f"{decision.question_id}: {answer} ({decision.how})"
+
+
+def print_verification(console: Console, found: Verification, standing: Standing) -> None:
+    """Print what is wrong with the files, the match rates, and the first difference of each stage."""
+    if found.problems:
+        print_paragraph(console, f"{counted(len(found.problems), 'problem')} with the files:", "bold red")
+        for problem in found.problems:
+            console.print(safe(problem), soft_wrap=True)
+        console.print()
+    else:
+        print_paragraph(console, "Files: every chunk, model file, question and decision is what it was.")
+    rows = table(
+        console, "agent", ["rows", "again", "same bytes", "same text", "alone", "by sevens", "together"]
+    )
+    for stage in found.stages:
+        rows.add_row(safe(stage.agent), *map(Text, _rates(stage)))
+    print_table(console, "Rows generated again in other batches", rows)
+    for stage in found.stages:
+        if stage.first is not None:
+            _print_mismatch(console, stage.agent, stage.first)
+    print_standing(console, standing)
+
+
+def _rates(stage: Stage) -> list[str]:
+    evidence = stage.evidence
+    cells = [f"{stage.stored:,}", f"{evidence.rows:,}"]
+    cells += [f"{part:,}/{evidence.rows:,}" for part in (evidence.same, evidence.same_text)]
+    rates = (stage.by_batch.get(name) for name in ("alone", "by sevens", "together"))
+    return cells + [f"{rate.same:,}/{rate.rows:,}" if rate else "-" for rate in rates]
+
+
+def _print_mismatch(console: Console, agent: str, first: Mismatch) -> None:
+    print_paragraph(
+        console, f"First difference of {visible(agent)}: question {first.question_id}", "bold red"
+    )
+    for line in _difference(first.before, first.again):
+        console.print(safe(line), soft_wrap=True)
+    console.print()
+
+
+def _difference(before: Analysis, again: Analysis | None) -> list[str]:
+    """Both texts under each other from shortly before the first difference on."""
+    if again is None:
+        return ["it did not come again: see the log of the worker"]
+    if before.outcome is not again.outcome:
+        return [f"stored  {before.outcome}", f"again   {again.outcome} {again.error}"]
+    for what in ("thought", "text"):
+        old, new = getattr(before, what), getattr(again, what)
+        if old != new:
+            place = _common_start(old, new)
+            start = max(0, place - _CONTEXT)
+            lead = f"...{visible(old[start:place])}"
+            return [
+                f"{what} differs from character {place + 1} on",
+                f"stored  {lead}{visible(old[place : place + 60])}",
+                f"again   {lead}{visible(new[place : place + 60])}",
+                " " * (8 + len(lead)) + "^",
+            ]
+    return [f"the texts are the same, the probabilities are not: {_farthest(before, again)}"]
+
+
+def _common_start(old: str, new: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
+
+
+def _farthest(before: Analysis, again: Analysis) -> str:
+    old, new = before.probabilities or {}, again.probabilities or {}
+    gaps = {label: abs(old.get(label, 0.0) - new.get(label, 0.0)) for label in old.keys() | new.keys()}
+    label = max(sorted(gaps), key=lambda one: gaps[one], default="")
+    return f"of {label}, {old.get(label)} and {new.get(label)}" if label else "one has none"

@@ -1,0 +1,194 @@
+"""Is a run what it says it is: its files whole, and its rows the same when they are generated again?
+
+Nothing of the run is changed; what was found about its rows is kept in the store as evidence.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from orch_local.errors import OrchError
+from orch_local.evidence import SMALL_BATCH, Evidence, keep_evidence, other_batches, same_bytes, sampled
+from orch_local.launch import AgentRun
+from orch_local.merging import merge_task, needs_merge
+from orch_local.models import digests, open_model_folder
+from orch_local.panels import Panels
+from orch_local.pipeline import Display, StopRequest
+from orch_local.plans import AgentPlan, Plan, load_plan
+from orch_local.questions import Questions, read_questions
+from orch_local.records import Analysis
+from orch_local.replaying import questions_digest, replay
+from orch_local.rows import Rows
+from orch_local.store import RunFolder, Store
+
+
+class Rate(NamedTuple):
+    """How many of some rows came to the same bytes again."""
+
+    rows: int = 0
+    same: int = 0
+
+
+class Mismatch(NamedTuple):
+    """One row that came to something else."""
+
+    question_id: str
+    before: Analysis
+    again: Analysis | None
+
+
+@dataclass(slots=True)
+class Stage:
+    """What came of the rows of one agent."""
+
+    agent: str
+    stored: int
+    """Rows of this run in the store, without those that failed."""
+    evidence: Evidence
+    by_batch: Mapping[str, Rate]
+    """By the batch they were generated in: ``alone``, ``by sevens``, ``together``."""
+    first: Mismatch | None
+    """The first in question order that differed."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """What `orch-local verify` found."""
+
+    plan: Plan
+    problems: list[str]
+    """What is wrong with the files of run, store and models."""
+    stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing differed at all."""
+        return not self.problems and all(one.evidence.same == one.evidence.rows for one in self.stages)
+
+
+def verify(folder: RunFolder, sample: int | None, display: Display, stop: StopRequest) -> Verification:
+    """Check the files of a run, then generate rows again in other batches and compare.
+
+    Parameters
+    ----------
+    sample:
+        Rows of each agent to generate again; ``None`` takes all.
+
+    Raises
+    ------
+    StoreError
+        If the folder is not that of a run.
+    EngineError
+        If an engine fails, or this machine is not like the one of the run.
+    KeyboardInterrupt
+        If ``stop`` asked to finish early.
+    """
+    plan, questions = load_plan(folder), read_questions(folder.questions)
+    found = Verification(plan, list(_problems(folder, plan, questions)))
+    for agent in plan.workers:
+        found.stages.append(_Again(folder, plan, agent, questions).stage(sample, display, stop))
+        if stop.asked:
+            raise KeyboardInterrupt
+    return found
+
+
+def _problems(folder: RunFolder, plan: Plan, questions: Questions) -> Iterator[str]:
+    store = Store(plan.store)
+    for agent in plan.workers:
+        rows = store.read(agent.spec)
+        yield from (f"{chunk}: its bytes are not those of its name" for chunk in rows.damaged)
+        yield from (f"{agent.name}: two answers under the key {one.key}" for one in rows.violations)
+    # One model may serve several agents; its files are read once.
+    for agent in {agent.settings.model_path: agent for agent in plan.workers}.values():
+        yield from _changed_files(agent)
+    if questions_digest(questions) != plan.questions.digest:
+        yield f"{folder.questions}: these are not the questions of the plan"
+    yield from _replay_problems(folder)
+
+
+def _changed_files(agent: AgentPlan) -> Iterator[str]:
+    """Files of the model that are not what they were, all bytes read anew."""
+    try:
+        now = digests(open_model_folder(agent.model), fresh=True)
+    except OrchError as error:
+        yield f"model of {agent.name}: {error.where or agent.settings.model_path}: {error.message}"
+        return
+    planned = agent.spec_content["model"]["files"]
+    for name in sorted(now.keys() | planned.keys()):
+        if now.get(name) != planned.get(name):
+            yield f"{agent.settings.model_path / name}: its SHA-256 is not that of the plan"
+
+
+def _replay_problems(folder: RunFolder) -> Iterator[str]:
+    if not folder.metrics.exists():
+        yield f"{folder.root}: the run is not finished, so only the rows that are there can be checked"
+        return
+    again = replay(folder)
+    if not again.same:
+        yield f"{folder.root}: its decisions do not follow from its rows; `orch-local replay` tells more"
+
+
+class _Again:
+    """Generates rows of one agent again."""
+
+    def __init__(self, folder: RunFolder, plan: Plan, agent: AgentPlan, questions: Questions) -> None:
+        self._folder, self._plan, self._agent, self._questions = folder, plan, agent, questions
+        self._store = Store(plan.store)
+        self._rows = self._store.read(agent.spec)
+
+    def stage(self, sample: int | None, display: Display, stop: StopRequest) -> Stage:
+        """Generate a sample again, compare it, and keep the evidence."""
+        wanted = {key: row for key, row in self._keys() if row in self._rows and not self._rows.failed(row)}
+        # Workers check the first of their rows, so the last are news.
+        keys = sampled(wanted, len(wanted) if sample is None else sample, last=True)
+        batches = other_batches(keys)
+        with tempfile.TemporaryDirectory(prefix="orch-verify-") as scratch:
+            timeout = self._plan.config.engine.stall_timeout_s
+            runner = AgentRun(self._folder, self._agent, Store(Path(scratch)), timeout)
+            stop.running = [runner]
+            runner.run(
+                {key: wanted[key] for key in keys}, display.stage(self._agent.name, len(keys), 0), batches
+            )
+            stop.running = []
+            again = Store(Path(scratch)).read(self._agent.spec)
+            made = self._compared(wanted, batches, again)
+        if made.evidence.rows and not stop.asked:
+            keep_evidence(self._store, self._agent.spec, made.evidence)
+        return made
+
+    def _keys(self) -> Iterator[tuple[str, str]]:
+        """Question key and row key of all rows that the run has of this agent."""
+        if self._agent.kind == "analysis":
+            yield from ((question.key, question.key) for question in self._questions)
+            return
+        panels, config = Panels(self._plan, self._store), self._plan.config.merge
+        for question in self._questions:
+            panel = panels.of(question)
+            if needs_merge(panel, config):
+                yield question.key, merge_task(question, panel, config).key
+
+    def _compared(self, wanted: Mapping[str, str], batches: Sequence[Sequence[str]], again: Rows) -> Stage:
+        shape = {key: _shape(batch) for batch in batches for key in batch}
+        counts: dict[str, list[bool]] = {}
+        first: Mismatch | None = None
+        for question in self._questions:
+            if question.key not in shape:
+                continue
+            before, now = self._rows[wanted[question.key]], again.get(wanted[question.key])
+            same = same_bytes(before, now)
+            counts.setdefault(shape[question.key], []).append(same)
+            if not same and first is None:
+                first = Mismatch(question.id, before, now)
+        pairs = ((self._rows[wanted[key]], again.get(wanted[key])) for key in shape)
+        rates = {name: Rate(len(results), sum(results)) for name, results in sorted(counts.items())}
+        return Stage(self._agent.name, len(wanted), Evidence.of("verify", pairs), rates, first)
+
+
+def _shape(batch: Sequence[str]) -> str:
+    if len(batch) == 1:
+        return "alone"
+    return "by sevens" if len(batch) == SMALL_BATCH else "together"
