@@ -226,7 +226,8 @@ def _shares(before: str, alternatives: Mapping[str, float], labels: Sequence[str
     for text, logprob in alternatives.items():
         label = text[len(before) : len(before) + 1]
         if text.startswith(before) and label in shares:
-            shares[label] += math.exp(logprob)
+            # No probability has such a logarithm, and `exp` of a larger one would overflow.
+            shares[label] += math.exp(logprob) if logprob < 1 else math.inf
     total = sum(shares.values())
     if not EXACT_MASS <= total <= 2 - EXACT_MASS:
         return None

@@ -131,8 +131,15 @@ class EngineConfig(_Model):
         description="What executes the grammar inside vLLM; the transformers engine uses outlines.",
     )
     models_at_once: int = Field(default=1, ge=1, le=64, description="Worker processes side by side.")
+    fast: bool = Field(default=False, description="Give the promise of equal bytes up for speed.")
     stall_timeout_s: float = Field(
         default=900.0, gt=0, le=1e7, description="A worker silent for so long is stopped and replaced."
+    )
+    recheck_rows: int = Field(
+        default=8,
+        ge=0,
+        le=10_000,
+        description="Rows that each worker generates again in other batches, as evidence for the level.",
     )
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import psutil
+
+_CPUINFO = Path("/proc/cpuinfo")
+_L2_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+_FIELDS = ("name", "memory.total", "driver_version", "compute_cap", "uuid")
+_X86_FLAGS = re.compile(r"(avx|amx)\w*|fma4?|f16c|sse4_[12]")
+"""Flags of x86 by which oneDNN, MKL, ATen and vLLM choose their kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,34 +28,116 @@ class Gpu:
     name: str
     memory_gib: float
     """0 where it is not told, as with memory that is shared with the host."""
+    driver: str | None = None
+    capability: tuple[int, int] | None = None
+    """Compute capability, e.g. (9, 0); drivers before 510 do not tell it."""
+    uuid: str = ""
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs that a program started here can use, in its order; empty where there is none or no driver.
+
+    CUDA_VISIBLE_DEVICES is honoured; its numbers are taken in nvidia-smi's order, which the engines ask
+    CUDA for as well.
+    """
+    found = _installed_gpus()
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # A slice of a GPU is not in nvidia-smi's list; which GPU it is cut from makes no difference here.
+    if wanted is None or wanted.startswith("MIG-"):
+        return found
+    chosen = []
+    for item in wanted.split(","):
+        gpu = _named(item.strip(), found)
+        if gpu is None:  # CUDA, too, ends its list at the first that it does not know
+            break
+        chosen.append(gpu)
+    return tuple(chosen)
+
+
+def _named(item: str, found: Sequence[Gpu]) -> Gpu | None:
+    """The GPU of that number, or whose UUID begins so."""
+    if item.isdigit():
+        return found[int(item)] if int(item) < len(found) else None
+    return next((gpu for gpu in found if item and gpu.uuid.startswith(item)), None)
 
 
 @cache
-def gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine, in nvidia-smi's order; empty where there is none or no driver."""
+def _installed_gpus() -> tuple[Gpu, ...]:
+    fields: Sequence[str] = _FIELDS
+    lines = _nvidia_smi(fields)
+    if lines is None:
+        # An old driver refuses the whole query for the one field that it does not know.
+        fields = tuple(field for field in _FIELDS if field != "compute_cap")
+        lines = _nvidia_smi(fields)
+    split = (line.rsplit(",", len(fields) - 1) for line in lines or ())
+    return tuple(
+        _gpu(dict(zip(fields, map(str.strip, values), strict=True)))
+        for values in split
+        if len(values) == len(fields)
+    )
+
+
+def _nvidia_smi(fields: Sequence[str]) -> list[str] | None:
+    """One line of values a GPU; ``None`` where there is no nvidia-smi or it refuses."""
     command = shutil.which("nvidia-smi")
     if command is None:
-        return ()
-    query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+        return None
+    query = [command, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(_gpu(line) for line in done.stdout.splitlines() if "," in line)
+        return None
+    return done.stdout.splitlines()
 
 
-def _gpu(line: str) -> Gpu:
-    name, mib = line.rsplit(",", 1)
-    return Gpu(name.strip(), float(mib) / 1024 if mib.strip().isdigit() else 0.0)
+def _gpu(values: Mapping[str, str]) -> Gpu:
+    """A GPU from nvidia-smi's values; what it does not know it prints as [N/A] or in other brackets."""
+    mib, driver = values["memory.total"], values["driver_version"]
+    capability = re.fullmatch(r"(\d+)\.(\d+)", values.get("compute_cap", ""))
+    return Gpu(
+        name=values["name"],
+        memory_gib=float(mib) / 1024 if mib.isdigit() else 0.0,
+        driver=None if driver.startswith("[") else driver,
+        capability=(int(capability[1]), int(capability[2])) if capability else None,
+        uuid=values["uuid"],
+    )
+
+
+@cache
+def cpu_kind() -> str:
+    """All of the CPU by which numerical libraries choose their kernels, in one line.
+
+    Architecture, maker, size of the level-2 cache (vLLM sizes the tiles of its attention by it) and the
+    instruction sets, sorted.
+    """
+    text = _read(_CPUINFO)
+    flags = _cpu_field(text, "flags").split()
+    # On ARM the list is short and all of it is about arithmetic.
+    sets = [flag for flag in flags if _X86_FLAGS.fullmatch(flag)] or _cpu_field(text, "Features").split()
+    maker = [_cpu_field(text, name) for name in ("vendor_id", "CPU implementer", "CPU part")]
+    cache_size = _read(_L2_SIZE).strip()
+    parts = [platform.machine(), *maker, cache_size and f"L2={cache_size}", *sorted(set(sets))]
+    return " ".join(part for part in parts if part)
+
+
+def _cpu_field(text: str, name: str) -> str:
+    """A field of the first CPU; empty where there is none of that name."""
+    match = re.search(rf"^{name}\s*:\s*(.*?)\s*$", text, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def free_memory_gib() -> float:
     """Memory of the host that can be taken now, in GiB."""
     return float(psutil.virtual_memory().available) / 2**30
-
-
-def device_name(device: str) -> str:
-    """The kind of device that enters a spec: the GPU's name, or the architecture of the CPU."""
-    if device == "cuda" and gpus():
-        return gpus()[0].name
-    return platform.machine() if device == "cpu" else device

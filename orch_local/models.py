@@ -214,12 +214,13 @@ def _damaged(file: Path, reason: str) -> ModelError:
     )
 
 
-def digests(folder: ModelFolder) -> dict[str, str]:
+def digests(folder: ModelFolder, *, fresh: bool = False) -> dict[str, str]:
     """SHA-256 by file name of everything that decides what the model answers.
 
-    A digest is remembered by path, size and time of change, since hashing 100 GB takes minutes.
+    A digest is remembered by path, size and times of change, since hashing 100 GB takes minutes; ``fresh``
+    hashes all files anew.
     """
-    memory = _DigestMemory()
+    memory = _DigestMemory(fresh)
     found = {file.name: memory.digest(file) for file in _digested_files(folder)}
     memory.save()
     return found
@@ -235,9 +236,10 @@ def _digested_files(folder: ModelFolder) -> Iterator[Path]:
 class _DigestMemory:
     """Digests of files seen before; losing the file costs time only."""
 
-    def __init__(self) -> None:
+    def __init__(self, fresh: bool) -> None:
         self._file = Path(platformdirs.user_cache_dir("orch-local")) / "digests.json"
         self._known = self._load()
+        self._trusted = set() if fresh else set(self._known)
         self._changed = False
 
     def _load(self) -> dict[str, str]:
@@ -249,10 +251,13 @@ class _DigestMemory:
 
     def digest(self, file: Path) -> str:
         state = file.stat()
-        key = f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"
-        if key not in self._known:
+        # Anyone can set the time of modification back; that of the inode is the system's own.
+        times = f"{state.st_mtime_ns}|{state.st_ctime_ns}"
+        key = f"{file.resolve()}|{state.st_size}|{times}|{state.st_ino}"
+        if key not in self._trusted:
             with file.open("rb") as stream:
                 self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+            self._trusted.add(key)
             self._changed = True
         return self._known[key]
 

@@ -70,7 +70,7 @@ def need(agent: AgentPlan, folder: ModelFolder, load: Load) -> Need:
     speed = _speed(agent.settings.device)
     weights = _weight_gib(agent, folder)
     parallel = int(agent.settings.args["tensor_parallel_size"])
-    batch = max(1, min(int(agent.settings.args["max_num_seqs"]), load.rows))
+    batch = max(1, min(agent.settings.side_by_side, load.rows))
     parameters = _parameters(agent, folder)
     reading_s = 2 * parameters * load.prompt_tokens / speed.flops
     steps = load.generated_tokens / batch

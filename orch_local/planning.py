@@ -12,11 +12,12 @@ from typing import NamedTuple
 from orch_local import __version__
 from orch_local.benchmarks import BadRow, load_questions
 from orch_local.config import RunConfig
+from orch_local.fingerprint import common
 from orch_local.generating import Scribe
 from orch_local.merging import Panel, merge_task
 from orch_local.models import ModelFolder, open_model_folder
 from orch_local.placement import Load, Need, check_memory, check_together, need
-from orch_local.plans import AgentPlan, Plan, QuestionsPlan, library_versions, plan_agents
+from orch_local.plans import AgentPlan, Plan, QuestionsPlan, plan_agents
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Question, canonical_json
 from orch_local.tasks import Task, analysis_task
@@ -32,7 +33,7 @@ class Draft(NamedTuple):
     """A plan with its questions, not written anywhere yet."""
 
     plan: Plan
-    questions: list[Question]
+    questions: Sequence[Question]
     bad_rows: list[BadRow]
 
 
@@ -56,7 +57,7 @@ def draft(config: RunConfig, store: Path) -> Draft:
         merger=merger,
         questions=QuestionsPlan(count=len(questions), bad_rows=len(bad_rows), digest=frozen.hexdigest()),
         store=store,
-        libraries=library_versions(),
+        environment=common([agent.environment for agent in (*agents, *([merger] if merger else []))]),
     )
     return Draft(plan, questions, bad_rows)
 

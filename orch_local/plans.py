@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orch_local.answers import AnswerSchema
+from orch_local.changes import Change, changes
 from orch_local.config import (
     AgentConfig,
     AnswerConfig,
@@ -24,21 +24,21 @@ from orch_local.config import (
     RunConfig,
     load_model_config,
 )
-from orch_local.devices import device_name, gpus
-from orch_local.engines import determinism, engine_version
+from orch_local.devices import cpu_cores, gpus
+from orch_local.engines import engine_version, obstacles
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.catalogue import knows
 from orch_local.errors import ConfigError, InputError, ModelError, StoreError
+from orch_local.fingerprint import Fact, fingerprint, installed
 from orch_local.models import ModelFolder, digests, open_model_folder
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
-from orch_local.records import LABELS
+from orch_local.records import LABELS, Standing
 from orch_local.store import RunFolder, Spec, read_json
 
-SPEC_FORMAT = 1
+SPEC_FORMAT = 2
 """Raised when this code starts to make other prompts or rows from the same settings."""
 
-_LIBRARIES = ("torch", "transformers", "tokenizers", "outlines", "outlines_core", "llguidance", "xgrammar")
 _DEFAULT_CONTEXT = 32768
 MERGE = "merge"
 """Name of the merge agent in plans, costs and logs; no agent may have it."""
@@ -82,6 +82,16 @@ class AgentPlan(_Frozen):
         """The spec with its content."""
         return Spec(self.spec_content, self.spec)
 
+    @property
+    def environment(self) -> dict[str, Fact]:
+        """The environment of its engine, see :mod:`orch_local.fingerprint`, when the plan was made."""
+        return dict(self.spec_content["environment"])
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why its bytes are not promised, by the environment of this process; empty where they are."""
+        return obstacles(self.settings)
+
 
 class QuestionsPlan(_Frozen):
     """Which questions a run asks."""
@@ -100,7 +110,10 @@ class Plan(_Frozen):
     merger: AgentPlan | None
     questions: QuestionsPlan
     store: Path
-    libraries: dict[str, str | None]
+    environment: dict[str, Fact]
+    """What is common to the environments of all workers."""
+    standing: Standing | None = None
+    """How far the answers of the finished run are promised to come again."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,6 +150,52 @@ def load_plan(folder: RunFolder) -> Plan:
         raise StoreError(message, where=str(folder.plan), hint=hint) from None
 
 
+class PlanChanges(NamedTuple):
+    """What differs between two plans."""
+
+    plan: list[Change]
+    """Questions, agents, prompts, weights, rules: another run."""
+    environment: list[Change]
+    """Libraries, device and what else can change bytes: the same run elsewhere."""
+
+
+def plan_changes(before: Plan, now: Plan) -> PlanChanges:
+    """What differs between two plans; both lists are empty where :meth:`Plan.identity` is the same.
+
+    A change of environment that all workers share is told once, as ``environment.torch``, any other for its
+    worker, as ``agent quant: environment.torch``. Fields of a worker that one plan does not have are not
+    listed, ``agents`` or ``merge.policy`` tells of it.
+    """
+    found = changes(_run_fields(before), _run_fields(now))
+    old, new = _contents(before), _contents(now)
+    places: dict[str, list[Change]] = {}
+    for name in (name for name in old if name in new):
+        places[name] = changes(old[name].pop("environment"), new[name].pop("environment"), "environment.")
+        found += _told_for(name, changes(old[name], new[name]))
+    environment = [
+        one for one in next(iter(places.values()), []) if all(one in place for place in places.values())
+    ]
+    everywhere = set(map(str, environment))
+    for name, place in places.items():
+        environment += _told_for(name, [one for one in place if str(one) not in everywhere])
+    return PlanChanges(found, environment)
+
+
+def _run_fields(plan: Plan) -> dict[str, Any]:
+    """What of the identity of a plan is no worker's own."""
+    return {name: value for name, value in plan.identity().items() if name not in _contents(plan)}
+
+
+def _contents(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The contents of the specs, by the names that workers have in the identity of a plan."""
+    names = [f"agent {agent.name}" for agent in plan.agents] + ["merge agent"]
+    return {name: dict(worker.spec_content) for name, worker in zip(names, plan.workers, strict=False)}
+
+
+def _told_for(worker: str, found: list[Change]) -> list[Change]:
+    return [change._replace(field=f"{worker}: {change.field}") for change in found]
+
+
 def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | None]:
     """Check every model and template of a run and freeze its agents.
 
@@ -162,16 +221,11 @@ def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | N
     return agents, _freeze(as_agent, "merge", template, config)
 
 
-def library_versions() -> dict[str, str | None]:
-    """Versions of the libraries that can change bytes; ``None`` where not installed."""
-    return {name: _version(name) for name in _LIBRARIES}
-
-
 def resolve_device(engine: EngineConfig) -> str:
     """``cpu`` or ``cuda`` for ``auto``: a GPU is used where there is one and the installed engine can."""
     if engine.device != "auto":
         return engine.device
-    cpu_build = _version("vllm") is None if engine.name == "vllm" else "+cpu" in (_version("torch") or "")
+    cpu_build = installed("vllm") is None if engine.name == "vllm" else "+cpu" in (installed("torch") or "")
     return "cuda" if gpus() and not cpu_build else "cpu"
 
 
@@ -224,7 +278,7 @@ def _freeze(
         },
         "panel": _panel_rules(config.merge) if kind == "merge" else None,
         "engine": _engine_spec(settings),
-        "libraries": library_versions(),
+        "environment": fingerprint(settings),
     }
     spec = Spec.of(content)
     return AgentPlan(
@@ -309,14 +363,18 @@ def _settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfig) -> 
         "cpu_kv_cache_gib",
         "vllm_args",
     )
+    device = resolve_device(engine)
+    many = engine.fast and device == "cpu"
     return EngineSettings(
         name=engine.name,
         model_path=folder.path,
-        device=resolve_device(engine),
+        device=device,
         grammar=engine.grammar if engine.name == "vllm" else "outlines",
         dtype=_dtype(model, folder),
         max_model_len=model.max_model_len or min(folder.context, _DEFAULT_CONTEXT),
         args={name: getattr(model, name) for name in names},
+        threads=max(1, cpu_cores() // engine.models_at_once) if many else 1,
+        fast=engine.fast,
     )
 
 
@@ -329,28 +387,17 @@ def _dtype(model: ModelConfig, folder: ModelFolder) -> str:
 
 
 def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
-    # Batch and memory sizes must not change a byte, so they are no part of a spec; and the transformers
-    # engine knows none of the arguments.
+    # Batch and memory sizes must not change a byte, so they are no part of a spec (where they can, the batch
+    # size is in the environment); and the transformers engine knows none of the arguments.
     sizes = ("max_num_seqs", "gpu_memory_utilization", "cpu_kv_cache_gib")
     named = settings.args if settings.name == "vllm" else {}
     return {
         "name": settings.name,
-        "version": engine_version(settings.name),
         "grammar": settings.grammar,
-        "device": device_name(settings.device),
-        "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
         "args": {name: value for name, value in named.items() if name not in sizes},
-        "determinism": dict(determinism(settings)),
     }
 
 
 def _panel_rules(merge: MergeConfig) -> dict[str, str]:
     return {"names": merge.names, "candidates": merge.candidates}
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

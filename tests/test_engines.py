@@ -19,16 +19,21 @@ from functools import cached_property
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import END, make_tiny_model
 
+from orch_local import devices
 from orch_local.answers import AnswerSchema
 from orch_local.config import AnswerConfig
 from orch_local.devices import gpus
-from orch_local.engines import determinism, engine_version, environment, open_engine
+from orch_local.engines import determinism, engine_version, environment, obstacles, open_engine
 from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError
+from orch_local.engines.vllm import VllmEngine
 from orch_local.errors import EngineError, OrchError
 
 pytest.importorskip("transformers")
@@ -134,10 +139,12 @@ class Host:
         return self._pipe.recv()
 
 
-def engine_settings(name: str, device: str, model: Path, **args: Any) -> EngineSettings:
+def engine_settings(
+    name: str, device: str, model: Path, *, fast: bool = False, **args: Any
+) -> EngineSettings:
     dtype = "float32" if device == "cpu" else "bfloat16"
     sizes = {"max_num_seqs": 16, "cpu_kv_cache_gib": 0.05, "gpu_memory_utilization": 0.3}
-    return EngineSettings(name, model, device, "guidance", dtype, CONTEXT, 16, {**sizes, **args})
+    return EngineSettings(name, model, device, "guidance", dtype, CONTEXT, 16, {**sizes, **args}, fast=fast)
 
 
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="needs an NVIDIA GPU"))
@@ -146,18 +153,19 @@ GPU = (pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="needs an NVIDIA G
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(("vllm", "cpu"), id="vllm-cpu", marks=pytest.mark.vllm),
-        pytest.param(("transformers", "cpu"), id="transformers-cpu"),
-        pytest.param(("vllm", "cuda"), id="vllm-cuda", marks=(*GPU, pytest.mark.vllm)),
-        pytest.param(("transformers", "cuda"), id="transformers-cuda", marks=GPU),
+        pytest.param(("vllm", "cpu", False), id="vllm-cpu", marks=pytest.mark.vllm),
+        pytest.param(("transformers", "cpu", False), id="transformers-cpu"),
+        pytest.param(("transformers", "cpu", True), id="transformers-cpu-fast"),
+        pytest.param(("vllm", "cuda", False), id="vllm-cuda", marks=(*GPU, pytest.mark.vllm)),
+        pytest.param(("transformers", "cuda", False), id="transformers-cuda", marks=GPU),
     ],
 )
 def started(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Host]:
     """A process without a model as yet."""
-    name, device = request.param
+    name, device, fast = request.param
     if name == "vllm" and find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
-    host = Host(engine_settings(name, device, tiny_model))
+    host = Host(engine_settings(name, device, tiny_model, fast=fast))
     yield host
     host.stop()
 
@@ -213,7 +221,8 @@ def _with_damage(model: Path, folder: Path) -> Path:
 def host(started: Host, failures: dict[str, EngineError]) -> Host:
     """A process with the tiny model loaded, after some failed loads."""
     capacity = started.load(started.settings)
-    assert capacity == started.settings.args["max_num_seqs"], capacity
+    alone = started.settings.name == "transformers" and not started.settings.fast
+    assert capacity == (1 if alone else 16), capacity
     return started
 
 
@@ -385,9 +394,133 @@ def test_a_null_argument_is_as_good_as_none(tiny_model: Path) -> None:
     assert determinism(engine_settings("vllm", "cpu", tiny_model, vllm_args=args))["batch_invariant"]
 
 
-def test_only_a_batch_of_one_is_invariant_in_transformers(tiny_model: Path) -> None:
-    assert not determinism(engine_settings("transformers", "cpu", tiny_model))["batch_invariant"]
-    assert determinism(engine_settings("transformers", "cpu", tiny_model, max_num_seqs=1))["batch_invariant"]
+@pytest.mark.parametrize(
+    ("name", "fast", "most", "side_by_side"),
+    [
+        ("transformers", False, 256, 1),
+        ("transformers", True, 256, 32),
+        ("transformers", True, 5, 5),
+        ("vllm", False, 5, 5),
+        ("vllm", False, None, 256),
+    ],
+)
+def test_how_many_rows_are_computed_side_by_side(
+    tiny_model: Path, name: str, fast: bool, most: int | None, side_by_side: int
+) -> None:
+    settings = engine_settings(name, "cpu", tiny_model, fast=fast, max_num_seqs=most)
+    assert settings.side_by_side == side_by_side
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_equal_bytes_are_promised_by_default_and_never_where_fast(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, name: str, device: str
+) -> None:
+    monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: ())
+    plain, fast = (engine_settings(name, device, tiny_model, fast=fast) for fast in (False, True))
+    assert (obstacles(plain), determinism(plain)["batch_invariant"]) == ((), True)
+    assert "`fast`" in obstacles(fast)[0]
+    assert determinism(fast) != determinism(plain)
+
+
+def test_a_fast_worker_takes_all_its_threads(tiny_model: Path) -> None:
+    for name in ("vllm", "transformers"):
+        settings = replace(engine_settings(name, "cpu", tiny_model, fast=True), threads=7)
+        assert environment(settings)["OMP_NUM_THREADS"] == "7"
+        assert determinism(settings)["threads"] == 7
+
+
+def test_the_batch_size_is_a_fact_only_where_bytes_depend_on_it(tiny_model: Path) -> None:
+    def facts(most: int, **args: Any) -> dict[str, Any]:
+        return determinism(engine_settings("vllm", "cpu", tiny_model, max_num_seqs=most, **args))
+
+    assert facts(4) == facts(8)
+    assert facts(4, quantization="awq") != facts(8, quantization="awq")
+
+
+@pytest.mark.parametrize(
+    ("config", "args", "named"),
+    [
+        ({"quantization_config": {"quant_method": "awq"}}, {}, "awq"),
+        ({}, {"quantization": "fp8"}, "fp8"),
+        ({}, {"vllm_args": {"quantization": "gptq"}}, "gptq"),
+        ({"mamba_d_state": 16}, {}, "recurrent"),
+        ({"num_experts": 8}, {}, "mixture of experts"),
+        ({"kv_lora_rank": 512}, {}, "latent"),
+        ({}, {"kv_cache_dtype": "fp8"}, "kv_cache_dtype: fp8"),
+        ({}, {"tensor_parallel_size": 2}, "tensor_parallel_size"),
+        ({}, {"pipeline_parallel_size": 2}, "pipeline_parallel_size"),
+        ({}, {"vllm_args": {"speculative_config": {"method": "ngram"}}}, "speculative_config"),
+        ({}, {"vllm_args": {"enable_chunked_prefill": True}}, "vllm_args.enable_chunked_prefill"),
+        ({}, {"vllm_args": {"enforce_eager": False}}, "vllm_args.enforce_eager"),
+    ],
+)
+def test_each_obstacle_on_a_cpu_is_named(
+    tmp_path: Path, config: dict[str, Any], args: dict[str, Any], named: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    settings = engine_settings("vllm", "cpu", tmp_path, **args)
+    (reason,) = obstacles(settings)
+    assert named in reason
+    assert determinism(settings)["batch_invariant"] is False
+
+
+def test_a_key_that_is_set_to_nothing_is_no_obstacle(tmp_path: Path) -> None:
+    config = {"num_experts": 0, "kv_lora_rank": None, "quantization_config": None, "text_config": None}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert obstacles(engine_settings("vllm", "cpu", tmp_path)) == ()
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 9), (9, 0), (10, 0), None])
+def test_the_gpu_decides_with_others_whether_bytes_are_promised(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None
+) -> None:
+    monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpu = devices.Gpu("Some GPU", 80.0, "580.1", capability)
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: (gpu,))
+    settings = engine_settings("vllm", "cuda", tiny_model)
+    if capability == (7, 5):
+        assert obstacles(settings) == (
+            "Some GPU has compute capability 7.5, vLLM's batch-invariant mode needs 8.0",
+        )
+    else:
+        assert obstacles(settings) == ()
+    assert environment(settings)["VLLM_BATCH_INVARIANT"] == ("0" if capability == (7, 5) else "1")
+    # Where the mode is off its other restrictions would cost speed for nothing.
+    assert determinism(settings)["prefix_caching"] is (capability == (7, 5))
+
+
+@given(
+    needed=st.lists(st.integers(1, 5000), min_size=1, max_size=40),
+    blocks=st.integers(2, 500),
+    sizes=st.lists(st.sampled_from([16, 32, 128]), min_size=1, max_size=3),
+)
+def test_those_that_run_fit_the_cache_at_their_full_length(
+    needed: list[int], blocks: int, sizes: list[int]
+) -> None:
+    groups = [SimpleNamespace(kv_cache_spec=SimpleNamespace(block_size=size)) for size in sizes]
+    cache = SimpleNamespace(num_blocks=blocks, kv_cache_groups=groups)
+    scheduler = SimpleNamespace(kv_cache_config=cache, max_num_active_reqs=0)
+    engine = object.__new__(VllmEngine)
+    engine._engine = SimpleNamespace(
+        engine_core=SimpleNamespace(engine_core=SimpleNamespace(scheduler=scheduler))
+    )
+    engine._capacity = 16
+    engine._in_flight = {str(index): tokens for index, tokens in enumerate(needed)}
+    engine._keep_from_preempting()
+    running = scheduler.max_num_active_reqs
+    assert 1 <= running <= 16
+    largest = sorted(needed)[-running:]
+    taken = sum(math.ceil((tokens + 1) / size) for tokens in largest for size in sizes)
+    assert running == 1 or taken < blocks
+
+
+def test_a_named_attention_backend_is_told(tiny_model: Path) -> None:
+    for args in ({"attention_backend": "TRITON_ATTN"}, {"attention_config": {"backend": "TRITON_ATTN"}}):
+        facts = determinism(engine_settings("vllm", "cuda", tiny_model, vllm_args=args))
+        assert facts["attention"] == "TRITON_ATTN"
 
 
 @pytest.mark.parametrize(
@@ -411,10 +544,11 @@ def test_when_cuda_is_batch_invariant(
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     settings = engine_settings("vllm", "cuda", tmp_path, **args)
     monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
-    assert determinism(settings)["batch_invariant"] is invariant
+    assert determinism(settings)["batch_invariant"] is invariant is not bool(obstacles(settings))
     assert environment(settings)["VLLM_BATCH_INVARIANT"] == str(int(invariant))
     monkeypatch.setenv("VLLM_BATCH_INVARIANT", "0")
     assert determinism(settings)["batch_invariant"] is False
+    assert "VLLM_BATCH_INVARIANT is 0" in obstacles(settings)
 
 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])

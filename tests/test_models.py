@@ -342,6 +342,34 @@ def test_a_changed_file_is_read_again(folder: Path, hashed: list[str]) -> None:
     assert hashed == ["model.safetensors"]
 
 
+def test_a_time_of_change_that_is_set_back_hides_nothing(folder: Path, hashed: list[str]) -> None:
+    opened = open_model_folder(config_of(folder))
+    before = digests(opened)
+    hashed.clear()
+    weights = folder / "model.safetensors"
+    state = weights.stat()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    while weights.stat().st_ctime_ns == state.st_ctime_ns:  # the clock of a file system has coarse ticks
+        weights.write_bytes(content)
+        os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (weights.stat().st_mtime_ns, weights.stat().st_ino) == (state.st_mtime_ns, state.st_ino)
+    assert digests(opened) != before
+    assert hashed == ["model.safetensors"]
+
+
+def test_fresh_digests_trust_no_memory_and_mend_it(folder: Path, tmp_path: Path, hashed: list[str]) -> None:
+    opened = open_model_folder(config_of(folder))
+    before = digests(opened)
+    (memory,) = (tmp_path / "cache").rglob("digests.json")
+    memory.write_text(json.dumps(dict.fromkeys(json.loads(memory.read_text()), "0" * 64)))
+    assert set(digests(opened).values()) == {"0" * 64}
+    hashed.clear()
+    assert digests(opened, fresh=True) == before
+    assert sorted(hashed) == FILES
+    assert digests(opened) == before
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff"])
 def test_a_damaged_memory_costs_time_only(folder: Path, tmp_path: Path, content: bytes) -> None:
     opened = open_model_folder(config_of(folder))
@@ -472,8 +500,7 @@ def test_a_model_over_two_gpus_needs_half_on_each(
 
 
 def test_a_gpu_that_does_not_tell_its_memory_is_trusted(tmp_path: Path, machine: Callable[..., None]) -> None:
-    # Machines with unified memory: nvidia-smi prints [N/A].
-    machine(devices._gpu("NVIDIA GB10, [N/A]"))
+    machine(devices.Gpu("NVIDIA GB10", 0.0))
     check_memory(agent_on("cuda"), llama_folder(tmp_path))
     machine()
     check_memory(agent_on("cuda"), llama_folder(tmp_path))

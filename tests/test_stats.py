@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.stats import mcnemar_exact, wilson
+from orch_local.stats import Pairs, holm, mcnemar_exact, paired_interval, wilson
 
 COUNTS = st.integers(0, 5000)
 
@@ -67,6 +67,7 @@ def test_mcnemar_without_a_differing_question_says_nothing_against_equality() ->
     assert mcnemar_exact(0, 0) == (0, 0, 1.0)
 
 
+@settings(deadline=None)  # the first call loads scipy
 @given(gained=COUNTS, lost=COUNTS)
 def test_mcnemar_is_symmetric_and_a_probability(gained: int, lost: int) -> None:
     p = mcnemar_exact(gained, lost).p
@@ -79,3 +80,61 @@ def test_mcnemar_agrees_with_statsmodels() -> None:
 
     expected = mcnemar([[400, 17], [41, 300]], exact=True).pvalue
     assert mcnemar_exact(17, 41).p == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("cells", "low", "high"),
+    [
+        ((36, 12, 2, 0), 0.0569, 0.3404),
+        ((20, 12, 2, 16), 0.0562, 0.3292),
+        ((18, 12, 2, 18), 0.0562, 0.3290),
+        ((36, 14, 0, 0), 0.1528, 0.4167),
+        ((35, 14, 0, 1), 0.1461, 0.4175),
+        ((18, 14, 0, 18), 0.1441, 0.3963),
+        ((0, 30, 0, 0), 0.8395, 1.0),
+        ((54, 0, 0, 0), -0.0664, 0.0664),
+        ((30, 0, 0, 24), -0.0358, 0.0358),
+    ],
+)
+def test_the_paired_interval_is_that_of_newcombe_1998_table_3(
+    cells: tuple[int, int, int, int], low: float, high: float
+) -> None:
+    assert paired_interval(Pairs(*cells)) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_paired_interval_is_that_of_fagerland_2017_chapter_8() -> None:
+    assert paired_interval(Pairs(59, 6, 16, 80)) == pytest.approx((-0.1186, -0.0046), abs=5e-5)
+
+
+def test_the_paired_interval_without_data_is_none() -> None:
+    assert paired_interval(Pairs(0, 0, 0, 0)) is None
+
+
+SMALL = st.integers(0, 400)
+
+
+@settings(deadline=None)
+@given(both=SMALL, gained=SMALL, lost=SMALL, neither=st.integers(1, 400))
+def test_the_paired_interval_holds_the_estimate_and_mirrors(
+    both: int, gained: int, lost: int, neither: int
+) -> None:
+    there, back = Pairs(both, gained, lost, neither), Pairs(both, lost, gained, neither)
+    one, other = paired_interval(there), paired_interval(back)
+    assert one is not None
+    assert other is not None
+    assert -1 <= one.low <= there.difference <= one.high <= 1
+    assert one == pytest.approx((-other.high, -other.low))
+    assert one == pytest.approx(paired_interval(Pairs(neither, gained, lost, both)))
+
+
+def test_pairing_makes_the_interval_narrower() -> None:
+    alike, crossed = paired_interval(Pairs(45, 5, 5, 45)), paired_interval(Pairs(25, 25, 25, 25))
+    assert alike is not None
+    assert crossed is not None
+    assert alike.high - alike.low < crossed.high - crossed.low
+
+
+def test_holm_gives_the_adjusted_values_worked_out_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.7]) == [0.7]
+    assert holm([]) == []

@@ -6,9 +6,7 @@ be called in the parent process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 from orch_local.engines import transformers, vllm
 from orch_local.engines.base import Engine, EngineSettings
@@ -34,9 +32,25 @@ def environment(settings: EngineSettings) -> dict[str, str]:
     return dict(_MODULES[settings.name].environment(settings))
 
 
-def determinism(settings: EngineSettings) -> Mapping[str, Any]:
-    """Facts about the engine's set-up that decide whether bytes depend on the batch; part of the spec."""
+def determinism(settings: EngineSettings) -> dict[str, str | int | bool]:
+    """Facts about the engine's set-up that can change bytes; part of the spec."""
     return dict(_MODULES[settings.name].determinism(settings))
+
+
+def obstacles(settings: EngineSettings) -> tuple[str, ...]:
+    """Why the same bytes in any batch are not promised, in words for the user; empty where they are."""
+    return tuple(_MODULES[settings.name].obstacles(settings))
+
+
+def libraries(settings: EngineSettings) -> dict[str, str]:
+    """Versions of the engine's library and of what executes the grammar.
+
+    Raises
+    ------
+    EngineError
+        If one of them is not installed.
+    """
+    return dict(_MODULES[settings.name].libraries(settings))
 
 
 def engine_version(name: str) -> str:

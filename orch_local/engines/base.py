@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 _MESSAGE_WIDTH = 500
+_DEFAULT_SEQUENCES = 256
+_MOST_PADDED = 32
 
 
 class Finish(StrEnum):
@@ -76,6 +78,21 @@ class EngineSettings:
     max_logprobs: int = 16
     args: Mapping[str, Any] = field(default_factory=dict)
     """Engine arguments of the model config, e.g. tensor_parallel_size, max_num_seqs, quantization."""
+    threads: int = 1
+    """Threads of one worker on a CPU; more than one only where ``fast``, since they change bytes."""
+    fast: bool = False
+    """The promise of equal bytes is given up for speed."""
+
+    @property
+    def side_by_side(self) -> int:
+        """The most requests computed at once: as configured in vLLM; with transformers alone unless ``fast``.
+
+        `generate` pads the rows of a batch to one length, and padding changes the order of sums.
+        """
+        configured = int(self.args.get("max_num_seqs") or _DEFAULT_SEQUENCES)
+        if self.name == "vllm":
+            return configured
+        return min(configured, _MOST_PADDED) if self.fast else 1
 
 
 class RequestError(ValueError):

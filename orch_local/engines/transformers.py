@@ -1,7 +1,7 @@
-"""The transformers engine: padded batches through ``generate``, patterns executed by Outlines.
+"""The transformers engine: rows through ``generate``, patterns executed by Outlines.
 
-For machines without vLLM and for architectures that vLLM does not know. Slower, and the bits of a row depend
-on the batch it was computed in, because padding changes the order of sums; :func:`determinism` says so.
+For machines without vLLM and for architectures that vLLM does not know. Slower: a row is computed alone,
+because padding changes the order of sums, and with it the bits. ``fast`` computes padded batches.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError, one_line
+from orch_local.engines.traits import has_experts, is_recurrent, quantization
 from orch_local.errors import EngineError
 
-_MAX_BATCH = 32
 _PROBE_TOKENS = 8
 _INSTALL_HINT = "install `torch`, `transformers` and `outlines` into this environment"
 
@@ -54,30 +54,54 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     if settings.device == "cpu":
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        return {**common, **threads, "CUDA_VISIBLE_DEVICES": ""}
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return {**common, **dict.fromkeys(names, str(settings.threads)), "CUDA_VISIBLE_DEVICES": ""}
     # A fixed workspace makes cuBLAS choose the same algorithm in every run.
-    return {**common, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    return {**common, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def determinism(settings: EngineSettings) -> Mapping[str, Any]:
-    """Facts of the execution that can change bytes, JSON-able, for the spec.
+def libraries(settings: EngineSettings) -> dict[str, str]:  # noqa: ARG001 - the same for every model
+    """Versions of transformers, torch and what executes the grammar.
 
-    Only a batch of one is free of padding, and so independent of what else is computed.
+    Raises
+    ------
+    EngineError
+        If one of them is not installed.
     """
-    size = _batch_size(settings)
+    return {name: _installed(name) for name in ("transformers", "torch", "outlines_core")}
+
+
+def determinism(settings: EngineSettings) -> dict[str, str | int | bool]:
+    """Facts of the execution that can change bytes, JSON-able, for the spec."""
+    threads = {"threads": settings.threads} if settings.device == "cpu" else {}
     return {
-        "batch_invariant": size == 1,
-        "batch_size": size,
-        "threads": 1 if settings.device == "cpu" else None,
-        "grammar": "outlines",
-        "grammar_version": _installed("outlines_core"),
-        "torch": _installed("torch"),
+        "batch_invariant": not obstacles(settings),
+        "attention": "chosen by transformers",
+        "batch_size": settings.side_by_side,
+        **threads,
     }
 
 
-def _batch_size(settings: EngineSettings) -> int:
-    return min(int(settings.args.get("max_num_seqs") or _MAX_BATCH), _MAX_BATCH)
+def obstacles(settings: EngineSettings) -> tuple[str, ...]:
+    """Why equal bytes are not promised, in words for the user; empty where they are.
+
+    A row computed alone depends on nothing else that is computed. With one thread of a CPU its sums have one
+    order. On CUDA all shapes are its own, cuBLAS repeats itself with a fixed workspace and one stream
+    (docs.nvidia.com/cuda/cublas, "Results reproducibility"), and torch is told to take its deterministic
+    kernels; what runs in kernels from elsewhere is not known to add in a fixed order, and not promised.
+    """
+    if settings.fast:
+        return ("`fast` gives equal bytes up for speed",)
+    return tuple(_cuda_obstacles(settings)) if settings.device == "cuda" else ()
+
+
+def _cuda_obstacles(settings: EngineSettings) -> Iterator[str]:
+    if method := quantization(settings):
+        yield f"the weights are quantized ({method})"
+    if is_recurrent(settings):
+        yield "the model has recurrent layers"
+    if has_experts(settings):
+        yield "the model is a mixture of experts"
 
 
 class TransformersEngine:
@@ -103,7 +127,7 @@ class TransformersEngine:
     @property
     def capacity(self) -> int:
         """How many requests are computed side by side."""
-        return _batch_size(self._settings)
+        return self._settings.side_by_side
 
     def submit(self, request: Request) -> None:
         """Queue a request; see :meth:`Engine.submit`."""
@@ -404,6 +428,8 @@ def _check_settings(settings: EngineSettings) -> None:
 
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise EngineError("torch sees no GPU", hint="check nvidia-smi, or set `engine.device: cpu`")
+    # Sums by atomic additions, as in `index_add_`, come out in another order each time; a CPU has none.
+    torch.use_deterministic_algorithms(settings.device == "cuda" and not settings.fast, warn_only=True)
     one = {"quantization": None, "tensor_parallel_size": 1, "pipeline_parallel_size": 1}
     for key, plain in one.items():
         if settings.args.get(key, plain) not in (plain, None):

@@ -11,13 +11,14 @@ import difflib
 import functools
 import gc
 import importlib.metadata
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orch_local.devices import gpus
 from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError, one_line
+from orch_local.engines.traits import has_experts, has_latent_attention, is_recurrent, quantization
 from orch_local.errors import EngineError
 
 _OURS = ("cpu_kv_cache_gib", "vllm_args")
@@ -26,12 +27,18 @@ _OURS = ("cpu_kv_cache_gib", "vllm_args")
 _SET_ELSEWHERE = ("model", "dtype", "max_model_len", "max_logprobs", "structured_outputs_config")
 """EngineArgs that `vllm_args` may not hold: they would contradict the settings."""
 
-_RECURRENT = ("mamba", "ssm_", "rwkv", "state_size", "linear_conv", "linear_attn", "conv_L")
-"""Beginnings of config.json keys that only models with recurrent layers have."""
-
 _PLAIN_CACHES = ("auto", "float32", "float16", "bfloat16")
+_LEAST_CAPABILITY = (8, 0)
+"""Of vLLM 0.32's batch-invariant mode: docs.vllm.ai/en/v0.32.0/features/batch_invariance. The 9.0 in a
+comment of vllm/envs.py is older than the kernels for 8.x in model_executor/determinism/batch_invariant.py."""
+
+_WHOLE = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
+"""Each prompt is read anew and in one piece. A prompt resumed behind cached blocks, or cut where the batch
+left room, is summed in another order: measured on a CPU. For CUDA, vLLM 0.32 neither tests nor aligns the
+cuts in its batch-invariant mode (vllm-project/vllm pull requests 38561 and 46592): nothing is promised then."""
+
+_GRAMMARS = {"guidance": "llguidance", "outlines": "outlines_core", "xgrammar": "xgrammar"}
 _GIB = 2**30
-_DEFAULT_SEQUENCES = 256
 _PROBE_TOKENS = 8
 
 
@@ -72,46 +79,119 @@ def environment(settings: EngineSettings) -> dict[str, str]:
     }
     if settings.device == "cpu":
         # More than one thread changes the order of sums with the batch; run more workers instead.
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        threads = dict.fromkeys(names, str(settings.threads))
         # The batch-invariant mode is made of Triton kernels and crashes on a CPU. Compiling the one small
         # function that reads log-probabilities took 16 to 30 s a process and a C++ compiler; eager, 0.5 s.
         fixed = {"VLLM_BATCH_INVARIANT": "0", "TORCHDYNAMO_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
         return {**common, **threads, **fixed}
-    return {**common, "VLLM_BATCH_INVARIANT": "1" if _cuda_invariant(settings) else "0"}
+    # All or nothing: the mode costs much speed, and is of no use to rows whose bytes vary for another reason.
+    mode = "0" if obstacles(settings) else "1"
+    return {**common, "VLLM_BATCH_INVARIANT": mode, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def determinism(settings: EngineSettings) -> Mapping[str, Any]:
+def libraries(settings: EngineSettings) -> dict[str, str]:
+    """Versions of vLLM and of what executes the grammar.
+
+    Raises
+    ------
+    EngineError
+        If one of them is not installed.
+    """
+    grammar = _GRAMMARS[settings.grammar]
+    try:
+        return {"vllm": version(), grammar: importlib.metadata.version(grammar)}
+    except importlib.metadata.PackageNotFoundError:
+        raise EngineError(f"{grammar} is not installed", hint=_INSTALL_HINT) from None
+
+
+def determinism(settings: EngineSettings) -> dict[str, str | int | bool]:
     """Facts of the execution that can change bytes, JSON-able, for the spec.
 
     ``batch_invariant`` says whether the same request gives the same bytes in any batch: by our measured
     recipe on a CPU, by vLLM's own mode on CUDA. An engine argument of the user that breaks it is applied,
-    and shown here.
+    and shown here. The number of sequences side by side is a fact only where bytes depend on it.
     """
     args = _engine_arguments(settings)
+    invariant = not obstacles(settings)
     on_cpu = settings.device == "cpu"
     return {
-        "batch_invariant": _cpu_invariant(settings) if on_cpu else _cuda_invariant(settings),
-        "threads": 1 if on_cpu else None,
+        "batch_invariant": invariant,
+        "attention": _attention(settings),
         "prefix_caching": bool(args.get("enable_prefix_caching", True)),
         "chunked_prefill": bool(args.get("enable_chunked_prefill", True)),
         "enforce_eager": bool(args.get("enforce_eager", False)),
-        "m1_padding": on_cpu,
-        "grammar": settings.grammar,
-        "grammar_version": _grammar_version(settings.grammar),
+        **({"threads": settings.threads, "m1_padding": not settings.fast} if on_cpu else {}),
+        **({} if invariant else {"max_num_seqs": settings.side_by_side}),
     }
 
 
-def _grammar_version(grammar: str) -> str:
-    distribution = {"guidance": "llguidance", "outlines": "outlines_core"}.get(grammar, grammar)
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        raise EngineError(f"{distribution} is not installed", hint=_INSTALL_HINT) from None
+def _attention(settings: EngineSettings) -> str:
+    """The attention backend, where the user named one.
+
+    None is named for him: vLLM 0.32 refuses a named one that does not fit the layer at hand
+    (vllm/platforms/cuda.py, get_attn_backend_cls), and no single one fits all that runs today. FLASH_ATTN has
+    no MLA, no float32 and heads of 256 at most on Hopper; attention sinks need FlashAttention 3; Blackwell
+    prefers FlashInfer. vLLM's own choice rests on its version, the GPU, the model, the arguments and the
+    environment, which are all in the spec, and in the batch-invariant mode on invariant backends alone.
+    """
+    given = settings.args.get("vllm_args", {})
+    block = given.get("attention_config")
+    named = given.get("attention_backend") or (block.get("backend") if isinstance(block, Mapping) else None)
+    return str(named or "chosen by vLLM")
+
+
+def obstacles(settings: EngineSettings) -> tuple[str, ...]:
+    """Why equal bytes in any batch are not promised, in words for the user; empty where they are."""
+    if settings.fast:
+        return ("`fast` gives equal bytes up for speed",)
+    here = _cpu_obstacles(settings) if settings.device == "cpu" else _cuda_obstacles()
+    return (*_common_obstacles(settings), *here)
+
+
+def _common_obstacles(settings: EngineSettings) -> Iterator[str]:
+    args = _arguments(settings)
+    if method := quantization(settings):
+        yield f"the weights are quantized ({method})"
+    if is_recurrent(settings):
+        yield "the model has recurrent layers"
+    if (cache := args.get("kv_cache_dtype", "auto")) not in _PLAIN_CACHES:
+        yield f"the KV cache is quantized (`kv_cache_dtype: {cache}`)"
+    if args.get("speculative_config"):
+        yield "`vllm_args.speculative_config` checks several tokens at once"
+    for key, value in _recipe(settings).items():
+        if isinstance(value, bool) and args.get(key, value) != value:
+            yield f"`vllm_args.{key}` is {args[key]}"
+
+
+def _cpu_obstacles(settings: EngineSettings) -> Iterator[str]:
+    args = _arguments(settings)
+    for key in ("tensor_parallel_size", "pipeline_parallel_size"):
+        # vLLM then starts processes of its own, with threads as it sees fit and without our padding.
+        if args.get(key, 1) != 1:
+            yield f"`{key}` is more than 1 on a CPU"
+    if has_experts(settings):
+        yield "the model is a mixture of experts, which was not measured on a CPU"
+    if has_latent_attention(settings):
+        yield "the model has latent attention, which was not measured on a CPU"
+
+
+def _cuda_obstacles() -> Iterator[str]:
+    """Where vLLM's batch-invariant mode cannot or shall not be used.
+
+    Its attention classes of recurrent layers refuse the mode (vllm/v1/attention/selector.py), and the load
+    would fail. Without a GPU in sight, as on a login node, nothing speaks against one.
+    """
+    if os.environ.get("VLLM_BATCH_INVARIANT") == "0":
+        yield "VLLM_BATCH_INVARIANT is 0"
+    for gpu in gpus()[:1]:
+        if gpu.capability and gpu.capability < _LEAST_CAPABILITY:
+            had, least = (".".join(map(str, pair)) for pair in (gpu.capability, _LEAST_CAPABILITY))
+            yield f"{gpu.name} has compute capability {had}, vLLM's batch-invariant mode needs {least}"
 
 
 def _engine_arguments(settings: EngineSettings) -> dict[str, Any]:
     """Keywords of EngineArgs: ours, then the recipe of the device, then the user's `vllm_args`."""
-    given = {key: value for key, value in settings.args.items() if key not in _OURS}
     ours = {
         "model": str(settings.model_path),
         "dtype": settings.dtype,
@@ -123,55 +203,34 @@ def _engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         "disable_log_stats": True,
         "seed": 0,
     }
-    recipe = _cpu_recipe(settings) if settings.device == "cpu" else {}
-    parts = (given, recipe, settings.args.get("vllm_args", {}))
-    return ours | {key: value for part in parts for key, value in part.items() if value is not None}
+    lost = settings.fast or (settings.device == "cuda" and obstacles(settings))
+    return ours | _sizes(settings) | ({} if lost else _recipe(settings)) | _arguments(settings)
 
 
-def _cpu_recipe(settings: EngineSettings) -> dict[str, Any]:
-    """Arguments under which every comparison on a CPU was the same bit by bit (with one thread)."""
-    sequences = settings.args.get("max_num_seqs") or _DEFAULT_SEQUENCES
-    return {
-        "max_num_seqs": sequences,
-        "enforce_eager": True,
-        # Resuming after cached blocks, and a prompt cut at another place, both change the order of sums.
-        "enable_prefix_caching": False,
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(settings.max_model_len, sequences, 4096),
-        "kv_cache_memory_bytes": int(settings.args.get("cpu_kv_cache_gib", 1.0) * _GIB),
-    }
+def _arguments(settings: EngineSettings) -> dict[str, Any]:
+    """Engine arguments of the model config; a null is as good as none."""
+    given = {key: value for key, value in settings.args.items() if key not in _OURS}
+    parts = (given, settings.args.get("vllm_args", {}))
+    return {key: value for part in parts for key, value in part.items() if value is not None}
 
 
-def _cpu_invariant(settings: EngineSettings) -> bool:
-    args = _engine_arguments(settings)
-    kept = all(args[key] == value for key, value in _cpu_recipe(settings).items() if isinstance(value, bool))
-    return kept and args.get("tensor_parallel_size", 1) == 1 and _is_plain(settings)
-
-
-def _cuda_invariant(settings: EngineSettings) -> bool:
-    """Whether vLLM's batch-invariant mode is on; ``VLLM_BATCH_INVARIANT=0`` of the user always wins."""
-    if settings.device == "cpu" or os.environ.get("VLLM_BATCH_INVARIANT") == "0":
-        return False
-    # Attention classes of recurrent layers refuse the mode, and the load would fail.
-    recurrent = any(key.startswith(_RECURRENT) for key in _model_config(settings))
-    return not recurrent and _is_plain(settings)
-
-
-def _is_plain(settings: EngineSettings) -> bool:
-    """Whether nothing is on for which batch-invariance is not known to hold."""
-    args = _engine_arguments(settings)
-    quantized = "quantization" in args or "quantization_config" in _model_config(settings)
-    plain_cache = args.get("kv_cache_dtype", "auto") in _PLAIN_CACHES
-    return plain_cache and not quantized and not args.get("speculative_config")
-
-
-def _model_config(settings: EngineSettings) -> dict[str, Any]:
-    """The model's config.json with its text part lifted; empty where unreadable, which loading reports."""
-    try:
-        config = json.loads((settings.model_path / "config.json").read_text(encoding="utf-8"))
-        return {**config, **config.get("text_config", {})}
-    except (OSError, ValueError, TypeError, AttributeError):
+def _sizes(settings: EngineSettings) -> dict[str, Any]:
+    """What a CPU needs whether or not bytes are promised."""
+    if settings.device != "cpu":
         return {}
+    cache = int(settings.args.get("cpu_kv_cache_gib", 1.0) * _GIB)
+    # Compiling takes 40 s a model and helps little.
+    return {"max_num_seqs": settings.side_by_side, "kv_cache_memory_bytes": cache, "enforce_eager": True}
+
+
+def _recipe(settings: EngineSettings) -> dict[str, Any]:
+    """Arguments under which every comparison on a CPU was the same bit by bit (with one thread).
+
+    On CUDA they go with vLLM's batch-invariant mode.
+    """
+    tokens = max(settings.max_model_len, settings.side_by_side, 4096)
+    eager = {"enforce_eager": True} if settings.device == "cpu" else {}
+    return {**_WHOLE, **eager, "max_num_batched_tokens": tokens}
 
 
 class VllmEngine:
@@ -185,9 +244,12 @@ class VllmEngine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
-        self._in_flight: set[str] = set()
+        self._in_flight: dict[str, int] = {}
+        """By id: the most tokens that the request can come to, prompt and answer."""
         self._engine = _load(settings)
-        self._capacity = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
+        self._promised = not obstacles(settings)
+        limits = self._engine.vllm_config.scheduler_config
+        self._capacity = int(limits.max_num_active_seqs or limits.max_num_seqs)
         self._probe()
 
     @property
@@ -207,12 +269,14 @@ class VllmEngine:
             # vLLM may have queued one half of it already.
             self._engine.abort_request([request.id])
             raise RequestError(one_line(error)) from error
-        self._in_flight.add(request.id)
+        self._in_flight[request.id] = len(request.prompt_ids) + request.max_tokens
 
     def step(self) -> list[Completion]:
         """Advance all requests by one token; see :meth:`Engine.step`."""
         if not self._in_flight:
             return []
+        if self._promised:
+            self._keep_from_preempting()
         try:
             outputs = self._engine.step()
         except Exception as error:
@@ -225,6 +289,20 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
         del self._engine
         gc.collect()
+
+    def _keep_from_preempting(self) -> None:
+        """Let no more requests run than the KV cache holds at their full length.
+
+        A request that vLLM puts off for want of memory is read again with what it had written, as one prompt,
+        and sums in another order than it wrote in: measured, the bits of just those requests differed.
+        """
+        scheduler = self._engine.engine_core.engine_core.scheduler
+        # One token is computed ahead, and one block of the cache is never given away.
+        longest = max(self._in_flight.values()) + 1
+        groups = scheduler.kv_cache_config.kv_cache_groups
+        blocks = sum(math.ceil(longest / group.kv_cache_spec.block_size) for group in groups)
+        fitting = (scheduler.kv_cache_config.num_blocks - 1) // max(blocks, 1)
+        scheduler.max_num_active_reqs = max(1, min(self._capacity, fitting))
 
     def _check(self, request: Request) -> None:
         """Refuse what vLLM would cut short without a word."""
@@ -246,7 +324,7 @@ class VllmEngine:
             pass
 
     def _completion(self, output: Any) -> Completion:
-        self._in_flight.discard(output.request_id)
+        self._in_flight.pop(output.request_id, None)
         result = output.outputs[0]
         finish = _FINISH.get(result.finish_reason, Finish.ERROR)
         # On STOP the last token is the end-of-sequence or stop id: there are no stop strings.
@@ -336,7 +414,7 @@ def _load(settings: EngineSettings) -> Any:
     _check_platform(settings.device)
     arguments = _engine_arguments(settings)
     _check_arguments(settings, {item.name for item in dataclasses.fields(EngineArgs)})
-    if settings.device == "cpu":
+    if settings.device == "cpu" and not settings.fast:
         _pad_single_row_products()
     try:
         grammar = StructuredOutputsConfig(backend=settings.grammar)
@@ -408,7 +486,8 @@ _HINTS = {
     "quantization method": "take `quantization` out of the model config, or name one that vLLM lists",
     "trust_remote_code": "the model needs code of its own: use a built-in architecture, or set "
     "`vllm_args: {trust_remote_code: true}` if you trust that code",
-    "out of memory": "lower `gpu_memory_utilization` or `max_num_seqs`, or raise `tensor_parallel_size`",
+    "out of memory": "lower `gpu_memory_utilization`, `max_model_len` or `max_num_seqs`, "
+    "or raise `tensor_parallel_size`",
     "free memory": "another process holds the GPU: lower `gpu_memory_utilization`, or wait for it",
     "kv cache": "raise `cpu_kv_cache_gib` (CPU) or `gpu_memory_utilization` (GPU), or lower `max_model_len`",
     "batch_invariant": "this model or GPU has no batch-invariant kernels: set VLLM_BATCH_INVARIANT=0",

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orch_local.planning import AgentOutline, Outline
-from orch_local.report.safe import safe
+from orch_local.plans import AgentPlan, Plan
+from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import print_paragraph, print_table, table
 
 
@@ -19,6 +20,7 @@ def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
     asked = f"{plan.questions.count:,} questions of {benchmark.name} ({benchmark.split}){bad}"
     print_paragraph(console, f"{asked}; {len(plan.agents)} agents; merge policy {plan.config.merge.policy}.")
     print_table(console, "Models", _models(console, outline))
+    print_obstacles(console, plan)
     print_table(console, f"Tokens (prompts of {outline.sample} questions)", _tokens(console, outline))
     print_table(console, "Need (rough)", _needs(console, outline))
     print_paragraph(
@@ -30,8 +32,24 @@ def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
         console.print()
 
 
+def print_obstacles(console: Console, plan: Plan) -> None:
+    """Print which models do not promise the same bytes again, and why; nothing where all do."""
+    models: dict[tuple[str, ...], list[str]] = {}
+    for agent in plan.workers:
+        models.setdefault(agent.obstacles, []).append(agent.name)
+    for reasons, names in models.items():
+        if reasons:
+            told = f"{', '.join(names)}: the same bytes are likely but not promised: {'; '.join(reasons)}."
+            print_paragraph(console, visible(f"{told} This run can reach the level verified, not bitwise."))
+
+
+def _best_level(agent: AgentPlan) -> str:
+    """The strongest level that a run can reach with this model."""
+    return "verified" if agent.obstacles else "bitwise"
+
+
 def _models(console: Console, outline: Outline) -> Table:
-    rows = table(console, "agent", ["model", "architecture", "engine", "device", "dtype", "spec"])
+    rows = table(console, "agent", ["model", "architecture", "engine", "device", "dtype", "level", "spec"])
     for agent in outline.agents:
         settings = agent.plan.settings
         values = (
@@ -40,6 +58,7 @@ def _models(console: Console, outline: Outline) -> Table:
             settings.name,
             settings.device,
             settings.dtype,
+            _best_level(agent.plan),
         )
         rows.add_row(safe(agent.plan.name), *map(safe, values), Text(agent.plan.spec[:8]))
     return rows
