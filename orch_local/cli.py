@@ -143,6 +143,21 @@ def replay(run_folder: Folder) -> None:
 
 
 @app.command()
+def diff(
+    run_a: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run_b: Annotated[Path, typer.Argument(help="Folder of another.")],
+    examples: Annotated[int, typer.Option(min=0, help="Differing questions to show.")] = 5,
+) -> None:
+    """Say what differs between two runs: plans, then answers. Code 1 where the digests differ."""
+    from orch_local.comparing import compare
+    from orch_local.report.difference import print_difference
+
+    found = compare(_run_folder(run_a), _run_folder(run_b), examples)
+    print_difference(_console(), found)
+    raise typer.Exit(0 if found.same_digest else 1)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder of the demo.")] = Path("runs/demo"),
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of held-out questions.")] = 1000,

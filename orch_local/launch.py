@@ -30,6 +30,8 @@ from orch_local.store import RunFolder, Store
 
 log = logging.getLogger(__name__)
 
+WORKER_COMMAND = (sys.executable, "-m", "orch_local.workers")
+
 POISONED_IN_A_ROW = 3
 """So many prompts killing the engine one after another, with no row between, mean that the engine is ill."""
 
@@ -207,9 +209,8 @@ class AgentRun:
         return attempt
 
     def _start(self, log: IO[str]) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "orch_local.workers", str(self._folder.root), self._agent.name]
         return subprocess.Popen(
-            command,
+            [*WORKER_COMMAND, str(self._folder.root), self._agent.name],
             env={**os.environ, **environment(self._agent.settings)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -76,10 +76,10 @@ def open_model_folder(config: ModelConfig) -> ModelFolder:
     ------
     ModelError
         Folder or ``config.json`` missing; no safetensors, a shard missing, cut short or damaged; pickles
-        instead of safetensors; remote code.
+        instead of safetensors; remote code; sizes in ``config.json`` that are no numbers.
     """
     path = config.path
-    if path is None or not path.is_dir():
+    if path is None or not _is_folder(path):
         raise ModelError(
             f"the folder of model {config.name!r} does not exist: {path}",
             hint=_where_to_get(config),
@@ -90,7 +90,26 @@ def open_model_folder(config: ModelConfig) -> ModelFolder:
     weights = _weight_files(path)
     for file in weights:
         read_header(file)
-    return ModelFolder(path, settings, weights)
+    folder = ModelFolder(path, settings, weights)
+    _check_sizes(folder)
+    return folder
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=str(path), hint="check `path:`") from None
+
+
+def _check_sizes(folder: ModelFolder) -> None:
+    """Read everything that is read of the config later on, where an error would name no file."""
+    try:
+        _ = folder.architecture, folder.context, folder.kv_bytes_per_token()
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        where = str(folder.path / "config.json")
+        message = f"has a size that is no number, or `architectures` that is no list: {error}"
+        raise ModelError(message, where=where, hint="download the file again") from None
 
 
 def _where_to_get(config: ModelConfig) -> str:

@@ -126,7 +126,10 @@ class Plan(_Frozen):
         return (*self.agents, self.merger) if self.merger else self.agents
 
     def identity(self) -> dict[str, str]:
-        """What makes two plans the same run, by field; paths and batch sizes are no part of it."""
+        """What makes two plans the same run, by field.
+
+        Paths are no part of it, and batch sizes only where bytes depend on them.
+        """
         fields = {"questions": self.questions.digest, "agents": ", ".join(self.names)}
         fields |= {f"agent {agent.name}": agent.spec for agent in self.agents}
         rules = self.config.merge.model_dump(include={"policy", "when", "candidates", "names", "quorum"})
@@ -170,8 +173,9 @@ def plan_changes(before: Plan, now: Plan) -> PlanChanges:
     old, new = _contents(before), _contents(now)
     places: dict[str, list[Change]] = {}
     for name in (name for name in old if name in new):
-        places[name] = changes(old[name].pop("environment"), new[name].pop("environment"), "environment.")
-        found += _told_for(name, changes(old[name], new[name]))
+        differing = changes(old[name], new[name])
+        places[name] = [one for one in differing if _is_of_environment(one)]
+        found += _told_for(name, [one for one in differing if not _is_of_environment(one)])
     environment = [
         one for one in next(iter(places.values()), []) if all(one in place for place in places.values())
     ]
@@ -190,6 +194,11 @@ def _contents(plan: Plan) -> dict[str, dict[str, Any]]:
     """The contents of the specs, by the names that workers have in the identity of a plan."""
     names = [f"agent {agent.name}" for agent in plan.agents] + ["merge agent"]
     return {name: dict(worker.spec_content) for name, worker in zip(names, plan.workers, strict=False)}
+
+
+def _is_of_environment(change: Change) -> bool:
+    """Whether a field of a spec is told by the machine; the dtype is told by the model and its config."""
+    return change.field.startswith("environment.") and change.field != "environment.dtype"
 
 
 def _told_for(worker: str, found: list[Change]) -> list[Change]:
@@ -394,6 +403,7 @@ def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
     return {
         "name": settings.name,
         "grammar": settings.grammar,
+        "fast": settings.fast,
         "max_model_len": settings.max_model_len,
         "args": {name: value for name, value in named.items() if name not in sizes},
     }

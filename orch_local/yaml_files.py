@@ -33,7 +33,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        return yaml.constructor.BaseConstructor.construct_scalar(self, node)
+        if not isinstance(node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "expected a single value", node.start_mark)
+        return super().construct_scalar(node)
 
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:

@@ -35,7 +35,7 @@ comment of vllm/envs.py is older than the kernels for 8.x in model_executor/dete
 _WHOLE = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
 """Each prompt is read anew and in one piece. A prompt resumed behind cached blocks, or cut where the batch
 left room, is summed in another order: measured on a CPU. For CUDA, vLLM 0.32 neither tests nor aligns the
-cuts in its batch-invariant mode (vllm-project/vllm pull requests 38561 and 46592): nothing is promised then."""
+cuts in its batch-invariant mode (vllm-project/vllm pull requests 38561, 46592): nothing is promised then."""
 
 _GRAMMARS = {"guidance": "llguidance", "outlines": "outlines_core", "xgrammar": "xgrammar"}
 _GIB = 2**30
@@ -219,7 +219,7 @@ def _sizes(settings: EngineSettings) -> dict[str, Any]:
     if settings.device != "cpu":
         return {}
     cache = int(settings.args.get("cpu_kv_cache_gib", 1.0) * _GIB)
-    # Compiling takes 40 s a model and helps little.
+    # Compiling took 40 s a model, and `environment` turns it off.
     return {"max_num_seqs": settings.side_by_side, "kv_cache_memory_bytes": cache, "enforce_eager": True}
 
 

@@ -1,0 +1,92 @@
+"""Real runs as processes that tests can interrupt, and what their stores hold afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PATIENCE_S = 240.0
+
+
+@dataclass
+class Run:
+    """One run of the command line over a run file, executed as often as a test wants."""
+
+    run_file: Path
+    out: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+
+    @property
+    def store(self) -> Path:
+        """The folder of its rows."""
+        return self.out.parent / "store"
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start the command; it is its own process group."""
+        command = [sys.executable, "-m", "orch_local", "run", str(self.run_file), "--out", str(self.out)]
+        return subprocess.Popen(
+            [*command, *self.options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **self.env},
+            start_new_session=True,
+            # A test runner in the background of a shell may have been told to ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def finish(self) -> dict[str, Any]:
+        """Execute it to its end; returns what metrics.json says."""
+        with self.start() as process:
+            out, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, f"{out}\n{err}"
+        values: dict[str, Any] = json.loads((self.out / "metrics.json").read_text())
+        return {**values, "out": out, "err": err}
+
+    def workers(self) -> list[int]:
+        """Process ids of its workers."""
+        listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
+        lines = [line.split(None, 1) for line in listed.stdout.splitlines()]
+        return [int(pid) for pid, args in lines if "orch_local.workers" in args and str(self.out) in args]
+
+    def chunks(self) -> list[Path]:
+        """All chunks of its store."""
+        return sorted(self.store.glob("*/*.jsonl"))
+
+    def written(self) -> Counter[tuple[str, str]]:
+        """How often each row, by spec and key, stands in the store."""
+        rows: Counter[tuple[str, str]] = Counter()
+        for chunk in self.chunks():
+            lines = chunk.read_text(encoding="utf-8").splitlines()
+            rows.update((chunk.parent.name, json.loads(line)["key"]) for line in lines)
+        return rows
+
+    def log(self) -> str:
+        """What run.log says."""
+        return (self.out / "run.log").read_text()
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait for something to become true, while the process lives."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        if process is not None and process.poll() is not None:
+            out, err = process.communicate()
+            raise AssertionError(f"the process ended first, with {process.returncode}: {out}\n{err}")
+        time.sleep(0.05)
+
+
+def no_worker_left(run: Run) -> None:
+    """Wait until no worker of the run is alive: it ends by itself when its parent is gone."""
+    wait_until(lambda: not run.workers())
