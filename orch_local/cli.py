@@ -16,7 +16,6 @@ from orch_local.errors import OrchError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orch_local.config import RunConfig
     from orch_local.pipeline import Display, Result, StopRequest
     from orch_local.store import RunFolder
 
@@ -42,6 +41,16 @@ Split = Annotated[str | None, typer.Option(help="Split of the benchmark.")]
 Shuffle = Annotated[int | None, typer.Option("--shuffle-seed", min=0, help="Fixed shuffle of the questions.")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Record and count bad rows, do not stop.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Generate rows again that failed before.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Give the promise of equal bytes up for speed (docs/determinism.md).")
+]
+NewEnvironment = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-environment",
+        help="Continue with other libraries or on another device: all rows are generated anew.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
 
 
@@ -64,15 +73,21 @@ def run(
     shuffle_seed: Shuffle = None,
     skip_bad_rows: SkipBadRows = False,
     retry_failed: RetryFailed = False,
+    fast: Fast = False,
+    accept_new_environment: NewEnvironment = False,
     quiet: Quiet = False,
 ) -> None:
     """Run, or continue, what a run file describes."""
+    from orch_local.config import load_run
     from orch_local.pipeline import prepare
-    from orch_local.store import RunFolder
+    from orch_local.report.outline import print_obstacles
 
-    config = _config(run_file, categories, skip_bad_rows, limit=limit, split=split, shuffle_seed=shuffle_seed)
-    folder = RunFolder((out or Path("runs") / run_file.stem).absolute())
-    prepare(config, folder, (store or folder.root.parent / "store").absolute())
+    given = _given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    folder = _run_folder(out or Path("runs") / run_file.stem)
+    store = (store or folder.root.parent / "store").absolute()
+    planned = prepare(load_run(run_file, given), folder, store, accept_new_environment)
+    if not quiet:
+        print_obstacles(_console(stderr=True), planned)
     _finish(folder, retry_failed=retry_failed, quiet=quiet)
 
 
@@ -84,16 +99,18 @@ def plan(
     split: Split = None,
     shuffle_seed: Shuffle = None,
     skip_bad_rows: SkipBadRows = False,
+    fast: Fast = False,
     prompts: Annotated[
         bool, typer.Option("--prompts", help="Print the first prompt of every agent.")
     ] = False,
 ) -> None:
     """Check a run file, show what it needs; loads no model."""
+    from orch_local.config import load_run
     from orch_local.planning import check, draft, outline
     from orch_local.report.outline import print_outline
 
-    config = _config(run_file, categories, skip_bad_rows, limit=limit, split=split, shuffle_seed=shuffle_seed)
-    drafted = draft(config, Path("store").absolute())
+    given = _given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    drafted = draft(load_run(run_file, given), Path("store").absolute())
     check(drafted.plan, drafted.questions)
     print_outline(_console(), outline(drafted), prompts=prompts)
 
@@ -214,17 +231,15 @@ def schema() -> None:
     print(json.dumps(RunConfig.model_json_schema(), indent=2))
 
 
-def _config(
-    run_file: Path, categories: str | None, skip_bad_rows: bool, **benchmark: int | str | None
-) -> RunConfig:
-    """The run file with the options of the command line in its ``benchmark`` block."""
-    from orch_local.config import load_run
-
-    overrides: dict[str, Any] = dict(benchmark)
-    overrides["categories"] = [name.strip() for name in categories.split(",")] if categories else None
-    overrides["skip_bad_rows"] = True if skip_bad_rows else None
-    given = {f"benchmark.{name}": value for name, value in overrides.items() if value is not None}
-    return load_run(run_file, given)
+def _given(
+    categories: str | None, skip_bad_rows: bool, fast: bool, **benchmark: int | str | None
+) -> dict[str, Any]:
+    """The options of the command line that were given, by the key of the run file that they stand for."""
+    values: dict[str, Any] = {f"benchmark.{name}": value for name, value in benchmark.items()}
+    values["benchmark.categories"] = [name.strip() for name in categories.split(",")] if categories else None
+    values["benchmark.skip_bad_rows"] = skip_bad_rows or None
+    values["engine.fast"] = fast or None
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from orch_local.changes import Change
 from orch_local.config import RunConfig
 from orch_local.deciding import Deciding, RunDigest
 from orch_local.errors import StoreError
@@ -23,7 +25,7 @@ from orch_local.levels import state
 from orch_local.merging import merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.planning import check, draft
-from orch_local.plans import AgentPlan, Plan, load_plan
+from orch_local.plans import AgentPlan, Plan, load_plan, plan_changes
 from orch_local.questions import Questions, read_questions, write_questions
 from orch_local.records import Decision, Standing
 from orch_local.report.files import write_decisions, write_metrics
@@ -31,6 +33,8 @@ from orch_local.scoring import Cost, Metrics, Scorer
 from orch_local.store import RunFolder, Store, write_json, write_text
 
 log = logging.getLogger(__name__)
+
+_LONGEST_CHANGE = 160
 
 
 class Display(Protocol):
@@ -85,8 +89,14 @@ class _Session:
     damaged: set[Path] = field(default_factory=set)
 
 
-def prepare(config: RunConfig, folder: RunFolder, store: Path) -> Plan:
+def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_environment: bool = False) -> Plan:
     """Check a run file against models and questions and freeze it into the run folder.
+
+    Parameters
+    ----------
+    accept_new_environment:
+        Take over a folder whose run was begun with other libraries or on another device. All its rows are
+        then generated anew: the environment is part of every spec.
 
     Raises
     ------
@@ -98,7 +108,7 @@ def prepare(config: RunConfig, folder: RunFolder, store: Path) -> Plan:
     plan, questions, bad_rows = draft(config, store)
     check(plan, questions)
     if folder.plan.exists():
-        _refuse_other_plan(load_plan(folder), plan, folder)
+        _refuse_other_plan(folder, plan, accept_new_environment)
     write_questions(folder.questions, questions)
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in bad_rows]
     write_text(folder.bad_rows, "".join(lines))
@@ -248,12 +258,22 @@ def _run_all(runs: Sequence[_Pending], session: _Session) -> None:
         raise KeyboardInterrupt
 
 
-def _refuse_other_plan(before: Plan, now: Plan, folder: RunFolder) -> None:
-    old, new = before.identity(), now.identity()
-    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    if changed:
+def _refuse_other_plan(folder: RunFolder, now: Plan, accept_new_environment: bool) -> None:
+    """Rows of two plans, or of two environments, are never mixed in one run without a word."""
+    changed = plan_changes(load_plan(folder), now)
+    if changed.plan:
         raise StoreError(
-            f"this folder holds a run of a different plan; it differs in: {', '.join(changed)}",
+            f"this folder holds a run of a different plan; it differs in: {_told(changed.plan)}",
             where=str(folder.root),
             hint="choose another --out; rows that both plans need are taken from the store, not made again",
         )
+    if changed.environment and not accept_new_environment:
+        raise StoreError(
+            f"this run was begun in another environment; it differs in: {_told(changed.environment)}",
+            where=str(folder.root),
+            hint="continue it there, choose another --out, or make its rows anew by --accept-new-environment",
+        )
+
+
+def _told(changed: Sequence[Change]) -> str:
+    return "; ".join(textwrap.shorten(str(one), _LONGEST_CHANGE, placeholder=" ...") for one in changed)

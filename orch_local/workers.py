@@ -35,12 +35,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from orch_local.changes import changes
 from orch_local.engines import open_engine
 from orch_local.engines.base import Engine
-from orch_local.errors import OrchError, StoreError
+from orch_local.errors import EngineError, OrchError, StoreError
 from orch_local.evidence import Evidence, keep_evidence, other_batches, sampled
+from orch_local.fingerprint import fingerprint
 from orch_local.generating import Hooks, Scribe, Unit, generate
 from orch_local.merging import merge_task
+from orch_local.models import digests, open_model_folder
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
@@ -129,6 +132,7 @@ def work(folder: RunFolder, name: str, order: Order, reporter: Reporter) -> None
     """
     plan = load_plan(folder)
     agent = next(agent for agent in plan.workers if agent.name == name)
+    check_unchanged(agent)
     started = time.monotonic()
     # Prompts need no engine: a broken template or tokenizer shows before minutes of loading.
     scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
@@ -148,6 +152,30 @@ def work(folder: RunFolder, name: str, order: Order, reporter: Reporter) -> None
     recheck.run(mine, store, reporter)
     reporter.send("end", seconds=round(time.monotonic() - started, 3))
     _leave(0)
+
+
+def check_unchanged(agent: AgentPlan) -> None:
+    """Make sure that rows made here are what the agent's spec says: same environment, same model files.
+
+    To be called before the engine is loaded, since vLLM sets variables of its own.
+
+    Raises
+    ------
+    EngineError
+        Naming what is not as planned.
+    """
+    found = changes(agent.environment, fingerprint(agent.settings))
+    if found:
+        raise EngineError(
+            f"this machine is not like the one of the plan: {'; '.join(map(str, found))}",
+            hint="go on where the run was begun, or start anew with --accept-new-environment",
+        )
+    for change in changes(agent.spec_content["model"]["files"], digests(open_model_folder(agent.model))):
+        raise EngineError(
+            f"{change.field} is not the file that was planned with: its SHA-256 is another",
+            where=str(agent.settings.model_path),
+            hint="put the old file back, or choose another --out for the new one",
+        )
 
 
 @dataclass(slots=True)

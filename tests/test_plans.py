@@ -1,0 +1,205 @@
+"""Comparing plans, and what a plan says of equal bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orch_local.config import RunConfig, load_run
+from orch_local.plans import AgentPlan, Plan, QuestionsPlan, plan_agents, plan_changes
+from orch_local.report.outline import print_obstacles
+from orch_local.store import Spec
+
+ENVIRONMENT = {"torch": "2.13.0", "dtype": "float32", "gpu": "A"}
+
+
+def worker(name: str, environment: dict[str, Any], **content: Any) -> AgentPlan:
+    """An agent with some content of its spec; the rest of it does not matter to a comparison."""
+    kind = "merge" if name == "merge" else "analysis"
+    content = {"kind": kind, "prompt": "p", "answer": {"reasoning_chars": 9}} | content
+    spec = Spec.of({**content, "environment": environment})
+    return AgentPlan.model_validate(
+        {
+            "name": name,
+            "kind": kind,
+            "model": {"name": "m"},
+            "settings": {
+                "name": "vllm",
+                "model_path": ".",
+                "device": "cpu",
+                "grammar": "guidance",
+                "dtype": "float32",
+                "max_model_len": 64,
+            },
+            "template": "",
+            "answer": {},
+            "thinking": None,
+            "max_tokens": None,
+            "spec": spec.digest,
+            "spec_content": spec.content,
+        }
+    )
+
+
+def plan(*workers: AgentPlan, questions: str = "q", **merge: Any) -> Plan:
+    policy = {"policy": "agent", "model": "m"} if workers[-1].kind == "merge" else {"policy": "majority"}
+    config = {
+        "benchmark": {"name": "jsonl", "path": "q.jsonl"},
+        "agents": [{"name": one.name, "model": "m"} for one in workers if one.kind == "analysis"],
+        "merge": policy | merge,
+    }
+    return Plan(
+        version="0",
+        config=RunConfig.model_validate(config),
+        agents=tuple(one for one in workers if one.kind == "analysis"),
+        merger=next((one for one in workers if one.kind == "merge"), None),
+        questions=QuestionsPlan(count=1, bad_rows=0, digest=questions),
+        store=Path("store"),
+        environment={},
+    )
+
+
+def three(**environment: Any) -> list[AgentPlan]:
+    return [worker(name, ENVIRONMENT | environment) for name in ("quant", "plain", "merge")]
+
+
+BEFORE = plan(*three())
+
+
+def told(now: Plan) -> tuple[list[str], list[str]]:
+    found = plan_changes(BEFORE, now)
+    return [str(one) for one in found.plan], [str(one) for one in found.environment]
+
+
+def test_the_same_plan_does_not_differ() -> None:
+    assert told(BEFORE) == ([], [])
+    again = Plan.model_validate(json.loads(BEFORE.model_dump_json()))
+    assert told(again) == ([], [])
+    assert again.identity() == BEFORE.identity()
+
+
+def test_a_change_of_environment_in_all_workers_is_told_once() -> None:
+    now = plan(*three(torch="2.14.0", ONEDNN_MAX_CPU_ISA="AVX2"))
+    assert told(now) == (
+        [],
+        ["environment.torch: 2.13.0 -> 2.14.0", "environment.ONEDNN_MAX_CPU_ISA: (absent) -> AVX2"],
+    )
+
+
+def test_a_change_of_environment_in_one_worker_names_it() -> None:
+    quant, plain, merger = three(torch="2.14.0")
+    changed = worker("quant", {**quant.environment, "gpu": "B"})
+    assert told(plan(changed, plain, merger)) == (
+        [],
+        ["environment.torch: 2.13.0 -> 2.14.0", "agent quant: environment.gpu: A -> B"],
+    )
+    changed = worker("merge", {**merger.environment, "gpu": "B"})
+    assert told(plan(quant, plain, changed))[1][1] == "merge agent: environment.gpu: A -> B"
+
+
+def test_a_dtype_is_chosen_and_so_of_the_plan() -> None:
+    quant, plain, merger = three()
+    changed = worker("quant", {**quant.environment, "dtype": "bfloat16"})
+    assert told(plan(changed, plain, merger)) == (
+        ["agent quant: environment.dtype: float32 -> bfloat16"],
+        [],
+    )
+
+
+def test_the_same_field_with_other_values_is_not_the_same_change() -> None:
+    quant, plain, merger = (
+        worker(name, ENVIRONMENT | {"gpu": gpu})
+        for name, gpu in (("quant", "B"), ("plain", "C"), ("merge", "C"))
+    )
+    assert len(told(plan(quant, plain, merger))[1]) == 3
+
+
+def test_other_differences_are_of_the_plan() -> None:
+    quant, plain, merger = three()
+    changed = worker("quant", ENVIRONMENT, answer={"reasoning_chars": 10})
+    assert told(plan(changed, plain, merger)) == (["agent quant: answer.reasoning_chars: 9 -> 10"], [])
+    assert told(plan(quant, plain, merger, questions="other")) == (["questions: q -> other"], [])
+    assert told(plan(quant, plain, merger, quorum=2)) == (["merge.quorum: 1 -> 2"], [])
+    assert told(plan(plain, quant, merger)) == (["agents: quant, plain -> plain, quant"], [])
+
+
+def test_another_panel_is_told_by_its_names() -> None:
+    others = [worker(name, ENVIRONMENT) for name in ("a", "b")]
+    assert told(plan(*others))[0] == ["agents: quant, plain -> a, b", "merge.policy: agent -> majority"]
+    fewer = told(plan(three()[0], three()[2]))
+    assert fewer == (["agents: quant, plain -> quant"], [])
+
+
+def test_plans_differ_where_their_identities_do() -> None:
+    quant, plain, merger = three()
+    others = [
+        plan(quant, plain, merger),
+        plan(*three(torch="2")),
+        plan(worker("quant", ENVIRONMENT, prompt="x"), plain, merger),
+        plan(quant, plain, merger, when="disagreement"),
+        plan(quant, plain),
+        plan(worker("new", ENVIRONMENT), worker("newer", ENVIRONMENT)),
+    ]
+    for now in others:
+        same = now.identity() == BEFORE.identity()
+        assert same is not any(plan_changes(BEFORE, now))
+        assert same is not any(plan_changes(now, BEFORE))
+
+
+def frozen(run_file: Path, **overrides: Any) -> tuple[AgentPlan, ...]:
+    agents, merger = plan_agents(load_run(run_file, overrides))
+    assert merger is not None
+    return (*agents, merger)
+
+
+def test_fast_rows_have_specs_of_their_own(run_file: Path) -> None:
+    promised, fast = frozen(run_file), frozen(run_file, **{"engine.fast": True})
+    for one, other in zip(promised, fast, strict=True):
+        assert one.spec != other.spec
+        assert (one.environment["batch_invariant"], other.environment["batch_invariant"]) == (True, False)
+        differing = {key for key in one.spec_content if one.spec_content[key] != other.spec_content[key]}
+        assert differing == {"engine", "environment"}
+    assert fast[0].settings.threads >= 1
+
+
+def test_models_at_once_share_the_cores_where_fast(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orch_local.plans.cpu_cores", lambda: 13)
+    for at_once, fast, threads in ((1, True, 13), (3, True, 4), (64, True, 1), (1, False, 1)):
+        overrides = {"engine.fast": fast, "engine.models_at_once": at_once}
+        assert frozen(run_file, **overrides)[0].settings.threads == threads
+
+
+def test_the_environment_stands_in_the_spec_once(run_file: Path) -> None:
+    content = frozen(run_file)[0].spec_content
+    assert content["environment"]["vllm"]
+    assert set(content["engine"]) == {"name", "grammar", "fast", "max_model_len", "args"}
+    assert not {"libraries", "device", "determinism"} & set(content)
+
+
+def printed(*workers: AgentPlan) -> str:
+    console = Console(width=100, no_color=True)
+    with console.capture() as capture:
+        print_obstacles(console, plan(*workers))
+    return " ".join(capture.get().split())
+
+
+def test_nothing_is_said_where_bytes_are_promised() -> None:
+    assert printed(*three()) == ""
+
+
+def test_obstacles_are_told_once_for_all_that_share_them() -> None:
+    quant, plain, merger = three()
+    args = {"quantization": "awq\x1b[1m", "tensor_parallel_size": 2}
+    slower = replace(quant.settings, args=args)
+    workers = (one.model_copy(update={"settings": slower}) for one in (quant, merger))
+    text = printed(next(workers), plain, next(workers))
+    assert text.count("quant, merge: the same bytes are likely but not promised:") == 1
+    assert "awq" in text
+    assert "`tensor_parallel_size`" in text
+    assert "\x1b" not in text
+    assert "plain" not in text

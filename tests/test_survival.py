@@ -1,0 +1,287 @@
+"""Whatever happens to a run on real vLLM: continued, it comes to the same digest, and nothing is lost.
+
+Every case ends like a run that nothing happened to (the fixture ``reference``): the same digest, every row
+once, and no row that was complete generated again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from running import Cli
+from survival import Run, no_worker_left, wait_until
+
+from orch_local.demo.benchmark import write_jsonl
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+QUESTIONS = 500
+KILLS = 20
+DAY_S = 86_400
+
+
+def make_run(folder: Path, model: Path, **benchmark: Any) -> Run:
+    """A run of one agent; small batches, so that its rows come in several chunks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "questions.jsonl", "test", QUESTIONS, seed=5)
+    config = {"name": "tiny", "path": str(model), "max_num_seqs": 24, "cpu_kv_cache_gib": 0.1}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    values = {
+        "benchmark": {"name": "jsonl", "path": "questions.jsonl", **benchmark},
+        "agents": [{"name": "first", "model": "./tiny.yaml"}],
+        "merge": {"policy": "majority"},
+        "answer": {"reasoning_chars": 60},
+        "engine": {"stall_timeout_s": 200},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    return Run(folder / "run.yaml", folder / "runs" / "one")
+
+
+@pytest.fixture(scope="module")
+def reference(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]]:
+    """A run that nothing happened to, and its result."""
+    run = make_run(tmp_path_factory.mktemp("reference"), models_dir / "first")
+    result = run.finish()
+    assert result["standing"]["level"] == "bitwise"
+    return run, result
+
+
+@pytest.fixture
+def run(tmp_path: Path, models_dir: Path) -> Run:
+    """The same run, not begun."""
+    return make_run(tmp_path, models_dir / "first")
+
+
+Reference = tuple[Run, dict[str, Any]]
+
+
+def check_whole(run: Run, reference: Reference) -> dict[str, Any]:
+    """Continue the run to its end; it is as if nothing had happened."""
+    result = run.finish()
+    assert result["digest"] == reference[1]["digest"]
+    written = run.written()
+    assert written.keys() == reference[0].written().keys()
+    assert set(written.values()) == {1}, "a row was generated twice"
+    return result
+
+
+def begin(run: Run) -> subprocess.Popen[str]:
+    """Start the run and wait for its first rows."""
+    process = run.start()
+    wait_until(run.chunks, process)
+    return process
+
+
+def test_killed_at_20_random_points(run: Run, reference: Reference) -> None:
+    dice = random.Random(3)
+    complete: set[tuple[str, str]] = set()
+    for number in range(KILLS):
+        with run.start() as process:
+            if number % 2:
+                wait_until(lambda: run.workers() or process.poll() is not None)
+            # The points are spread over loading and generating, whichever takes how long here.
+            if dice.random() < 0.5:
+                time.sleep(dice.uniform(0.1, 10))
+            else:
+                before = len(run.chunks())
+                with suppress(AssertionError):  # it may end before there is one more
+                    wait_until(lambda: len(run.chunks()) > before, process)  # noqa: B023
+            for victim in run.workers()[:1] if number % 2 else [process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+            if number % 2:  # the parent may go on with a new worker, or give up
+                time.sleep(dice.uniform(0, 2))
+                process.kill()
+            process.communicate()
+        no_worker_left(run)
+        now = set(run.written())
+        assert complete <= now, "rows were lost"
+        complete = now
+    check_whole(run, reference)
+
+
+def test_a_killed_worker_is_replaced_within_the_run(run: Run, reference: Reference) -> None:
+    process = begin(run)
+    os.kill(run.workers()[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, f"{out}\n{err}"
+    assert "the worker of first died (SIGKILL)" in run.log()
+    check_whole(run, reference)
+
+
+def test_sigterm_stops_at_once_and_keeps_what_is_finished(run: Run, reference: Reference) -> None:
+    process = begin(run)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped; finished rows are kept" in err
+    assert "Traceback" not in err
+    no_worker_left(run)
+    check_whole(run, reference)
+
+
+def test_the_first_interrupt_finishes_what_is_in_flight(run: Run, reference: Reference) -> None:
+    process = begin(run)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Finishing the questions that are in flight; press Ctrl-C again" in err
+    assert "run the same command again to continue" in err
+    assert not run.workers()
+    # The worker ended by itself: nobody had to stop it.
+    assert "died" not in run.log()
+    assert 0 < len(run.written()) < QUESTIONS
+    check_whole(run, reference)
+
+
+def test_the_second_interrupt_stops_at_once(run: Run, reference: Reference) -> None:
+    process = begin(run)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in err
+    no_worker_left(run)
+    check_whole(run, reference)
+
+
+@pytest.fixture
+def small_disk(run: Run) -> Iterator[Path]:
+    """A file system of its own in the place of the store."""
+    run.store.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(run.store)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a file system")
+    yield run.store
+    subprocess.run(["umount", "-l", str(run.store)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def fail(run: Run) -> str:
+    """Execute a run that comes to grief; returns its message."""
+    with run.start() as process:
+        _, err = process.communicate(timeout=240)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    assert "run the same command again" in err
+    return err
+
+
+def test_a_full_disk(run: Run, reference: Reference, small_disk: Path) -> None:
+    assert "No space left on device" in fail(run)
+    assert not list(small_disk.glob("*/.*.tmp")), "a half-written file was left"
+    remount(small_disk, "size=16m")
+    check_whole(run, reference)
+
+
+def test_a_read_only_folder(run: Run, reference: Reference, small_disk: Path) -> None:
+    remount(small_disk, "size=16m,ro")
+    assert "Read-only file system" in fail(run)
+    remount(small_disk, "rw")
+    check_whole(run, reference)
+
+
+def copied(run: Run, original: Run) -> Run:
+    """The run with the rows that another one made."""
+    shutil.copytree(original.store, run.store)
+    return run
+
+
+def test_damaged_chunks_are_set_aside_made_again_and_told(run: Run, reference: Reference, cli: Cli) -> None:
+    copied(run, reference[0])
+    whole = run.finish()
+    assert whole["cost"]["first"]["generated_now"] == 0
+    cut, flipped, *_ = run.chunks()
+    rows = [len(chunk.read_text().splitlines()) for chunk in (cut, flipped)]
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
+    cut.write_bytes(cut.read_bytes()[:-20])
+
+    replay = cli("replay", run.out)
+    assert replay.code == 1
+    assert f"first: {sum(rows)} rows are not in the store" in replay.out
+    verify = cli("verify", run.out, "--sample", 0)
+    assert verify.code == 1
+    assert all(f"{chunk.name}: its bytes are not those of its name" in verify.out for chunk in (cut, flipped))
+
+    result = check_whole(run, reference)
+    assert result["cost"]["first"]["generated_now"] == sum(rows)
+    assert "2 files of the store had been damaged" in " ".join(result["out"].split())
+    assert {file.name for file in run.store.glob("*/damaged/*")} == {cut.name, flipped.name}
+    assert f"{cut} was damaged" in run.log()
+    assert cli("replay", run.out).code == 0
+
+
+def test_two_runs_on_one_store_at_the_same_time(run: Run, reference: Reference) -> None:
+    twin = Run(run.run_file, run.out.with_name("two"))
+    processes = [run.start(), twin.start()]
+    for process in processes:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, f"{out}\n{err}"
+        assert "DETERMINISM" not in out
+    metrics = [json.loads((one.out / "metrics.json").read_text()) for one in (run, twin)]
+    assert {one["digest"] for one in metrics} == {reference[1]["digest"]}
+    assert run.written().keys() == reference[0].written().keys()
+
+
+def test_a_clock_that_jumps(run: Run, reference: Reference, tmp_path: Path) -> None:
+    # Python imports a module of this name at its start; a real clock is set by an administrator or NTP.
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import itertools, time\n"
+        "jumps, plain, plain_ns = itertools.cycle([0, 7, -3, 0.5]), time.time, time.time_ns\n"
+        f"time.time = lambda: plain() + {DAY_S} * next(jumps)\n"
+        f"time.time_ns = lambda: plain_ns() + int({DAY_S}e9 * next(jumps))\n"
+    )
+    check_whole(Run(run.run_file, run.out, {"PYTHONPATH": str(site)}), reference)
+
+
+@pytest.mark.parametrize("when", ["loading", "generating"])
+def test_a_worker_out_of_memory(run: Run, reference: Reference, when: str) -> None:
+    process = run.start()
+    if when == "loading":
+        wait_until(run.workers, process)
+        room = 600 << 20
+    else:
+        wait_until(run.chunks, process)
+        room = int(Path(f"/proc/{run.workers()[0]}/statm").read_text().split()[0]) * resource.getpagesize()
+    for worker in run.workers():
+        resource.prlimit(worker, resource.RLIMIT_AS, (room, room))
+    _, err = process.communicate(timeout=240)
+    assert "Traceback" not in err
+    if when == "loading":
+        assert process.returncode == 1
+        assert "error:" in err
+        assert "first.log" in err
+    no_worker_left(run)
+    check_whole(run, reference)
+
+
+def test_other_batch_sizes_and_folders(
+    run: Run, reference: Reference, models_dir: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "else where" / "mödels"
+    shutil.copytree(models_dir / "first", moved)
+    other = make_run(tmp_path / "else where" / "run", moved)
+    config = yaml.safe_load((other.run_file.parent / "tiny.yaml").read_text())
+    (other.run_file.parent / "tiny.yaml").write_text(yaml.safe_dump({**config, "max_num_seqs": 7}))
+    check_whole(other, reference)
