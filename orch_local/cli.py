@@ -136,15 +136,13 @@ def verify(
 ) -> None:
     """Check a run's files, generate rows again in other batches, compare bytes. Code 1 on a difference."""
     from orch_local.levels import state
-    from orch_local.plans import load_plan
     from orch_local.report.proof import print_verification
     from orch_local.verifying import verify as verify_run
 
     folder = _run_folder(run_folder)
     with _watched(folder, quiet=quiet) as (display, stop):
         found = verify_run(folder, None if every else sample, display, stop)
-    standing = state(folder, load_plan(folder))
-    print_verification(_console(), found, standing)
+    print_verification(_console(), found, state(folder, found.plan))
     raise typer.Exit(0 if found.passed else 1)
 
 
@@ -267,9 +265,7 @@ def _watched(folder: RunFolder, *, quiet: bool) -> Iterator[tuple[Display, StopR
 
     # Progress is no part of the result: `orch-local run ... > result.txt` holds the result alone.
     aside = _console(stderr=True)
-    logging.basicConfig(
-        filename=folder.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    _log_to(folder.log)
 
     def say(text: str) -> None:
         aside.print(text, markup=False, soft_wrap=True)
@@ -281,6 +277,17 @@ def _watched(folder: RunFolder, *, quiet: bool) -> Iterator[tuple[Display, StopR
         signum = getattr(interrupt, "signum", signal.SIGINT)
         logging.getLogger(__name__).warning("stopped by %s", signal.Signals(signum).name)
         raise InterruptedRunError(signum) from None
+
+
+def _log_to(file: Path) -> None:
+    import logging
+
+    try:
+        handler: logging.Handler = logging.FileHandler(file, encoding="utf-8")
+    except OSError:
+        handler = logging.NullHandler()  # the folder of an archived run may be read-only
+    layout = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(handlers=[handler], level=logging.INFO, format=layout, force=True)
 
 
 def _run_folder(path: Path) -> RunFolder:

@@ -26,7 +26,7 @@ from orch_local.engines import environment
 from orch_local.errors import EngineError, OrchError, StoreError
 from orch_local.plans import AgentPlan
 from orch_local.records import Analysis, Outcome
-from orch_local.store import RunFolder, Store
+from orch_local.store import RunFolder, Store, unwritable
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class AgentRun:
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stopped = False
         self.timing = Timing()
+        self.log = folder.worker_log(agent.name)
+        """Where the words of the worker and its libraries go."""
 
     def run(
         self, rows: Mapping[str, str], progress: Progress, batches: Sequence[Sequence[str]] | None = None
@@ -155,18 +157,14 @@ class AgentRun:
 
     def _error(self, error: Mapping[str, str]) -> OrchError:
         where = error["where"] or f"agent {self._agent.name!r}"
-        return EngineError(error["message"], where=where, hint=f"{error['hint']} (log: {self._log})".strip())
+        return EngineError(error["message"], where=where, hint=f"{error['hint']} (log: {self.log})".strip())
 
     def _dead(self, what: str) -> EngineError:
         memory = "; exit by SIGKILL usually means that memory ran out" if "SIGKILL" in what else ""
         return EngineError(
             f"the worker of agent {self._agent.name!r} does not stay alive: {what}{memory}",
-            hint=f"see {self._log}; finished rows are kept, the same command continues",
+            hint=f"see {self.log}; finished rows are kept, the same command continues",
         )
-
-    @property
-    def _log(self) -> Path:
-        return self._folder.worker_log(self._agent.name)
 
     def _remaining(
         self, groups: deque[list[str]], rows: Mapping[str, str], attempt: _Attempt
@@ -192,8 +190,7 @@ class AgentRun:
         attempt = _Attempt()
         self._events = queue.SimpleQueue()
         started = time.monotonic()
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("a", encoding="utf-8") as log, self._start(log) as process:
+        with _appended(self.log) as log, self._start(log) as process:
             self._process = process
             try:
                 if not self._stopped:
@@ -268,6 +265,14 @@ class AgentRun:
                 attempt.error = dict(event)
             case "end":
                 attempt.generate_s = event["seconds"]
+
+
+def _appended(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def _after(finished: int, progress: Progress) -> Progress:

@@ -10,12 +10,16 @@ rules       routing and aggregation are fixed, as in the paper; of the analyses 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
+from orch_local.errors import StoreError
 from orch_local.evidence import Evidence, read_evidence
 from orch_local.plans import Plan
 from orch_local.records import Level, Standing
 from orch_local.store import RunFolder, Store, write_json
+
+log = logging.getLogger(__name__)
 
 
 def assess(plan: Plan) -> Standing:
@@ -53,13 +57,16 @@ def _judge(name: str, invariant: bool, evidence: Sequence[Evidence]) -> tuple[Le
 
 
 def state(folder: RunFolder, plan: Plan) -> Standing:
-    """Assess the level of a run, and state it in its ``run.json``.
+    """Assess the level of a run, and state it in its ``run.json`` where that can be written.
 
     Raises
     ------
     StoreError
-        If evidence is damaged, or the file cannot be written.
+        If evidence is damaged.
     """
     standing = assess(plan)
-    write_json(folder.plan, plan.model_copy(update={"standing": standing}).model_dump(mode="json"))
+    try:
+        write_json(folder.plan, plan.model_copy(update={"standing": standing}).model_dump(mode="json"))
+    except StoreError as error:  # an archived run
+        log.warning("the level is not stated in the plan: %s", error)
     return standing

@@ -94,7 +94,7 @@ class Question:
 
     def to_row(self) -> dict[str, Any]:
         """The row of ``questions.jsonl``."""
-        return dataclasses.asdict(self)
+        return _shallow(self) | {"examples": [_shallow(example) for example in self.examples]}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Question:

@@ -57,7 +57,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
     finally:
         if temporary is not None:
             with suppress(OSError):
@@ -79,7 +79,8 @@ def _read_umask() -> int:
 _UMASK = _read_umask()
 
 
-def _unwritable(path: Path, error: OSError) -> StoreError:
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """The error of a file or folder that cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     hint = "free some space" if full else "choose a folder that you may write to (--out)"
     return StoreError(
@@ -179,7 +180,7 @@ class Store:
         except FileNotFoundError:
             return None  # another run was faster
         except OSError as error:
-            raise _unwritable(chunk, error) from None
+            raise unwritable(chunk, error) from None
         return target
 
     def writer(self, spec: str, clock: Callable[[], float] = time.monotonic) -> RowWriter:

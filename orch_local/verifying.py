@@ -5,13 +5,15 @@ Nothing of the run is changed; what was found about its rows is kept in the stor
 
 from __future__ import annotations
 
+import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.errors import OrchError
+from orch_local.errors import OrchError, StoreError
 from orch_local.evidence import SMALL_BATCH, Evidence, keep_evidence, other_batches, same_bytes, sampled
 from orch_local.launch import AgentRun
 from orch_local.merging import merge_task, needs_merge
@@ -24,6 +26,8 @@ from orch_local.records import Analysis
 from orch_local.replaying import questions_digest, replay
 from orch_local.rows import Rows
 from orch_local.store import RunFolder, Store
+
+log = logging.getLogger(__name__)
 
 
 class Rate(NamedTuple):
@@ -146,19 +150,25 @@ class _Again:
         # Workers check the first of their rows, so the last are news.
         keys = sampled(wanted, len(wanted) if sample is None else sample, last=True)
         batches = other_batches(keys)
-        with tempfile.TemporaryDirectory(prefix="orch-verify-") as scratch:
-            timeout = self._plan.config.engine.stall_timeout_s
-            runner = AgentRun(self._folder, self._agent, Store(Path(scratch)), timeout)
-            stop.running = [runner]
-            runner.run(
-                {key: wanted[key] for key in keys}, display.stage(self._agent.name, len(keys), 0), batches
-            )
-            stop.running = []
-            again = Store(Path(scratch)).read(self._agent.spec)
-            made = self._compared(wanted, batches, again)
+        # Left where it is if the engine fails, for the log of the worker.
+        scratch = Path(tempfile.mkdtemp(prefix="orch-verify-"))
+        runner = AgentRun(self._folder, self._agent, Store(scratch), self._plan.config.engine.stall_timeout_s)
+        runner.log = scratch / f"{self._agent.name}.log"
+        stop.running = [runner]
+        progress = display.stage(self._agent.name, len(keys), 0)
+        runner.run({key: wanted[key] for key in keys}, progress, batches)
+        stop.running = []
+        made = self._compared(wanted, batches, Store(scratch).read(self._agent.spec))
+        shutil.rmtree(scratch, ignore_errors=True)
         if made.evidence.rows and not stop.asked:
-            keep_evidence(self._store, self._agent.spec, made.evidence)
+            self._keep(made.evidence)
         return made
+
+    def _keep(self, evidence: Evidence) -> None:
+        try:
+            keep_evidence(self._store, self._agent.spec, evidence)
+        except StoreError as error:  # an archive may be read-only; what was found is shown all the same
+            log.warning("the evidence is not kept: %s", error)
 
     def _keys(self) -> Iterator[tuple[str, str]]:
         """Question key and row key of all rows that the run has of this agent."""
