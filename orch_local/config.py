@@ -76,7 +76,9 @@ class AgentConfig(_Model):
     """A model plus a role plus decoding."""
 
     name: Name
-    model: str = Field(description="Name of a model config, or a path to a model config or model folder.")
+    model: str = Field(
+        min_length=1, description="Name of a model config, or a path to a model config or model folder."
+    )
     role: Literal["solve", "eliminate", "verify"] = "solve"
     prompt: Path | None = Field(
         default=None, description="A prompt template of your own instead of the role's."
@@ -98,7 +100,9 @@ class MergeConfig(_Model):
     """How a panel becomes one decision."""
 
     policy: Literal["agent", "majority", "confidence", "probability"] = "agent"
-    model: str | None = Field(default=None, description="Model of the merge agent; needed by policy `agent`.")
+    model: str | None = Field(
+        default=None, min_length=1, description="Model of the merge agent; needed by policy `agent`."
+    )
     prompt: Path | None = None
     when: Literal["always", "disagreement"] = "always"
     candidates: Literal["all", "nominated"] = Field(
@@ -263,6 +267,14 @@ def _with_home(path: Path) -> Path:
         return path
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is there; a name that no folder can have, or that may not be looked at, is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _is_path(name: str) -> bool:
     return "/" in name or name.startswith((".", "~")) or name.endswith((".yaml", ".yml"))
 
@@ -289,7 +301,7 @@ def load_model_config(name: str) -> ModelConfig:
     path = _with_home(Path(name))
     known = model_config_files()
     # A bare name means a config first: a folder that happens to lie here must not take its place.
-    if path.is_dir() and name not in known:
+    if _is_folder(path) and name not in known:
         safe = re.sub(r"[^A-Za-z0-9._-]", "-", path.resolve().name)
         return ModelConfig(name=safe.lstrip("._-")[:64] or "model", path=path.resolve())
     if _is_path(name):
@@ -322,4 +334,4 @@ def _model_path(config: ModelConfig, file: Path) -> Path:
         return Path(os.path.abspath(file.parent / _with_home(config.path)))  # noqa: PTH100 - keeps symlinks
     root = _with_home(Path(os.environ.get("ORCH_MODELS_DIR", "models"))).absolute()
     places = [root / config.hub_id, root / config.hub_id.split("/")[-1], root / config.name]
-    return next((place for place in places if config.hub_id and place.is_dir()), root / config.name)
+    return next((place for place in places if config.hub_id and _is_folder(place)), root / config.name)

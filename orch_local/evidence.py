@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from orch_local.errors import StoreError
@@ -65,7 +66,7 @@ def other_batches(keys: Sequence[str]) -> list[list[str]]:
     """Batches unlike those of a run: some rows alone, some by sevens, the rest all together, backwards."""
     backwards = list(reversed(keys))
     alone = (len(keys) + ALONE_SHARE - 1) // ALONE_SHARE
-    by_sevens = max(0, min(len(keys) - alone, SMALL_BATCH * (len(keys) // (2 * SMALL_BATCH))))
+    by_sevens = SMALL_BATCH * (len(keys) // (2 * SMALL_BATCH))
     batches = [[key] for key in backwards[:alone]]
     middle, rest = backwards[alone : alone + by_sevens], backwards[alone + by_sevens :]
     batches += [middle[start : start + SMALL_BATCH] for start in range(0, len(middle), SMALL_BATCH)]
@@ -80,9 +81,7 @@ def keep_evidence(store: Store, spec: str, evidence: Evidence) -> None:
     StoreError
         If the store cannot be written.
     """
-    content = asdict(evidence)
-    name = hashlib.sha256(canonical_json(content).encode()).hexdigest()
-    write_json(store.evidence(spec) / f"{name}.json", content)
+    write_json(store.evidence(spec) / f"{_name(evidence)}.json", asdict(evidence))
 
 
 def read_evidence(store: Store, spec: str) -> list[Evidence]:
@@ -97,8 +96,19 @@ def read_evidence(store: Store, spec: str) -> list[Evidence]:
     for file in sorted(store.evidence(spec).glob("*.json")):
         values = read_json(file)
         try:
-            found.append(Evidence(**{**values, "different": tuple(values["different"])}))
-        except (TypeError, KeyError) as error:
-            hint = "delete it, and run `orch-local verify` again"
-            raise StoreError(f"is no evidence: {error!r}", where=str(file), hint=hint) from None
+            evidence = Evidence(**{**values, "different": tuple(values["different"])})
+            whole = _name(evidence) == file.stem
+        except (TypeError, KeyError, ValueError) as error:
+            raise _damaged(file, f"is no evidence: {error!r}") from None
+        if not whole:
+            raise _damaged(file, "is not what was written: its name is the SHA-256 of something else")
+        found.append(evidence)
     return found
+
+
+def _name(evidence: Evidence) -> str:
+    return hashlib.sha256(canonical_json(asdict(evidence)).encode()).hexdigest()
+
+
+def _damaged(file: Path, what: str) -> StoreError:
+    return StoreError(what, where=str(file), hint="delete it, and run `orch-local verify` again")

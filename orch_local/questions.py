@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -51,9 +52,7 @@ class _Open:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-
-    def __del__(self) -> None:
-        self.file.close()
+        weakref.finalize(self, file.close)
 
 
 class Questions(Sequence[Question]):
@@ -75,11 +74,12 @@ class Questions(Sequence[Question]):
     def __getitem__(self, index: int | slice) -> Question | Questions:
         if isinstance(index, slice):
             return Questions(self._opened, self._name, self._places[index])
-        self._file.seek(self._places[index])
+        place = self._places[index]
+        self._file.seek(place)
         try:
             return Question.from_row(json.loads(self._file.readline().decode("utf-8", "surrogatepass")))
         except (ValueError, KeyError, TypeError) as error:
-            message = f"line {index + 1} is no question: {error!r}"
+            message = f"line {self._line_number(place)} is no question: {error!r}"
             hint = "the file was changed after it was written: start again with another --out"
             raise StoreError(message, where=self._name, hint=hint) from None
 
@@ -89,6 +89,10 @@ class Questions(Sequence[Question]):
         return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _line_number(self, place: int) -> int:
+        self._file.seek(0)
+        return self._file.read(place).count(b"\n") + 1
 
     def picked(self, order: Iterable[int]) -> Questions:
         """Some of these questions, in this order."""

@@ -14,7 +14,7 @@ from orch_local.errors import StoreError
 from orch_local.merging import Panel, merge_schema
 from orch_local.plans import MERGE, Plan, load_plan
 from orch_local.questions import Questions, read_questions
-from orch_local.records import Analysis, Decision, Question, canonical_json
+from orch_local.records import Analysis, Decision, Outcome, Question, canonical_json
 from orch_local.rows import Violation
 from orch_local.store import RunFolder, Store, read_json
 
@@ -121,12 +121,16 @@ def _misread(plan: Plan, deciding: Deciding, question: Question, panel: Panel) -
 def _parsed_otherwise(
     agent: str, question: Question, row: Analysis | None, schema: AnswerSchema
 ) -> Iterator[Misread]:
-    if row is None or not row.usable:
+    if row is None or row.outcome not in (Outcome.OK, Outcome.INVALID):
         return
     try:
         read = schema.parse(row.text)
     except AnswerError as error:
-        yield Misread(agent, question.id, f"its text is no answer: {error}")
+        if row.usable:
+            yield Misread(agent, question.id, f"its text is no answer: {error}")
+        return
+    if not row.usable:
+        yield Misread(agent, question.id, "its text is an answer, which the row calls invalid")
         return
     for name in ("answer", "confidence", "reasoning", "eliminated"):
         if getattr(read, name) != getattr(row, name):

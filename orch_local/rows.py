@@ -1,6 +1,6 @@
 """The rows of one spec as an index: where each row lies in which chunk; a row is read when asked for.
 
-A row costs 33 bytes of memory whatever its size, so a run of millions of rows can be looked up, decided and
+A row costs some 40 bytes of memory whatever its size, so a run of millions of rows can be looked up, decided and
 scored without holding an analysis longer than its own question takes.
 """
 
@@ -55,7 +55,6 @@ class Rows(Mapping[str, Analysis]):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: list[Path] = []
-        self._seen: set[Path] = set()
         self._open: dict[int, int] = {}
         self._keys = array("Q")
         self._chunks = array("I")
@@ -72,9 +71,9 @@ class Rows(Mapping[str, Analysis]):
 
     def update(self) -> Rows:
         """Take in the chunks that were written since; returns itself."""
-        found = sorted(set(self._folder.glob("*.jsonl")) - self._seen) if self._folder.is_dir() else []
+        found = sorted(set(self._folder.glob("*.jsonl")) - set(self._files)) if self._folder.is_dir() else []
+        self.damaged.clear()  # they may have been made again
         for file in found:
-            self._seen.add(file)
             with suppress(FileNotFoundError):  # set aside by another run in this moment
                 self._add_chunk(file)
         if found:
@@ -147,14 +146,15 @@ class Rows(Mapping[str, Analysis]):
 
     def _choose(self, places: list[int]) -> int:
         good = [place for place in places if not self._failed[place]]
-        if len(good) < 2:
-            return (good or places)[0]  # of failures, which need not agree, the first
+        if len(good) == 1:
+            return good[0]
         contents: dict[str, int] = {}
-        for place in good:
+        for place in good or places:
             contents.setdefault(digest(self._read(place).content()), place)
         kept, *others = sorted(contents)
-        key = self._read(contents[kept]).key
-        self.violations += [Violation(self._folder.name, key, kept, other) for other in others]
+        if good:  # failures need not agree
+            key = self._read(contents[kept]).key
+            self.violations += [Violation(self._folder.name, key, kept, other) for other in others]
         return contents[kept]
 
     def _find(self, key: str) -> int | None:

@@ -119,7 +119,9 @@ def _in_categories(found: Sequence[str], wanted: tuple[str, ...] | None) -> list
         close = difflib.get_close_matches(unknown or "", valid, n=1)
         message = f"no question is of the category {unknown!r}" if unknown else "no category is given"
         raise BenchmarkError(
-            message + (f" (did you mean {close[0]!r}?)" if close else ""), hint=f"valid: {', '.join(valid)}"
+            message + (f" (did you mean {close[0]!r}?)" if close else ""),
+            where="benchmark.categories",
+            hint=f"valid: {', '.join(valid)}",
         )
     return [number for number, category in enumerate(found) if category in wanted]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import takewhile
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -15,7 +17,7 @@ from orch_local.verifying import Mismatch, Stage, Verification
 
 _SHOWN = 5
 _CONTEXT = 24
-"""Characters shown before the first difference of two texts."""
+"""Cells shown before the first difference of two texts."""
 _MEANING = {
     Level.BITWISE: "every engine is batch-invariant by its set-up",
     Level.VERIFIED: "no engine differed, but not all are batch-invariant by their set-up",
@@ -97,30 +99,46 @@ def _print_mismatch(console: Console, agent: str, first: Mismatch) -> None:
     print_paragraph(
         console, f"First difference of {visible(agent)}: question {first.question_id}", "bold red"
     )
-    for line in _difference(first.before, first.again):
+    for line in _difference(first.before, first.again, console.width):
         console.print(safe(line), soft_wrap=True)
     console.print()
 
 
-def _difference(before: Analysis, again: Analysis | None) -> list[str]:
-    """Both texts under each other from shortly before the first difference on."""
+def _difference(before: Analysis, again: Analysis | None, width: int) -> list[str]:
+    """Both texts under each other from shortly before the first difference on, each on one line."""
     if again is None:
         return ["it did not come again: see the log of the worker"]
     if before.outcome is not again.outcome:
-        return [f"stored  {before.outcome}", f"again   {again.outcome} {again.error}"]
+        return [f"stored  {before.outcome}", f"again   {again.outcome} {again.error}".rstrip()]
     for what in ("thought", "text"):
         old, new = getattr(before, what), getattr(again, what)
         if old != new:
             place = _common_start(old, new)
-            start = max(0, place - _CONTEXT)
-            lead = f"...{visible(old[start:place])}"
+            alike = _fitting(reversed(old[:place]), _CONTEXT)
+            lead = ("..." if len(alike) < place else "") + "".join(reversed(alike))
+            room = width - 8 - cell_len(lead)
             return [
                 f"{what} differs from character {place + 1} on",
-                f"stored  {lead}{visible(old[place : place + 60])}",
-                f"again   {lead}{visible(new[place : place + 60])}",
-                " " * (8 + len(lead)) + "^",
+                f"stored  {lead}{''.join(_fitting(old[place:], room))}",
+                f"again   {lead}{''.join(_fitting(new[place:], room))}",
+                " " * (8 + cell_len(lead)) + "^",
             ]
-    return [f"the texts are the same, the probabilities are not: {_farthest(before, again)}"]
+    if before.probabilities != again.probabilities:
+        return [f"the texts are the same, the probabilities are not: {_farthest(before, again)}"]
+    old_fields, new_fields = before.content(), again.content()
+    others = [name for name, value in old_fields.items() if value != new_fields[name]]
+    return [f"the texts are the same, but not: {', '.join(others)}"]
+
+
+def _fitting(characters: Iterable[str], room: int) -> list[str]:
+    """The first of the characters, made visible, that fit into so many cells."""
+    fitting = []
+    for shown in map(visible, characters):
+        room -= cell_len(shown)
+        if room < 0:
+            break
+        fitting.append(shown)
+    return fitting
 
 
 def _common_start(old: str, new: str) -> int:
