@@ -146,7 +146,7 @@ def _run(folder: Path, kill_after_s: float | None) -> int:
 
 def _children(pid: int) -> list[int]:
     found = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+        ["ps", "-ww", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
     )
     return [int(line) for line in found.stdout.split()]
 

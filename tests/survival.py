@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PATIENCE_S = 240.0
+SMALL_CHUNKS = str(Path(__file__).parent / "small_chunks")
 
 
 @dataclass
@@ -23,7 +26,7 @@ class Run:
 
     run_file: Path
     out: Path
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=lambda: {"PYTHONPATH": SMALL_CHUNKS})
     options: tuple[str, ...] = ()
 
     @property
@@ -55,9 +58,11 @@ class Run:
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
-        listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
-        lines = [line.split(None, 1) for line in listed.stdout.splitlines()]
-        return [int(pid) for pid, args in lines if "orch_local.workers" in args and str(self.out) in args]
+        return [
+            process.pid
+            for process in psutil.process_iter(["cmdline"])
+            if {"orch_local.workers", str(self.out)} <= set(process.info["cmdline"] or ())
+        ]
 
     def chunks(self) -> list[Path]:
         """All chunks of its store."""

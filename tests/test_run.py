@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from running import AGENTS, Cli, write_run_file
 
-from orch_local.demo.benchmark import write_jsonl
 from orch_local.plans import load_plan
 from orch_local.store import RunFolder, Store
 
@@ -127,42 +122,6 @@ def check_rows(run: Path) -> None:
             assert row.usage.generated > 0
             assert bool(row.thought) == (agent.thinking is not None)
             assert "</think>" not in row.text
-
-
-@pytest.mark.vllm
-def test_a_killed_run_continues_and_comes_to_the_same_digest(
-    tmp_path: Path, run_values: dict[str, Any], cli: Cli
-) -> None:
-    run_values["agents"] = run_values["agents"][:1]
-    run_values["merge"] = {"policy": "majority"}
-    write_jsonl(tmp_path / "questions.jsonl", "test", 400, seed=1)
-    run_file = write_run_file(tmp_path, run_values)
-    command = [sys.executable, "-m", "orch_local", "run", str(run_file), "--out", "runs/killed"]
-    parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    store = tmp_path / "runs" / "store"
-    deadline = time.monotonic() + 200
-    while not list(store.glob("*/*.jsonl")) and parent.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    wait_for_orphans(tmp_path / "runs" / "killed")
-
-    assert cli("run", run_file, "--out", "runs/killed").code == 0
-    assert cli("run", run_file, "--out", "runs/whole", "--store", "other-store").code == 0
-    killed, whole = metrics(tmp_path / "runs" / "killed"), metrics(tmp_path / "runs" / "whole")
-    assert killed["digest"] == whole["digest"]
-    assert killed["cost"]["first"]["rows"] == 400
-
-
-def wait_for_orphans(run: Path) -> None:
-    """Wait until no worker of the run is alive: it ends by itself when its parent is gone."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        if not any("orch_local.workers" in line and str(run) in line for line in lines.splitlines()):
-            return
-        time.sleep(0.2)
-    pytest.fail("a worker outlived its parent")
 
 
 def test_a_run_on_transformers_decides_every_question(
