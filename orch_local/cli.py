@@ -142,7 +142,7 @@ def verify(
     folder = _run_folder(run_folder)
     with _watched(folder, quiet=quiet) as (display, stop):
         found = verify_run(folder, None if every else sample, display, stop)
-    print_verification(_console(), found, state(folder, found.plan))
+    print_verification(_console(), found, state(folder, found.plan, found.unused))
     raise typer.Exit(0 if found.passed else 1)
 
 

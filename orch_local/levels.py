@@ -11,7 +11,7 @@ rules       routing and aggregation are fixed, as in the paper; of the analyses 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from orch_local.errors import StoreError
 from orch_local.evidence import Evidence, read_evidence
@@ -22,8 +22,11 @@ from orch_local.store import RunFolder, Store, write_json
 log = logging.getLogger(__name__)
 
 
-def assess(plan: Plan) -> Standing:
+def assess(plan: Plan, unused: Collection[str] = ()) -> Standing:
     """The level of a run: the weakest among its agents.
+
+    ``unused`` are those that the run has no row of, as a merge agent whose panels all agreed: what is not
+    there need not come again.
 
     Raises
     ------
@@ -35,10 +38,11 @@ def assess(plan: Plan) -> Standing:
     judged = [
         _judge(agent.name, bool(agent.environment["batch_invariant"]), found[agent.name])
         for agent in plan.workers
+        if agent.name not in unused
     ]
     every = [one for evidence in found.values() for one in evidence]
     return Standing(
-        level=min((level for level, _ in judged), key=list(Level).index),
+        level=min((level for level, _ in judged), key=list(Level).index, default=Level.RULES),
         generated_again=sum(one.rows for one in every),
         same=sum(one.same for one in every),
         reasons=tuple(reason for _, reason in judged if reason),
@@ -56,7 +60,7 @@ def _judge(name: str, invariant: bool, evidence: Sequence[Evidence]) -> tuple[Le
     return Level.BITWISE, ""
 
 
-def state(folder: RunFolder, plan: Plan) -> Standing:
+def state(folder: RunFolder, plan: Plan, unused: Collection[str] = ()) -> Standing:
     """Assess the level of a run, and state it in its ``run.json`` where that can be written.
 
     Raises
@@ -64,7 +68,7 @@ def state(folder: RunFolder, plan: Plan) -> Standing:
     StoreError
         If evidence is damaged.
     """
-    standing = assess(plan)
+    standing = assess(plan, unused)
     try:
         write_json(folder.plan, plan.model_copy(update={"standing": standing}).model_dump(mode="json"))
     except StoreError as error:  # an archived run

@@ -165,15 +165,28 @@ def report(session: _Session) -> Result:
             scorer.add(decision)
             digest.add(decision)
             yield decision
+        _refuse_missing(deciding)
 
     write_decisions(session.folder.root, decisions(), names)
-    metrics, costs, standing = scorer.metrics(), _costs(session, deciding), state(session.folder, plan)
+    unused = [name for name, rows in deciding.used.items() if not rows]
+    standing = state(session.folder, plan, unused)
+    metrics, costs = scorer.metrics(), _costs(session, deciding)
     write_metrics(session.folder.root, metrics, costs, digest.value, standing)
     for violation in deciding.violations:
         log.warning("two different answers under one key: %s", violation)
     log.info("finished: digest %s, level %s", digest.value, standing.level)
     counts = len(deciding.violations), len(session.damaged)
     return Result(plan, metrics, costs, digest.value, *counts, standing)
+
+
+def _refuse_missing(deciding: Deciding) -> None:
+    """All rows were there a moment ago; what is made of the rest would pass for a finished run."""
+    missing = ", ".join(f"{count:,} of {name}" for name, count in deciding.missing.items() if count)
+    if missing:
+        raise StoreError(
+            f"rows are missing that were there before: {missing}",
+            hint="a file of the store was damaged or removed meanwhile: run the same command again",
+        )
 
 
 def _costs(session: _Session, deciding: Deciding) -> dict[str, Cost]:

@@ -1,7 +1,7 @@
 """The rows of one spec as an index: where each row lies in which chunk; a row is read when asked for.
 
-A row costs some 40 bytes of memory whatever its size, so a run of millions of rows can be looked up, decided and
-scored without holding an analysis longer than its own question takes.
+A row costs some 40 bytes of memory whatever its size, so a run of millions of rows can be looked up, decided
+and scored without holding an analysis longer than its own question takes.
 """
 
 from __future__ import annotations

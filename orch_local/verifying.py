@@ -69,6 +69,11 @@ class Verification:
     stages: list[Stage] = field(default_factory=list)
 
     @property
+    def unused(self) -> list[str]:
+        """Agents that the run has no row of."""
+        return [stage.agent for stage in self.stages if not stage.stored]
+
+    @property
     def passed(self) -> bool:
         """Whether nothing differed at all."""
         return not self.problems and all(one.evidence.same == one.evidence.rows for one in self.stages)
@@ -131,7 +136,11 @@ def _replay_problems(folder: RunFolder) -> Iterator[str]:
     if not folder.metrics.exists():
         yield f"{folder.root}: the run is not finished, so only the rows that are there can be checked"
         return
-    again = replay(folder)
+    try:
+        again = replay(folder)
+    except StoreError as error:
+        yield f"{error.where}: {error.message}"
+        return
     if not again.same:
         yield f"{folder.root}: its decisions do not follow from its rows; `orch-local replay` tells more"
 

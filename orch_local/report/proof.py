@@ -107,7 +107,7 @@ def _print_mismatch(console: Console, agent: str, first: Mismatch) -> None:
 def _difference(before: Analysis, again: Analysis | None, width: int) -> list[str]:
     """Both texts under each other from shortly before the first difference on, each on one line."""
     if again is None:
-        return ["it did not come again: see the log of the worker"]
+        return ["it did not come again"]
     if before.outcome is not again.outcome:
         return [f"stored  {before.outcome}", f"again   {again.outcome} {again.error}".rstrip()]
     for what in ("thought", "text"):

@@ -1,0 +1,143 @@
+"""The level of a run is never more than was shown of every one of its agents."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from two_runs import agent, plan
+
+from orch_local import levels
+from orch_local.errors import StoreError
+from orch_local.evidence import Evidence, keep_evidence
+from orch_local.levels import assess, state
+from orch_local.plans import Plan, load_plan
+from orch_local.records import Level
+from orch_local.store import RunFolder, Store, write_json
+
+MATCHED = Evidence("worker", 8, 8, 8, "a", ())
+ALSO_MATCHED = Evidence("verify", 32, 32, 32, "b", ())
+DIFFERED = Evidence("verify", 8, 7, 8, "c", ("k",))
+NONE_CAME = Evidence("verify", 2, 0, 0, "d", ("k", "l"))
+FOUND = ((), (MATCHED,), (MATCHED, ALSO_MATCHED), (MATCHED, DIFFERED), (NONE_CAME,))
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one agent stands."""
+
+    invariant: bool
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def level(self) -> Level:
+        """What this agent alone allows, by counting."""
+        if not self.evidence or any(one.same < one.rows for one in self.evidence):
+            return Level.RULES
+        return Level.BITWISE if self.invariant else Level.VERIFIED
+
+
+CASES = [Case(invariant, evidence) for invariant in (True, False) for evidence in FOUND]
+STRENGTH = {Level.RULES: 0, Level.VERIFIED: 1, Level.BITWISE: 2}
+
+
+def made(root: Path, cases: dict[str, Case]) -> Plan:
+    """A plan whose agents stand so."""
+    store = Store(root / "store")
+    agents = []
+    for name, case in cases.items():
+        kind: Any = "merge" if name == "merge" else "analysis"
+        agents.append(agent(name, {"environment": {"batch_invariant": case.invariant}}, kind))
+        for one in case.evidence:
+            keep_evidence(store, agents[-1].spec, one)
+    *members, last = agents
+    merger = last if last.kind == "merge" else None
+    found = plan(members if merger else agents, merger)
+    return found.model_copy(update={"store": store.root})
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.product(CASES, repeat=2)))
+def test_the_weakest_decides(tmp_path: Path, one: Case, other: Case) -> None:
+    standing = assess(made(tmp_path, {"quant": one, "merge": other}))
+    assert standing.level == min(one.level, other.level, key=lambda level: STRENGTH[level])
+    every = (*one.evidence, *other.evidence)
+    assert standing.generated_again == sum(each.rows for each in every)
+    assert standing.same == sum(each.same for each in every)
+    # A reason for each agent that keeps the level down, and for no other.
+    told = [reason.split(":")[0] for reason in standing.reasons]
+    expected = [name for name, case in (("quant", one), ("merge", other)) if case.level is not Level.BITWISE]
+    assert told == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(["a", "b", "c", "d"]), st.lists(st.sampled_from(CASES), min_size=4, max_size=4))
+def test_the_order_of_agents_does_not_matter(order: list[str], cases: list[Case]) -> None:
+    by_name = dict(zip("abcd", cases, strict=True))
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        first = assess(made(Path(one), by_name))
+        second = assess(made(Path(other), {name: by_name[name] for name in order}))
+    assert (first.level, first.generated_again, first.same) == (
+        second.level,
+        second.generated_again,
+        second.same,
+    )
+    assert sorted(first.reasons) == sorted(second.reasons)
+
+
+def test_what_is_said_of_each_agent(tmp_path: Path) -> None:
+    cases = {
+        "quant": Case(True, (MATCHED, DIFFERED)),
+        "chrono": Case(True, ()),
+        "verbal": Case(False, (MATCHED,)),
+        "merge": Case(True, (MATCHED,)),
+    }
+    assert assess(made(tmp_path, cases)).reasons == (
+        "quant: 1 of 16 rows generated again differed",
+        "chrono: no row was generated again",
+        "verbal: its engine is not set up to be batch-invariant",
+    )
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[6], CASES[3]])
+def test_it_is_stated_in_a_plan_that_still_loads(tmp_path: Path, case: Case) -> None:
+    folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": case})
+    write_json(folder.plan, before.model_dump(mode="json"))
+    assert load_plan(folder).standing is None
+    standing = state(folder, load_plan(folder))
+    after = load_plan(folder)
+    assert standing.level == case.level
+    assert after.standing == standing == assess(before)
+    assert after.model_copy(update={"standing": None}) == before
+    assert after.identity() == before.identity()
+    # Stated once more after a mismatch, it is lower.
+    keep_evidence(Store(before.store), before.agents[0].spec, NONE_CAME)
+    assert state(folder, after).level is Level.RULES
+    assert load_plan(folder).standing == assess(before) != standing
+
+
+def test_damaged_evidence_states_nothing(tmp_path: Path) -> None:
+    folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": CASES[3]})
+    write_json(folder.plan, before.model_dump(mode="json"))
+    content = folder.plan.read_bytes()
+    for file in (tmp_path / "store").rglob("*.json"):
+        file.write_text(file.read_text().replace('"same": 7', '"same": 8'))
+    with pytest.raises(StoreError):
+        state(folder, before)
+    assert folder.plan.read_bytes() == content
+
+
+def test_an_archive_that_cannot_be_written_has_its_level_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise StoreError("cannot be written: Read-only file system")
+
+    monkeypatch.setattr(levels, "write_json", refuse)
+    before = made(tmp_path, {"quant": CASES[1]})
+    assert state(RunFolder(tmp_path / "run"), before) == assess(before)

@@ -1,0 +1,350 @@
+"""Verify: rows generated again by a stand-in for the worker, and what is found of them and of the files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import Run, analysis, finished_run, snapshot
+
+from orch_local import verifying
+from orch_local.errors import EngineError, StoreError
+from orch_local.evidence import Evidence, other_batches, read_evidence
+from orch_local.launch import Progress
+from orch_local.models import ModelFolder
+from orch_local.pipeline import StopRequest
+from orch_local.plans import AgentPlan
+from orch_local.questions import write_questions
+from orch_local.records import Analysis, Outcome, Usage
+from orch_local.store import RunFolder, Store
+from orch_local.verifying import Rate, Stage, Verification, verify
+
+Change = Callable[[Analysis], Analysis | None]
+
+
+class Again:
+    """Stands for `AgentRun`: puts the stored rows, each changed as a test wants, into the scratch store."""
+
+    def __init__(self, run: Run) -> None:
+        self.run_ = run
+        self.changes: dict[tuple[str, str], Change] = {}
+        """By agent and row key."""
+        self.asked: dict[str, tuple[dict[str, str], list[list[str]]]] = {}
+        """By agent: question key -> row key, and the batches."""
+        self.stop: StopRequest | None = None
+        self.scratch: list[Path] = []
+        self.log = Path()
+
+    def __call__(self, folder: RunFolder, agent: AgentPlan, store: Store, stall_timeout_s: float) -> Again:
+        assert store.root != self.run_.store.root
+        self._agent, self._store = agent, store
+        self.scratch.append(store.root)
+        return self
+
+    def run(self, rows: Mapping[str, str], progress: Progress, batches: Sequence[Sequence[str]]) -> None:
+        """Generate rows again."""
+        self.asked[self._agent.name] = dict(rows), [list(batch) for batch in batches]
+        assert sorted(key for batch in batches for key in batch) == sorted(rows)
+        stored = self.run_.store.read(self._agent.spec)
+        with self._store.writer(self._agent.spec) as writer:
+            for key in rows.values():
+                # What it cost and how long it took is never the same.
+                row = self._change(key)(replace(stored[key], seconds=7.5, usage=Usage(9)))
+                if row is not None:
+                    writer.add(row)
+        progress(len(rows))
+        if self.stop is not None:
+            self.stop.finish()
+
+    def _change(self, key: str) -> Change:
+        return self.changes.get((self._agent.name, key), lambda row: row)
+
+    def finish(self) -> None:
+        """Asked by a signal."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, name: str, total: int, done: int) -> Progress:
+        """See the protocol."""
+        return lambda done: None
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A finished run of 40 questions, at three of which an agent failed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = Run.begin(tmp_path, 40)
+    made.analyse({"quant": "ABCA" * 10, "chrono": "BBA-" + "BBAC" * 7 + "-B-C" + "BBBB"})
+    made.merge()
+    made.decide()
+    return made
+
+
+@pytest.fixture
+def again(run: Run, monkeypatch: pytest.MonkeyPatch) -> Again:
+    made = Again(run)
+    monkeypatch.setattr(verifying, "AgentRun", made)
+    return made
+
+
+def verified(run: Run, sample: int | None, stop: StopRequest | None = None) -> Verification:
+    return verify(run.folder, sample, Silent(), stop or StopRequest())
+
+
+def stage_of(found: Verification, name: str) -> Stage:
+    return next(stage for stage in found.stages if stage.agent == name)
+
+
+def evidence(run: Run, name: str) -> list[Evidence]:
+    return read_evidence(run.store, run.spec(name))
+
+
+def total(stage: Stage) -> Rate:
+    rates = stage.by_batch.values()
+    return Rate(sum(rate.rows for rate in rates), sum(rate.same for rate in rates))
+
+
+@pytest.mark.parametrize("sample", [0, 1, 20, 40, 1000, None])
+def test_rows_that_come_again_pass_and_are_evidence(run: Run, again: Again, sample: int | None) -> None:
+    before, models = snapshot(run.folder.root), snapshot(run.folder.root.parent / "models")
+    found = verified(run, sample)
+    assert found.passed and found.problems == []
+    assert [(stage.agent, stage.stored) for stage in found.stages] == [
+        ("quant", 40),
+        ("chrono", 37),
+        ("merge", 40),
+    ]
+    for stage in found.stages:
+        count = stage.stored if sample is None else min(sample, stage.stored)
+        assert stage.evidence.rows == stage.evidence.same == stage.evidence.same_text == count
+        assert total(stage) == Rate(count, count)
+        assert stage.first is None
+        assert evidence(run, stage.agent) == ([stage.evidence] if count else [])
+    assert snapshot(run.folder.root) == before
+    assert snapshot(run.folder.root.parent / "models") == models
+    assert len(again.scratch) == 3 and not any(folder.exists() for folder in again.scratch)
+
+
+def test_rows_of_the_store_stay_as_they_are(run: Run, again: Again) -> None:
+    again.changes["quant", run.questions[0].key] = lambda row: replace(row, text="other")
+    before = snapshot(run.store.root)
+    verified(run, None)
+    after = snapshot(run.store.root)
+    new = {name for name in after if name not in before}
+    assert all("/evidence/" in name for name in new) and len(new) == 3
+    assert {name: after[name] for name in before} == before
+
+
+def test_the_sample_is_the_last_of_the_keys_in_other_batches(run: Run, again: Again) -> None:
+    verified(run, 20)
+    rows, batches = again.asked["quant"]
+    expected = sorted((one.key for one in run.questions), reverse=True)[:20]
+    assert sorted(rows, reverse=True) == expected
+    assert rows == {key: key for key in expected}
+    assert batches == other_batches(expected)
+    verified(run, 20)
+    assert len(evidence(run, "quant")) == 1, "the same sample with the same result is no more evidence"
+
+
+def test_rows_are_counted_by_their_batch(run: Run, again: Again) -> None:
+    names = ("quant", "chrono")
+    again.changes = {(name, one.key): CHANGES["text"] for name in names for one in run.questions[::3]}
+    found = verified(run, 32)
+    for name in names:
+        stage, (rows, batches) = stage_of(found, name), again.asked[name]
+        expected: dict[str, list[bool]] = {}
+        for batch in batches:
+            shape = {1: "alone", 7: "by sevens"}.get(len(batch), "together")
+            expected.setdefault(shape, []).extend((name, rows[key]) not in again.changes for key in batch)
+        assert stage.by_batch == {shape: Rate(len(same), sum(same)) for shape, same in expected.items()}
+        assert list(stage.by_batch) == ["alone", "by sevens", "together"]
+        assert total(stage) == Rate(stage.evidence.rows, stage.evidence.same)
+        assert 0 < stage.evidence.same < 32
+
+
+CHANGES: dict[str, Change] = {
+    "text": lambda row: replace(row, text=row.text + " "),
+    "probabilities": lambda row: replace(row, probabilities={"A": 0.25, "B": 0.5000000000000001}),
+    "missing": lambda row: None,
+    "failed": lambda row: Analysis(row.key, Outcome.FAILED, error="died"),
+}
+
+
+@pytest.mark.parametrize("name", ["quant", "merge"])
+@pytest.mark.parametrize("how", CHANGES)
+def test_one_row_that_differs_is_told(run: Run, again: Again, name: str, how: str) -> None:
+    asked = run.questions[6]
+    key = asked.key if name == "quant" else run.merged()[asked.key].key
+    again.changes[name, key] = CHANGES[how]
+    found = verified(run, None)
+    assert not found.passed and found.problems == []
+    stage = stage_of(found, name)
+    assert stage.evidence.same == stage.evidence.rows - 1 == 39
+    assert stage.evidence.same_text == (40 if how == "probabilities" else 39)
+    assert stage.evidence.different == (key,)
+    assert stage.first is not None
+    assert stage.first.question_id == asked.id
+    assert stage.first.before == run.store.read(run.spec(name))[key]
+    assert (stage.first.again is None) == (how == "missing")
+    assert total(stage) == Rate(40, 39)
+    assert evidence(run, name) == [stage.evidence]
+    others = [one for one in found.stages if one.agent != name]
+    assert all(one.first is None and one.evidence.same == one.evidence.rows for one in others)
+
+
+def test_the_first_difference_is_the_first_in_question_order(run: Run, again: Again) -> None:
+    # Batches go by key: of ten questions the one whose key comes last is generated first.
+    numbers = sorted(range(5, 15), key=lambda number: run.questions[number].key)
+    for number in numbers:
+        again.changes["quant", run.questions[number].key] = CHANGES["text"]
+    stage = stage_of(verified(run, None), "quant")
+    assert stage.first is not None
+    assert stage.first.question_id == run.questions[5].id
+    assert 5 not in (numbers[0], numbers[-1])
+
+
+def test_a_difference_outside_of_the_sample_is_not_seen(run: Run, again: Again) -> None:
+    first = min(run.questions, key=lambda one: one.key)
+    again.changes["quant", first.key] = CHANGES["text"]
+    assert verified(run, 10).passed
+    assert not verified(run, None).passed
+
+
+def test_failed_rows_are_not_generated_again(run: Run, again: Again) -> None:
+    verified(run, None)
+    failed = {run.questions[number].key for number in (3, 32, 34)}
+    assert again.asked["chrono"][0].keys() == {one.key for one in run.questions} - failed
+    assert len(again.asked["quant"][0]) == 40
+
+
+def test_the_merge_agent_is_asked_by_the_keys_of_its_panels(tmp_path: Path, monkeypatch: Any) -> None:
+    run = finished_run(tmp_path, when="disagreement")
+    again = Again(run)
+    monkeypatch.setattr(verifying, "AgentRun", again)
+    found = verified(run, None)
+    assert found.passed
+    assert stage_of(found, "merge").stored == 2
+    assert again.asked["merge"][0] == {key: row.key for key, row in run.merged().items()}
+    assert all(key != row for key, row in again.asked["merge"][0].items())
+
+
+def test_rows_that_the_run_lacks_are_not_generated(run: Run, again: Again) -> None:
+    (chunk,) = run.store.folder(run.spec("quant")).glob("*.jsonl")
+    lines = chunk.read_bytes().splitlines()
+    chunk.unlink()
+    run.add("quant", *(Analysis.from_row(json.loads(line)) for line in lines[:5]))
+    found = verified(run, None)
+    assert stage_of(found, "quant").stored == 5
+    assert len(found.problems) == 1 and "do not follow from its rows" in found.problems[0]
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_damaged_files_are_problems_and_stay_as_they_are(run: Run, again: Again) -> None:
+    (chunk,) = run.store.folder(run.spec("chrono")).glob("*.jsonl")
+    _flip(chunk)
+    model = run.plan.agents[0].settings.model_path
+    (model / "config.json").write_text('{"a": 1}')
+    (model / "generation_config.json").write_text("{}")
+    write_questions(run.folder.questions, [replace(run.questions[0], gold="C"), *run.questions[1:]])
+    before, chunks = snapshot(run.folder.root), snapshot(run.store.root)
+    found = verified(run, 0)
+    assert not found.passed
+    assert found.problems == [
+        f"{chunk}: its bytes are not those of its name",
+        f"{model / 'config.json'}: its SHA-256 is not that of the plan",
+        f"{model / 'generation_config.json'}: its SHA-256 is not that of the plan",
+        f"{run.folder.questions}: these are not the questions of the plan",
+        f"{run.folder.root}: its decisions do not follow from its rows; `orch-local replay` tells more",
+    ]
+    assert snapshot(run.folder.root) == before
+    assert snapshot(run.store.root) == chunks
+
+
+def test_model_files_are_read_anew(run: Run, again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = verifying.digests, []
+
+    def digests(folder: ModelFolder, *, fresh: bool = False) -> dict[str, str]:
+        asked.append((folder.path, fresh))
+        return real(folder, fresh=fresh)
+
+    monkeypatch.setattr(verifying, "digests", digests)
+    assert verified(run, 0).passed
+    # What was remembered of a file is no proof; each model is read once.
+    assert asked == [(one.settings.model_path, True) for one in run.plan.workers]
+
+
+@pytest.mark.parametrize("gone", ["model.safetensors", "config.json"])
+def test_a_model_that_is_not_whole_is_a_problem(run: Run, again: Again, gone: str) -> None:
+    model = run.plan.agents[1].settings.model_path
+    (model / gone).unlink()
+    (problem,) = verified(run, 0).problems
+    assert problem.startswith(f"model of chrono: {model}")
+
+
+def test_two_answers_under_one_key_are_a_problem(run: Run, again: Again) -> None:
+    key = run.questions[0].key
+    run.add("quant", analysis(key, "B"))
+    found = verified(run, 0)
+    assert f"quant: two answers under the key {key}" in found.problems
+    assert not found.passed
+
+
+def test_a_run_that_is_not_finished_is_checked_as_far_as_it_is(run: Run, again: Again) -> None:
+    run.folder.metrics.unlink()
+    run.folder.decisions.unlink()
+    found = verified(run, 4)
+    (problem,) = found.problems
+    assert "not finished" in problem
+    assert [stage.evidence.rows for stage in found.stages] == [4, 4, 4]
+
+
+def test_what_was_stopped_is_no_evidence(run: Run, again: Again) -> None:
+    stop = StopRequest()
+    again.stop = stop
+    with pytest.raises(KeyboardInterrupt):
+        verified(run, 4, stop)
+    assert list(again.asked) == ["quant"]
+    assert evidence(run, "quant") == []
+    assert stop.running == []
+
+
+def test_an_archive_that_cannot_be_written_is_verified_all_the_same(
+    run: Run, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise StoreError("cannot be written: Read-only file system")
+
+    monkeypatch.setattr(verifying, "keep_evidence", refuse)
+    again.changes["quant", run.questions[0].key] = CHANGES["text"]
+    found = verified(run, None)
+    assert [stage.evidence.same for stage in found.stages] == [39, 37, 40]
+    assert evidence(run, "quant") == []
+
+
+def test_the_log_of_a_worker_that_failed_stays(
+    run: Run, again: Again, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = snapshot(run.folder.root)
+
+    def fail(key: str) -> Change:
+        again.log.write_text("CUDA out of memory")
+        raise EngineError("died")
+
+    monkeypatch.setattr(again, "_change", fail)
+    with pytest.raises(EngineError):
+        verified(run, 1)
+    assert again.log.read_text() == "CUDA out of memory"
+    assert snapshot(run.folder.root) == before
