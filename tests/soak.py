@@ -104,7 +104,7 @@ def soak(folder: Path, questions: int, kills: int, seed: int = 0) -> dict[str, A
     write_inputs(folder, questions)
     dice, started = random.Random(seed), time.monotonic()
     # Kills are spread over about the time that the whole run takes.
-    longest = max(4.0, questions / 250 / max(kills, 1))
+    longest = max(4.0, questions / 400 / max(kills, 1))
     stops = [_run(folder, LOAD_S + dice.random() * longest) for _ in range(kills)]
     assert _run(folder, None) == 0
     metrics = json.loads((folder / "runs" / "soak" / "metrics.json").read_text())

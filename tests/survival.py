@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
+
+from orch_local.demo.benchmark import write_jsonl
 
 PATIENCE_S = 240.0
 SMALL_CHUNKS = str(Path(__file__).parent / "small_chunks")
@@ -95,3 +98,34 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] |
 def no_worker_left(run: Run) -> None:
     """Wait until no worker of the run is alive: it ends by itself when its parent is gone."""
     wait_until(lambda: not run.workers())
+
+
+def make_run(folder: Path, model: Path, questions: int) -> Run:
+    """A run of one agent; small batches, so that it takes a few seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "questions.jsonl", "test", questions, seed=5)
+    config = {"name": "tiny", "path": str(model), "max_num_seqs": 8, "cpu_kv_cache_gib": 0.1}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    values = {
+        "benchmark": {"name": "jsonl", "path": "questions.jsonl"},
+        "agents": [{"name": "first", "model": "./tiny.yaml"}],
+        "merge": {"policy": "majority"},
+        "answer": {"reasoning_chars": 60},
+        "engine": {"stall_timeout_s": 200},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    return Run(folder / "run.yaml", folder / "runs" / "one")
+
+
+Reference = tuple[Run, dict[str, Any]]
+"""A run that nothing happened to, and its result."""
+
+
+def check_whole(run: Run, reference: Reference) -> dict[str, Any]:
+    """Continue the run to its end; it is as if nothing had happened."""
+    result = run.finish()
+    assert result["digest"] == reference[1]["digest"]
+    written = run.written()
+    assert written.keys() == reference[0].written().keys()
+    assert set(written.values()) == {1}, "a row was generated twice"
+    return result

@@ -8,52 +8,29 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import resource
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from running import Cli
-from survival import SMALL_CHUNKS, Run, no_worker_left, wait_until
-
-from orch_local.demo.benchmark import write_jsonl
+from survival import SMALL_CHUNKS, Reference, Run, check_whole, make_run, no_worker_left, wait_until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 QUESTIONS = 300
-KILLS = 20
 DAY_S = 86_400
 
 
-def make_run(folder: Path, model: Path, **benchmark: Any) -> Run:
-    """A run of one agent; small batches, so that it takes a few seconds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / "questions.jsonl", "test", QUESTIONS, seed=5)
-    config = {"name": "tiny", "path": str(model), "max_num_seqs": 8, "cpu_kv_cache_gib": 0.1}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
-    values = {
-        "benchmark": {"name": "jsonl", "path": "questions.jsonl", **benchmark},
-        "agents": [{"name": "first", "model": "./tiny.yaml"}],
-        "merge": {"policy": "majority"},
-        "answer": {"reasoning_chars": 60},
-        "engine": {"stall_timeout_s": 200},
-    }
-    (folder / "run.yaml").write_text(yaml.safe_dump(values))
-    return Run(folder / "run.yaml", folder / "runs" / "one")
-
-
 @pytest.fixture(scope="module")
-def reference(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]]:
+def reference(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """A run that nothing happened to, and its result."""
-    run = make_run(tmp_path_factory.mktemp("reference"), models_dir / "first")
+    run = make_run(tmp_path_factory.mktemp("reference"), models_dir / "first", QUESTIONS)
     result = run.finish()
     assert result["standing"]["level"] == "bitwise"
     return run, result
@@ -62,20 +39,7 @@ def reference(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 @pytest.fixture
 def run(tmp_path: Path, models_dir: Path) -> Run:
     """The same run, not begun."""
-    return make_run(tmp_path, models_dir / "first")
-
-
-Reference = tuple[Run, dict[str, Any]]
-
-
-def check_whole(run: Run, reference: Reference) -> dict[str, Any]:
-    """Continue the run to its end; it is as if nothing had happened."""
-    result = run.finish()
-    assert result["digest"] == reference[1]["digest"]
-    written = run.written()
-    assert written.keys() == reference[0].written().keys()
-    assert set(written.values()) == {1}, "a row was generated twice"
-    return result
+    return make_run(tmp_path, models_dir / "first", QUESTIONS)
 
 
 def begin(run: Run) -> subprocess.Popen[str]:
@@ -83,34 +47,6 @@ def begin(run: Run) -> subprocess.Popen[str]:
     process = run.start()
     wait_until(run.chunks, process)
     return process
-
-
-def test_killed_at_20_random_points(run: Run, reference: Reference) -> None:
-    dice = random.Random(3)
-    complete: set[tuple[str, str]] = set()
-    for number in range(KILLS):
-        with run.start() as process:
-            if number % 2:
-                wait_until(lambda: run.workers() or process.poll() is not None)
-            # The points are spread over loading and generating, whichever takes how long here.
-            if dice.random() < 0.5:
-                time.sleep(dice.uniform(0.1, 10))
-            else:
-                before = len(run.chunks())
-                with suppress(AssertionError):  # it may end before there is one more
-                    wait_until(lambda: len(run.chunks()) > before, process)  # noqa: B023
-            for victim in run.workers()[:1] if number % 2 else [process.pid]:
-                with suppress(ProcessLookupError):
-                    os.kill(victim, signal.SIGKILL)
-            if number % 2:  # the parent may go on with a new worker, or give up
-                time.sleep(dice.uniform(0, 2))
-                process.kill()
-            process.communicate()
-        no_worker_left(run)
-        now = set(run.written())
-        assert complete <= now, "rows were lost"
-        complete = now
-    check_whole(run, reference)
 
 
 def test_a_killed_worker_is_replaced_within_the_run(run: Run, reference: Reference) -> None:
@@ -281,7 +217,7 @@ def test_other_batch_sizes_and_folders(
 ) -> None:
     moved = tmp_path / "else where" / "mödels"
     shutil.copytree(models_dir / "first", moved)
-    other = make_run(tmp_path / "else where" / "run", moved)
+    other = make_run(tmp_path / "else where" / "run", moved, QUESTIONS)
     config = yaml.safe_load((other.run_file.parent / "tiny.yaml").read_text())
     (other.run_file.parent / "tiny.yaml").write_text(yaml.safe_dump({**config, "max_num_seqs": 64}))
     check_whole(other, reference)
