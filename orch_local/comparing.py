@@ -24,9 +24,10 @@ from orch_local.changes import Change, changes
 from orch_local.errors import StoreError
 from orch_local.plans import MERGE, AgentPlan, Plan, load_plan
 from orch_local.records import Decision, canonical_json
+from orch_local.results import recorded_digest
 from orch_local.scoring import is_correct
 from orch_local.stats import Interval, Pairs, holm, mcnemar_exact, paired_interval
-from orch_local.store import RunFolder, read_json
+from orch_local.store import RunFolder
 
 EXAMPLES = 5
 FINAL = "ORCH"
@@ -277,16 +278,7 @@ def _agent_changes(
 
 
 def _run(folder: RunFolder, plan: Plan) -> Run:
-    if not (folder.decisions.exists() and folder.metrics.exists()):
-        raise StoreError(
-            "the run is not finished: it has no decisions yet",
-            where=str(folder.root),
-            hint="finish it first: the command that began it continues it",
-        )
-    metrics = read_json(folder.metrics)
-    if not (isinstance(metrics, dict) and isinstance(metrics.get("digest"), str)):
-        raise StoreError("has no digest", where=str(folder.metrics), hint=_AGAIN)
-    return Run(folder.root, metrics["digest"], plan.questions.count)
+    return Run(folder.root, recorded_digest(folder), plan.questions.count)
 
 
 _AGAIN = "run the run's command again: it writes this file anew from the store and generates nothing twice"

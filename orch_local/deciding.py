@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
-from pathlib import Path
 
-from orch_local.errors import StoreError
 from orch_local.merging import Panel, decide, merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.plans import Plan
@@ -95,27 +91,3 @@ class RunDigest:
     def value(self) -> str:
         """64 hex digits."""
         return self._total.hexdigest()
-
-
-def read_decisions(path: Path) -> Iterator[Decision]:
-    """The decisions of a finished run, one at a time.
-
-    Raises
-    ------
-    StoreError
-        If there are none, or a line is damaged.
-    """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        hint = "finish the run first: `orch-local run` with the same run file and --out"
-        raise StoreError(f"cannot be read: {error.strerror}", where=str(path), hint=hint) from None
-    with file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield Decision.from_row(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                hint = "run the same command again: it is made anew from the stored rows"
-                raise StoreError(
-                    f"line {number} is no decision: {error!r}", where=str(path), hint=hint
-                ) from None

@@ -9,14 +9,14 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from orch_local.answers import AnswerError, AnswerSchema, schema_for
-from orch_local.deciding import Deciding, RunDigest, read_decisions
-from orch_local.errors import StoreError
+from orch_local.deciding import Deciding, RunDigest
 from orch_local.merging import Panel, merge_schema
 from orch_local.plans import MERGE, Plan, load_plan
 from orch_local.questions import Questions, read_questions
 from orch_local.records import Analysis, Decision, Outcome, Question, canonical_json
+from orch_local.results import read_decisions, recorded_digest
 from orch_local.rows import Violation
-from orch_local.store import RunFolder, Store, read_json
+from orch_local.store import RunFolder, Store
 
 
 class Misread(NamedTuple):
@@ -84,23 +84,6 @@ def replay(folder: RunFolder) -> Replay:
     found.missing = {name: count for name, count in deciding.missing.items() if count}
     found.violations = deciding.violations
     return found
-
-
-def recorded_digest(folder: RunFolder) -> str:
-    """The digest that a finished run wrote down.
-
-    Raises
-    ------
-    StoreError
-        If there is none.
-    """
-    if not folder.metrics.exists():
-        hint = "finish the run first: `orch-local run` with the same run file and --out"
-        raise StoreError("the run is not finished: it has no metrics.json", where=str(folder.root), hint=hint)
-    values = read_json(folder.metrics)
-    if not isinstance(values, dict) or not isinstance(values.get("digest"), str):
-        raise StoreError("holds no digest", where=str(folder.metrics), hint="run the same command again")
-    return str(values["digest"])
 
 
 def questions_digest(questions: Questions) -> str:

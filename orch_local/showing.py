@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 from orch_local.deciding import Deciding
@@ -10,6 +9,7 @@ from orch_local.errors import InputError, StoreError
 from orch_local.plans import load_plan
 from orch_local.questions import read_questions
 from orch_local.records import Analysis, Decision, Question
+from orch_local.results import read_decisions
 from orch_local.store import RunFolder, Store
 
 
@@ -55,14 +55,9 @@ def _find(folder: RunFolder, question_id: str) -> Question:
 
 
 def _decision(folder: RunFolder, question_id: str) -> Decision:
-    try:
-        with folder.decisions.open(encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                if row["question_id"] == question_id:
-                    return Decision.from_row(row)
-    except FileNotFoundError:
-        pass
+    for decision in read_decisions(folder.decisions):
+        if decision.question_id == question_id:
+            return decision
     raise StoreError(
         "the question has no decision yet",
         where=str(folder.root),

@@ -340,5 +340,5 @@ class TestBadFolders:
     @pytest.mark.parametrize("content", ["[]", "{}", '{"digest": null}'])
     def test_metrics_without_a_digest_are_refused(self, good: Any, content: str) -> None:
         good.metrics.write_text(content, encoding="utf-8")
-        with pytest.raises(StoreError, match="has no digest"):
+        with pytest.raises(StoreError, match="holds no digest"):
             compare(good, good)
