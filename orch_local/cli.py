@@ -57,8 +57,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result onl
 class InterruptedRunError(OrchError):
     """The user, or the batch system, stopped the run by a signal."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__("stopped; finished rows are kept", hint="run the same command again to continue")
+    def __init__(self, signum: int, again: str) -> None:
+        super().__init__("stopped; finished rows are kept", hint=again)
         self.exit_code = 128 + signum
 
 
@@ -136,11 +136,14 @@ def verify(
 ) -> None:
     """Check a run's files, generate rows again in other batches, compare bytes. Code 1 on a difference."""
     from orch_local.levels import state
+    from orch_local.plans import load_plan
     from orch_local.report.proof import print_verification
     from orch_local.verifying import verify as verify_run
 
     folder = _run_folder(run_folder)
-    with _watched(folder, quiet=quiet) as (display, stop):
+    load_plan(folder)  # what is no run must not get a log
+    with _watched(folder, quiet=quiet, again="nothing of the run was changed; verify it again") as watched:
+        display, stop = watched
         found = verify_run(folder, None if every else sample, display, stop)
     print_verification(_console(), found, state(folder, found.plan, found.unused))
     raise typer.Exit(0 if found.passed else 1)
@@ -256,7 +259,9 @@ def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
 
 
 @contextmanager
-def _watched(folder: RunFolder, *, quiet: bool) -> Iterator[tuple[Display, StopRequest]]:
+def _watched(
+    folder: RunFolder, *, quiet: bool, again: str = "run the same command again to continue"
+) -> Iterator[tuple[Display, StopRequest]]:
     """Show progress, write the log, and turn signals into an orderly end."""
     import logging
 
@@ -276,7 +281,7 @@ def _watched(folder: RunFolder, *, quiet: bool) -> Iterator[tuple[Display, StopR
     except KeyboardInterrupt as interrupt:
         signum = getattr(interrupt, "signum", signal.SIGINT)
         logging.getLogger(__name__).warning("stopped by %s", signal.Signals(signum).name)
-        raise InterruptedRunError(signum) from None
+        raise InterruptedRunError(signum, again) from None
 
 
 def _log_to(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from orch_local.merging import Panel, decide, merge_task, needs_merge
 from orch_local.panels import Panels
@@ -39,6 +40,11 @@ class Deciding:
         return dict(zip((a.name for a in self._plan.workers), (*self._panels.rows, *merged), strict=True))
 
     @property
+    def damaged(self) -> list[Path]:
+        """Chunks whose bytes are not those of their name."""
+        return [chunk for rows in self.rows.values() for chunk in rows.damaged]
+
+    @property
     def violations(self) -> list[Violation]:
         """Rows with two different answers under one key."""
         return [violation for rows in self.rows.values() for violation in rows.violations]
@@ -52,7 +58,9 @@ class Deciding:
         merged = self.merged(question, panel)
         for name, row in zip(panel.names, panel.analyses, strict=True):
             self._count(name, row)
-        if self._plan.merger and needs_merge(panel, self._plan.config.merge):
+        # Without the whole panel nobody can tell which row that would be.
+        whole = all(row is not None for row in panel.analyses)
+        if self._plan.merger and whole and needs_merge(panel, self._plan.config.merge):
             self._count(self._plan.merger.name, merged)
         return decide(question, panel, self._plan.config.merge, merged)
 

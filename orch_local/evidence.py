@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from orch_local.errors import StoreError
 from orch_local.records import Analysis, canonical_json, digest
@@ -84,31 +84,29 @@ def keep_evidence(store: Store, spec: str, evidence: Evidence) -> None:
     write_json(store.evidence(spec) / f"{_name(evidence)}.json", asdict(evidence))
 
 
-def read_evidence(store: Store, spec: str) -> list[Evidence]:
-    """All evidence about ``spec``, in a fixed order.
+class Found(NamedTuple):
+    """All evidence about a spec."""
 
-    Raises
-    ------
-    StoreError
-        If a file is damaged.
-    """
-    found = []
+    evidence: list[Evidence]
+    damaged: list[Path]
+    """Files that are not what was written; what stood in them is not known."""
+
+
+def read_evidence(store: Store, spec: str) -> Found:
+    """All evidence about ``spec``, in a fixed order."""
+    found = Found([], [])
     for file in sorted(store.evidence(spec).glob("*.json")):
-        values = read_json(file)
         try:
+            values = read_json(file)
             evidence = Evidence(**{**values, "different": tuple(values["different"])})
-            whole = _name(evidence) == file.stem
-        except (TypeError, KeyError, ValueError) as error:
-            raise _damaged(file, f"is no evidence: {error!r}") from None
-        if not whole:
-            raise _damaged(file, "is not what was written: its name is the SHA-256 of something else")
-        found.append(evidence)
+            if _name(evidence) != file.stem:
+                raise ValueError("its name is the SHA-256 of something else")
+        except (StoreError, TypeError, KeyError, ValueError):
+            found.damaged.append(file)
+        else:
+            found.evidence.append(evidence)
     return found
 
 
 def _name(evidence: Evidence) -> str:
     return hashlib.sha256(canonical_json(asdict(evidence)).encode()).hexdigest()
-
-
-def _damaged(file: Path, what: str) -> StoreError:
-    return StoreError(what, where=str(file), hint="delete it, and run `orch-local verify` again")

@@ -11,13 +11,14 @@ rules       routing and aggregation are fixed, as in the paper; of the analyses 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from dataclasses import asdict
 
 from orch_local.errors import StoreError
-from orch_local.evidence import Evidence, read_evidence
-from orch_local.plans import Plan
+from orch_local.evidence import Found, read_evidence
+from orch_local.plans import Plan, write_plan
 from orch_local.records import Level, Standing
-from orch_local.store import RunFolder, Store, write_json
+from orch_local.store import RunFolder, Store, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,6 @@ def assess(plan: Plan, unused: Collection[str] = ()) -> Standing:
 
     ``unused`` are those that the run has no row of, as a merge agent whose panels all agreed: what is not
     there need not come again.
-
-    Raises
-    ------
-    StoreError
-        If evidence in the store is damaged.
     """
     store = Store(plan.store)
     found = {agent.name: read_evidence(store, agent.spec) for agent in plan.workers}
@@ -40,7 +36,7 @@ def assess(plan: Plan, unused: Collection[str] = ()) -> Standing:
         for agent in plan.workers
         if agent.name not in unused
     ]
-    every = [one for evidence in found.values() for one in evidence]
+    every = [one for each in found.values() for one in each.evidence]
     return Standing(
         level=min((level for level, _ in judged), key=list(Level).index, default=Level.RULES),
         generated_again=sum(one.rows for one in every),
@@ -49,8 +45,10 @@ def assess(plan: Plan, unused: Collection[str] = ()) -> Standing:
     )
 
 
-def _judge(name: str, invariant: bool, evidence: Sequence[Evidence]) -> tuple[Level, str]:
-    rows, same = sum(one.rows for one in evidence), sum(one.same for one in evidence)
+def _judge(name: str, invariant: bool, found: Found) -> tuple[Level, str]:
+    if found.damaged:
+        return Level.RULES, f"{name}: evidence is damaged, delete {found.damaged[0]} and verify again"
+    rows, same = sum(one.rows for one in found.evidence), sum(one.same for one in found.evidence)
     if same < rows:
         return Level.RULES, f"{name}: {rows - same} of {rows} rows generated again differed"
     if not rows:
@@ -61,16 +59,13 @@ def _judge(name: str, invariant: bool, evidence: Sequence[Evidence]) -> tuple[Le
 
 
 def state(folder: RunFolder, plan: Plan, unused: Collection[str] = ()) -> Standing:
-    """Assess the level of a run, and state it in its ``run.json`` where that can be written.
-
-    Raises
-    ------
-    StoreError
-        If evidence is damaged.
-    """
+    """Assess the level of a run, and state it in its ``run.json`` and ``metrics.json`` if it can."""
     standing = assess(plan, unused)
     try:
-        write_json(folder.plan, plan.model_copy(update={"standing": standing}).model_dump(mode="json"))
+        write_plan(folder, plan.model_copy(update={"standing": standing}))
+        metrics = read_json(folder.metrics) if folder.metrics.exists() else None
+        if isinstance(metrics, dict):
+            write_json(folder.metrics, metrics | {"standing": asdict(standing)})
     except StoreError as error:  # an archived run
-        log.warning("the level is not stated in the plan: %s", error)
+        log.warning("the level is not stated in its files: %s", error)
     return standing

@@ -25,12 +25,12 @@ from orch_local.levels import state
 from orch_local.merging import merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.planning import check, draft
-from orch_local.plans import AgentPlan, Plan, load_plan, plan_changes
+from orch_local.plans import AgentPlan, Plan, load_plan, plan_changes, write_plan
 from orch_local.questions import Questions, read_questions, write_questions
 from orch_local.records import Decision, Standing
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.scoring import Cost, Metrics, Scorer
-from orch_local.store import RunFolder, Store, write_json, write_text
+from orch_local.store import RunFolder, Store, write_text
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_enviro
     write_questions(folder.questions, questions)
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in bad_rows]
     write_text(folder.bad_rows, "".join(lines))
-    write_json(folder.plan, plan.model_dump(mode="json"))
+    write_plan(folder, plan)
     return plan
 
 
@@ -275,12 +275,19 @@ def _refuse_other_plan(folder: RunFolder, now: Plan, accept_new_environment: boo
     """Rows of two plans, or of two environments, are never mixed in one run without a word."""
     changed = plan_changes(load_plan(folder), now)
     if changed.plan:
+        fast = any(one.field.endswith("engine.fast") for one in changed.plan)
+        way = (
+            "give or leave out --fast as before, or choose another --out" if fast else "choose another --out"
+        )
         raise StoreError(
             f"this folder holds a run of a different plan; it differs in: {_told(changed.plan)}",
             where=str(folder.root),
-            hint="choose another --out; rows that both plans need are taken from the store, not made again",
+            hint=f"{way}; rows that both plans need are taken from the store, not made again",
         )
-    if changed.environment and not accept_new_environment:
+    if changed.environment and accept_new_environment:
+        # There is no log yet: this goes to standard error.
+        log.warning("Another environment, so all rows are made anew: %s.", _told(changed.environment))
+    elif changed.environment:
         raise StoreError(
             f"this run was begun in another environment; it differs in: {_told(changed.environment)}",
             where=str(folder.root),

@@ -6,7 +6,7 @@ and workers read that file, never the run file again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,13 +33,14 @@ from orch_local.fingerprint import Fact, fingerprint, installed
 from orch_local.models import ModelFolder, digests, open_model_folder
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
-from orch_local.records import LABELS, Standing
-from orch_local.store import RunFolder, Spec, read_json
+from orch_local.records import LABELS, Standing, digest
+from orch_local.store import RunFolder, Spec, read_json, write_json
 
 SPEC_FORMAT = 2
 """Raised when this code starts to make other prompts or rows from the same settings."""
 
 _DEFAULT_CONTEXT = 32768
+_MOST_FIELDS = 5
 MERGE = "merge"
 """Name of the merge agent in plans, costs and logs; no agent may have it."""
 
@@ -137,20 +138,49 @@ class Plan(_Frozen):
         return fields | ({"merge agent": self.merger.spec} if self.merger else {})
 
 
+def write_plan(folder: RunFolder, plan: Plan) -> None:
+    """Write ``run.json``, with a SHA-256 of its content; a store beside the run is named from the run folder.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    values = plan.model_dump(mode="json")
+    if plan.store.parent == folder.root.parent:  # run and store may then be moved or copied together
+        values["store"] = f"../{plan.store.name}"
+    write_json(folder.plan, {**values, "sha256": _seal(values)})
+
+
 def load_plan(folder: RunFolder) -> Plan:
     """The frozen plan of a run folder.
 
     Raises
     ------
     StoreError
-        If there is none, or it was written by a version that this one cannot read.
+        If there is none, it was edited, or it was written by a version that this one cannot read.
     """
+    values = read_json(folder.plan)
+    hint = "run with the version that made it, or choose another --out"
+    if not isinstance(values, dict):
+        raise StoreError("is not a plan", where=str(folder.plan), hint=hint)
+    seal = values.pop("sha256", None)
     try:
-        return Plan.model_validate(read_json(folder.plan))
+        plan = Plan.model_validate(values)
     except ValidationError as error:
-        message = f"is not a plan of this version: {error.error_count()} fields differ"
-        hint = "run with the version that made it, or choose another --out"
+        fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:_MOST_FIELDS])
+        message = f"is not a plan of this version; it differs in: {fields}"
         raise StoreError(message, where=str(folder.plan), hint=hint) from None
+    if seal != _seal(values):
+        message = "was edited after it was written: its SHA-256 is not the one in it"
+        hint = "put the old file back, or delete it and run the same command again: rows are kept"
+        raise StoreError(message, where=str(folder.plan), hint=hint)
+    return plan.model_copy(update={"store": (folder.root / plan.store).resolve()})
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    """Digest of a plan as it was frozen; the level is stated later."""
+    return digest({name: value for name, value in values.items() if name != "standing"})
 
 
 class PlanChanges(NamedTuple):

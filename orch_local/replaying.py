@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.answers import AnswerError, AnswerSchema, schema_for
+from orch_local.changes import changes
 from orch_local.deciding import Deciding, RunDigest
 from orch_local.merging import Panel, merge_schema
 from orch_local.plans import MERGE, Plan, load_plan
 from orch_local.questions import Questions, read_questions
 from orch_local.records import Analysis, Decision, Outcome, Question, canonical_json
+from orch_local.report.files import DecisionTable
 from orch_local.results import read_decisions, recorded_digest
 from orch_local.rows import Violation
-from orch_local.store import RunFolder, Store
+from orch_local.scoring import Metrics, Scorer
+from orch_local.store import RunFolder, Store, read_json
+
+_SHOWN = 5
 
 
 class Misread(NamedTuple):
@@ -45,12 +52,44 @@ class Replay:
     """Decisions of ``decisions.jsonl`` and of now, where they are not the same."""
     misread: list[Misread] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
+    """Chunks of the store whose bytes are not those of their name."""
+    forged: list[Path] = field(default_factory=list)
+    """Result files that hold something else than what follows from the rows."""
 
     @property
     def same(self) -> bool:
         """Whether everything came out as it was written down."""
-        wrong = self.missing or self.different or self.misread or self.violations
-        return self.same_questions and self.digest == self.recorded and not wrong
+        return not self.findings() and self.digest == self.recorded
+
+    def findings(self) -> list[str]:
+        """What is not as it was written down, in words."""
+        if self.damaged or self.missing:  # nothing else can be told before these are back
+            lost = (f"{name}: {count:,} rows are not in the store" for name, count in self.missing.items())
+            again = "run the same command again to generate them anew"
+            return [*(f"{chunk} is damaged" for chunk in self.damaged), *(f"{one}: {again}" for one in lost)]
+        found = [] if self.same_questions else ["questions.jsonl holds other questions than the plan says"]
+        found += [f"{one.agent}, question {one.question_id}: {one.reason}" for one in self.misread[:_SHOWN]]
+        found += [f"two answers under one key of the store: {one.key}" for one in self.violations[:_SHOWN]]
+        if self.different:
+            count = len(self.different)
+            found.append(
+                f"{count:,} {'decision differs' if count == 1 else 'decisions differ'} from those of"
+            )
+            found[-1] += " decisions.jsonl, the first:"
+            found += [f"  {told(before, after)}" for before, after in self.different[:_SHOWN]]
+        elif self.digest != self.recorded:
+            found.append("the decisions are what they were, but metrics.json has another digest")
+        return found + [f"{file} holds something else than follows from the rows" for file in self.forged]
+
+
+def told(before: Decision | None, after: Decision | None) -> str:
+    """In which field two decisions differ."""
+    if before is None or after is None:
+        known = before or after
+        return f"{known.question_id if known else ''}: {'not there' if before is None else 'one too many'}"
+    found = changes(before.to_row(), after.to_row())
+    return f"{after.question_id}: {'; '.join(map(str, found))}"
 
 
 def replay(folder: RunFolder) -> Replay:
@@ -64,7 +103,8 @@ def replay(folder: RunFolder) -> Replay:
         If the folder is not that of a finished run, or one of its files is damaged.
     """
     plan, questions = load_plan(folder), read_questions(folder.questions)
-    deciding, digest = Deciding(plan, Store(plan.store)), RunDigest()
+    deciding, digest, scorer = Deciding(plan, Store(plan.store)), RunDigest(), Scorer(plan.names)
+    table = DecisionTable(folder.root, plan.names)
     found = Replay(plan, recorded_digest(folder))
     found.same_questions = questions_digest(questions) == plan.questions.digest
 
@@ -74,6 +114,8 @@ def replay(folder: RunFolder) -> Replay:
             found.misread += _misread(plan, deciding, question, panel)
             decision = deciding.decide(question, panel)
             digest.add(decision)
+            scorer.add(decision)
+            table.compare(decision)
             yield decision
 
     for before, after in zip_longest(read_decisions(folder.decisions), now()):
@@ -82,8 +124,18 @@ def replay(folder: RunFolder) -> Replay:
             found.different.append((before, after))
     found.digest = digest.value
     found.missing = {name: count for name, count in deciding.missing.items() if count}
-    found.violations = deciding.violations
+    found.violations, found.damaged = deciding.violations, deciding.damaged
+    if not found.missing:
+        found.forged = _forged(folder, table, scorer.metrics())
     return found
+
+
+def _forged(folder: RunFolder, table: DecisionTable, metrics: Metrics) -> list[Path]:
+    """Files of numbers that do not follow from the decisions; what was only measured cannot be checked."""
+    written = read_json(folder.metrics)
+    expected = json.loads(json.dumps(metrics.to_dict()))
+    wrong = [] if {name: written.get(name) for name in expected} == expected else [folder.metrics]
+    return wrong if table.same() else [*wrong, table.path]
 
 
 def questions_digest(questions: Questions) -> str:

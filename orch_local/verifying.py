@@ -6,7 +6,7 @@ Nothing of the run is changed; what was found about its rows is kept in the stor
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,14 @@ from orch_local.errors import OrchError, StoreError
 from orch_local.evidence import SMALL_BATCH, Evidence, keep_evidence, other_batches, same_bytes, sampled
 from orch_local.launch import AgentRun
 from orch_local.merging import merge_task, needs_merge
-from orch_local.models import digests, open_model_folder
 from orch_local.panels import Panels
 from orch_local.pipeline import Display, StopRequest
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.questions import Questions, read_questions
 from orch_local.records import Analysis
 from orch_local.replaying import questions_digest, replay
-from orch_local.rows import Rows
-from orch_local.store import RunFolder, Store
+from orch_local.store import RunFolder, Spec, Store, read_json
+from orch_local.unchanged import changed_files, environment_changes
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +89,15 @@ def verify(folder: RunFolder, sample: int | None, display: Display, stop: StopRe
     Raises
     ------
     StoreError
-        If the folder is not that of a run.
+        If the folder is not that of a run, or this machine is not like the one of the run.
     EngineError
-        If an engine fails, or this machine is not like the one of the run.
+        If an engine fails.
     KeyboardInterrupt
         If ``stop`` asked to finish early.
     """
     plan, questions = load_plan(folder), read_questions(folder.questions)
+    if sample != 0:
+        _refuse_other_environment(plan)
     found = Verification(plan, list(_problems(folder, plan, questions)))
     for agent in plan.workers:
         found.stages.append(_Again(folder, plan, agent, questions).stage(sample, display, stop))
@@ -105,12 +106,24 @@ def verify(folder: RunFolder, sample: int | None, display: Display, stop: StopRe
     return found
 
 
+def _refuse_other_environment(plan: Plan) -> None:
+    for agent in plan.workers:
+        found = environment_changes(agent)
+        if found:
+            raise StoreError(
+                f"rows cannot be generated again here, this machine is not like the one of {agent.name}: "
+                f"{'; '.join(map(str, found))}",
+                hint="verify where the run was made; `--sample 0` checks the files alone",
+            )
+
+
 def _problems(folder: RunFolder, plan: Plan, questions: Questions) -> Iterator[str]:
     store = Store(plan.store)
     for agent in plan.workers:
         rows = store.read(agent.spec)
-        yield from (f"{chunk}: its bytes are not those of its name" for chunk in rows.damaged)
+        yield from (f"{chunk} is damaged: its bytes are not those of its name" for chunk in rows.damaged)
         yield from (f"{agent.name}: two answers under the key {one.key}" for one in rows.violations)
+        yield from _spec_problems(store, agent)
     # One model may serve several agents; its files are read once.
     for agent in {agent.settings.model_path: agent for agent in plan.workers}.values():
         yield from _changed_files(agent)
@@ -119,17 +132,23 @@ def _problems(folder: RunFolder, plan: Plan, questions: Questions) -> Iterator[s
     yield from _replay_problems(folder)
 
 
+def _spec_problems(store: Store, agent: AgentPlan) -> Iterator[str]:
+    """What the store says of its rows must be what they were made from."""
+    file = store.folder(agent.spec) / "spec.json"
+    try:
+        if Spec.of(read_json(file)).digest != agent.spec:
+            yield f"{file}: its content is not the spec of its folder"
+    except StoreError as error:
+        yield f"{file}: {error.message}"
+
+
 def _changed_files(agent: AgentPlan) -> Iterator[str]:
     """Files of the model that are not what they were, all bytes read anew."""
     try:
-        now = digests(open_model_folder(agent.model), fresh=True)
+        for name in changed_files(agent, fresh=True):
+            yield f"{agent.settings.model_path / name}: its SHA-256 is not that of the plan"
     except OrchError as error:
         yield f"model of {agent.name}: {error.where or agent.settings.model_path}: {error.message}"
-        return
-    planned = agent.spec_content["model"]["files"]
-    for name in sorted(now.keys() | planned.keys()):
-        if now.get(name) != planned.get(name):
-            yield f"{agent.settings.model_path / name}: its SHA-256 is not that of the plan"
 
 
 def _replay_problems(folder: RunFolder) -> Iterator[str]:
@@ -137,12 +156,11 @@ def _replay_problems(folder: RunFolder) -> Iterator[str]:
         yield f"{folder.root}: the run is not finished, so only the rows that are there can be checked"
         return
     try:
-        again = replay(folder)
+        found = replay(folder)
     except StoreError as error:
         yield f"{error.where}: {error.message}"
         return
-    if not again.same:
-        yield f"{folder.root}: its decisions do not follow from its rows; `orch-local replay` tells more"
+    yield from (line for line in found.findings() if not line.endswith("is damaged"))
 
 
 class _Again:
@@ -159,17 +177,19 @@ class _Again:
         # Workers check the first of their rows, so the last are news.
         keys = sampled(wanted, len(wanted) if sample is None else sample, last=True)
         batches = other_batches(keys)
-        # Left where it is if the engine fails, for the log of the worker.
-        scratch = Path(tempfile.mkdtemp(prefix="orch-verify-"))
-        runner = AgentRun(self._folder, self._agent, Store(scratch), self._plan.config.engine.stall_timeout_s)
-        runner.log = scratch / f"{self._agent.name}.log"
-        stop.running = [runner]
-        progress = display.stage(self._agent.name, len(keys), 0)
-        runner.run({key: wanted[key] for key in keys}, progress, batches)
-        stop.running = []
-        made = self._compared(wanted, batches, Store(scratch).read(self._agent.spec))
-        shutil.rmtree(scratch, ignore_errors=True)
-        if made.evidence.rows and not stop.asked:
+        if not keys:
+            return self._compared(wanted, batches, {})
+        with tempfile.TemporaryDirectory(prefix="orch-verify-") as scratch:
+            timeout = self._plan.config.engine.stall_timeout_s
+            runner = AgentRun(self._folder, self._agent, Store(Path(scratch)), timeout)
+            if not os.access(self._folder.root, os.W_OK):  # an archive
+                runner.log = Path(scratch) / runner.log.name
+            stop.running = [runner]
+            progress = display.stage(f"{self._agent.name} again", len(keys), 0)
+            runner.run({key: wanted[key] for key in keys}, progress, batches)
+            stop.running = []
+            made = self._compared(wanted, batches, Store(Path(scratch)).read(self._agent.spec))
+        if not stop.asked:
             self._keep(made.evidence)
         return made
 
@@ -190,7 +210,9 @@ class _Again:
             if needs_merge(panel, config):
                 yield question.key, merge_task(question, panel, config).key
 
-    def _compared(self, wanted: Mapping[str, str], batches: Sequence[Sequence[str]], again: Rows) -> Stage:
+    def _compared(
+        self, wanted: Mapping[str, str], batches: Sequence[Sequence[str]], again: Mapping[str, Analysis]
+    ) -> Stage:
         shape = {key: _shape(batch) for batch in batches for key in batch}
         counts: dict[str, list[bool]] = {}
         first: Mismatch | None = None

@@ -13,6 +13,7 @@ parent, end of input      the parent is gone or wants the worker to stop
 worker                    ``{"event": "loaded", "seconds": s}``
                           ``{"event": "admitted", "keys": [...]}`` before the engine sees them
                           ``{"event": "progress", "done": n}``, also as a sign of life
+                          ``{"event": "rechecking"}`` while rows are generated again
                           ``{"event": "error", "kind": "engine" or "store", "message": m,
                           "where": w, "hint": h}``
                           ``{"event": "end", "seconds": s}``
@@ -35,15 +36,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from orch_local.changes import changes
 from orch_local.engines import open_engine
 from orch_local.engines.base import Engine
-from orch_local.errors import EngineError, OrchError, StoreError
+from orch_local.errors import OrchError, StoreError
 from orch_local.evidence import Evidence, keep_evidence, other_batches, sampled
-from orch_local.fingerprint import fingerprint
 from orch_local.generating import Hooks, Scribe, Unit, generate
 from orch_local.merging import merge_task
-from orch_local.models import digests, open_model_folder
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
@@ -51,6 +49,7 @@ from orch_local.questions import Questions, read_questions
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.store import RowWriter, RunFolder, Store
 from orch_local.tasks import analysis_task
+from orch_local.unchanged import check_unchanged
 
 BEAT_SECONDS = 0.5
 
@@ -73,10 +72,17 @@ class Reporter:
 
     def beat(self) -> None:
         """Report progress now and then; the parent takes long silence for a hanging engine."""
+        self._now_and_then("progress", done=self._done)
+
+    def alive(self) -> None:
+        """Show now and then that work goes on which is no progress."""
+        self._now_and_then("rechecking")
+
+    def _now_and_then(self, event: str, **values: Any) -> None:
         now = time.monotonic()
         if now - self._last >= BEAT_SECONDS:
             self._last = now
-            self.send("progress", done=self._done)
+            self.send(event, **values)
 
 
 @dataclass(slots=True)
@@ -154,30 +160,6 @@ def work(folder: RunFolder, name: str, order: Order, reporter: Reporter) -> None
     _leave(0)
 
 
-def check_unchanged(agent: AgentPlan) -> None:
-    """Make sure that rows made here are what the agent's spec says: same environment, same model files.
-
-    To be called before the engine is loaded, since vLLM sets variables of its own.
-
-    Raises
-    ------
-    EngineError
-        Naming what is not as planned.
-    """
-    found = changes(agent.environment, fingerprint(agent.settings))
-    if found:
-        raise EngineError(
-            f"this machine is not like the one of the plan: {'; '.join(map(str, found))}",
-            hint="go on where the run was begun, or start anew with --accept-new-environment",
-        )
-    for change in changes(agent.spec_content["model"]["files"], digests(open_model_folder(agent.model))):
-        raise EngineError(
-            f"{change.field} is not the file that was planned with: its SHA-256 is another",
-            where=str(agent.settings.model_path),
-            hint="put the old file back, or choose another --out for the new one",
-        )
-
-
 @dataclass(slots=True)
 class _Recheck:
     """A few rows of this worker, to be generated again at its end."""
@@ -202,7 +184,7 @@ class _Recheck:
         if not self.rows or work.finishing.is_set():
             return
         again: dict[str, Analysis] = {}
-        hooks = Hooks(lambda _: None, lambda row: again.update({row.key: row}), reporter.beat)
+        hooks = Hooks(lambda _: None, lambda row: again.update({row.key: row}), reporter.alive)
         names = [self.units[key].name for key in self.rows]
         for batch in other_batches(names):
             work.generate(batch, hooks)

@@ -15,7 +15,7 @@ from orch_local.deciding import Deciding, RunDigest
 from orch_local.merging import merge_task, needs_merge
 from orch_local.models import digests, open_model_folder
 from orch_local.panels import Panels
-from orch_local.plans import AgentPlan, Plan
+from orch_local.plans import AgentPlan, Plan, write_plan
 from orch_local.questions import read_questions, write_questions
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.replaying import questions_digest
@@ -83,7 +83,7 @@ class Run:
             questions=questions_digest(read_questions(folder.questions)),
             **rules,
         ).model_copy(update={"store": store.root})
-        write_json(folder.plan, made.model_dump(mode="json"))
+        write_plan(folder, made)
         return cls(folder, made, store, asked)
 
     def add(self, name: str, *rows: Analysis) -> Path:

@@ -1,4 +1,4 @@
-"""SIGKILL at random points of a run on real vLLM, to parent and worker in turn: nothing lost, nothing twice."""
+"""SIGKILL at random points of a run on real vLLM, to parent and worker in turn: nothing lost, none twice."""
 
 from __future__ import annotations
 

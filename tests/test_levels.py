@@ -17,9 +17,9 @@ from orch_local import levels
 from orch_local.errors import StoreError
 from orch_local.evidence import Evidence, keep_evidence
 from orch_local.levels import assess, state
-from orch_local.plans import Plan, load_plan
+from orch_local.plans import Plan, load_plan, write_plan
 from orch_local.records import Level
-from orch_local.store import RunFolder, Store, write_json
+from orch_local.store import RunFolder, Store
 
 MATCHED = Evidence("worker", 8, 8, 8, "a", ())
 ALSO_MATCHED = Evidence("verify", 32, 32, 32, "b", ())
@@ -107,7 +107,7 @@ def test_what_is_said_of_each_agent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[6], CASES[3]])
 def test_it_is_stated_in_a_plan_that_still_loads(tmp_path: Path, case: Case) -> None:
     folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": case})
-    write_json(folder.plan, before.model_dump(mode="json"))
+    write_plan(folder, before)
     assert load_plan(folder).standing is None
     standing = state(folder, load_plan(folder))
     after = load_plan(folder)
@@ -123,7 +123,7 @@ def test_it_is_stated_in_a_plan_that_still_loads(tmp_path: Path, case: Case) -> 
 
 def test_damaged_evidence_states_nothing(tmp_path: Path) -> None:
     folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": CASES[3]})
-    write_json(folder.plan, before.model_dump(mode="json"))
+    write_plan(folder, before)
     content = folder.plan.read_bytes()
     for file in (tmp_path / "store").rglob("*.json"):
         file.write_text(file.read_text().replace('"same": 7', '"same": 8'))
@@ -138,6 +138,6 @@ def test_an_archive_that_cannot_be_written_has_its_level_all_the_same(
     def refuse(*arguments: object) -> None:
         raise StoreError("cannot be written: Read-only file system")
 
-    monkeypatch.setattr(levels, "write_json", refuse)
+    monkeypatch.setattr(levels, "write_plan", refuse)
     before = made(tmp_path, {"quant": CASES[1]})
     assert state(RunFolder(tmp_path / "run"), before) == assess(before)

@@ -19,11 +19,11 @@ from orch_local.errors import EngineError, StoreError
 from orch_local.launch import Progress, Timing
 from orch_local.pipeline import Result, StopRequest, execute, prepare
 from orch_local.planning import Draft
-from orch_local.plans import AgentPlan, Plan, load_plan
+from orch_local.plans import AgentPlan, Plan, load_plan, write_plan
 from orch_local.questions import read_questions
 from orch_local.records import Analysis, Outcome
 from orch_local.replaying import replay
-from orch_local.store import RunFolder, Spec, Store, write_json
+from orch_local.store import RunFolder, Spec, Store
 
 LETTERS = {"quant": "BACA", "chrono": "BBAC"}
 FIRST = question(0).key
@@ -182,7 +182,7 @@ def test_a_failure_stops_the_others_and_is_raised(run: Run, workers: Workers, at
     engine = run.plan.config.engine.model_copy(update={"models_at_once": at_once})
     config = run.plan.config.model_copy(update={"engine": engine})
     plan = run.plan.model_copy(update={"config": config})
-    write_json(run.folder.plan, plan.model_dump(mode="json"))
+    write_plan(run.folder, plan)
 
     def die() -> None:
         raise EngineError("died")

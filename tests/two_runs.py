@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from orch_local.config import AnswerConfig, ModelConfig, RunConfig
 from orch_local.engines.base import EngineSettings
-from orch_local.plans import AgentPlan, Plan, QuestionsPlan
+from orch_local.plans import AgentPlan, Plan, QuestionsPlan, write_plan
 from orch_local.records import Decision, How
 from orch_local.store import RunFolder, Spec
 
@@ -96,7 +96,7 @@ def finished(folder: Path, made: Plan, decisions: Iterable[Decision], digest: st
     """Write the files of a finished run that a comparison reads."""
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    run.plan.write_text(made.model_dump_json(), encoding="utf-8")
+    write_plan(run, made)
     run.metrics.write_text(json.dumps({"digest": digest}), encoding="utf-8")
     write_lines(run, [json.dumps(one.to_row()) for one in decisions])
     return run

@@ -56,6 +56,36 @@ def write_decisions(folder: Path, decisions: Iterable[Decision], agents: Sequenc
             table.write_table(pa.Table.from_pylist([_flat(d, agents) for d in batch], schema))
 
 
+class DecisionTable:
+    """``decisions.parquet`` as it is read back, row by row, beside decisions that are made again."""
+
+    def __init__(self, folder: Path, agents: Sequence[str]) -> None:
+        self.path = RunFolder(folder).decisions.with_suffix(".parquet")
+        self._agents = agents
+        self._rows = self._read()
+        self._same = True
+
+    def compare(self, decision: Decision) -> None:
+        """Compare the next row."""
+        if self._same:
+            self._same = next(self._rows, None) == _flat(decision, self._agents)
+
+    def same(self) -> bool:
+        """Whether all rows were those of the decisions, and no more were there."""
+        return self._same and next(self._rows, None) is None
+
+    def _read(self) -> Iterator[dict[str, Any] | None]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(BATCH_ROWS):
+                    yield from batch.to_pylist()
+        except (OSError, ValueError, pa.ArrowException):
+            yield {}  # a damaged file is no row of a decision
+
+
 def write_metrics(
     folder: Path, metrics: Metrics, costs: Mapping[str, Cost], digest: str, standing: Standing
 ) -> None:

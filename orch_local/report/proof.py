@@ -9,13 +9,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from orch_local.records import Analysis, Decision, Level, Standing
+from orch_local.records import Analysis, Level, Standing
 from orch_local.replaying import Replay
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import counted, print_paragraph, print_table, table
 from orch_local.verifying import Mismatch, Stage, Verification
 
-_SHOWN = 5
 _CONTEXT = 24
 """Cells shown before the first difference of two texts."""
 _MEANING = {
@@ -28,8 +27,9 @@ _MEANING = {
 def print_standing(console: Console, standing: Standing) -> None:
     """Print how far the answers are promised to come again, and why no further."""
     again, same = standing.generated_again, standing.same
-    shown = f"{same:,} of {counted(again, 'row')} generated again in other batches came to the same bytes"
-    sentence = f"Level {standing.level}: {_MEANING[standing.level]}; {shown}."
+    times = f"{again:,} times a row was generated again in another batch, in all runs with these specs"
+    sentence = f"Level {standing.level}: {_MEANING[standing.level]}; {times}, "
+    sentence += f"and {same:,} times it came to the same bytes."
     reasons = "; ".join(map(visible, standing.reasons))
     style = "bold red" if same < again else ""
     console.print()
@@ -41,29 +41,18 @@ def print_replay(console: Console, replay: Replay) -> None:
     verdict = "the digest that the run wrote down" if replay.same else "NOT what the run wrote down"
     made = f"{counted(replay.decisions, 'decision')} made again from the stored rows, without an engine"
     print_paragraph(console, f"{made}: {verdict}.", "bold" if replay.same else "bold red")
-    for line in _replay_findings(replay):
+    findings = replay.findings()
+    for line in findings:
         console.print(safe(line), soft_wrap=True)
-    for name, value in (("recorded ", replay.recorded), ("replayed ", replay.digest)):
-        console.print(Text.assemble((name, "dim"), safe(value)), soft_wrap=True)
+    if findings:
+        console.print()
+    print_places(console, store=replay.plan.store, recorded=replay.recorded, replayed=replay.digest)
 
 
-def _replay_findings(replay: Replay) -> list[str]:
-    found = [f"{name}: {count:,} rows are not in the store" for name, count in replay.missing.items()]
-    if not replay.same_questions:
-        found.append("questions.jsonl holds other questions than the plan says")
-    found += [f"{one.agent}, question {one.question_id}: {one.reason}" for one in replay.misread[:_SHOWN]]
-    found += [f"two answers under one key of the store: {one.key}" for one in replay.violations[:_SHOWN]]
-    if replay.different:
-        found.append(f"{counted(len(replay.different), 'decision')} differ from decisions.jsonl, the first:")
-        found += [f"  {_said(before)} -> {_said(after)}" for before, after in replay.different[:_SHOWN]]
-    return found
-
-
-def _said(decision: Decision | None) -> str:
-    if decision is None:
-        return "(none)"
-    answer = decision.answer if decision.answer is not None else decision.reason or "no answer"
-    return f"{decision.question_id}: {answer} ({decision.how})"
+def print_places(console: Console, **values: object) -> None:
+    """Print names and values in lines that can be copied."""
+    for name, value in values.items():
+        console.print(Text.assemble((f"{name:<9}", "dim"), safe(str(value))), soft_wrap=True)
 
 
 def print_verification(console: Console, found: Verification, standing: Standing) -> None:
@@ -74,17 +63,28 @@ def print_verification(console: Console, found: Verification, standing: Standing
             console.print(safe(problem), soft_wrap=True)
         console.print()
     else:
-        print_paragraph(console, "Files: every chunk, model file, question and decision is what it was.")
-    rows = table(
-        console, "agent", ["rows", "again", "same bytes", "same text", "alone", "by sevens", "together"]
-    )
-    for stage in found.stages:
-        rows.add_row(safe(stage.agent), *map(Text, _rates(stage)))
-    print_table(console, "Rows generated again in other batches", rows)
+        whole = "plan, specs, chunks, model files, questions, decisions and metrics are what they were"
+        print_paragraph(console, f"Files: {whole}.")
+    if any(stage.evidence.rows for stage in found.stages):
+        _print_rates(console, found.stages)
     for stage in found.stages:
         if stage.first is not None:
             _print_mismatch(console, stage.agent, stage.first)
+    print_places(console, store=found.plan.store)
     print_standing(console, standing)
+    differed = sum(stage.evidence.rows - stage.evidence.same for stage in found.stages)
+    wrong = f"{counted(len(found.problems), 'problem')} with the files, {counted(differed, 'row')} differed"
+    print_paragraph(
+        console, "OK" if found.passed else f"NOT OK: {wrong}.", "bold" if found.passed else "bold red"
+    )
+
+
+def _print_rates(console: Console, stages: Iterable[Stage]) -> None:
+    heads = ["rows", "again", "same bytes", "same text", "alone", "by sevens", "together"]
+    rows = table(console, "agent", heads)
+    for stage in stages:
+        rows.add_row(safe(stage.agent), *map(Text, _rates(stage)))
+    print_table(console, "Rows generated again in other batches", rows)
 
 
 def _rates(stage: Stage) -> list[str]:
