@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from orch_local.errors import OrchError
+from orch_local.errors import InputError, OrchError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -298,6 +298,8 @@ def _log_to(file: Path) -> None:
 def _run_folder(path: Path) -> RunFolder:
     from orch_local.store import RunFolder
 
+    if path.is_file():
+        raise InputError("is a file, not the folder of a run", where=str(path))
     return RunFolder(path.absolute())
 
 

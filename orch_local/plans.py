@@ -147,8 +147,10 @@ def write_plan(folder: RunFolder, plan: Plan) -> None:
         If it cannot be written.
     """
     values = plan.model_dump(mode="json")
-    if plan.store.parent == folder.root.parent:  # run and store may then be moved or copied together
-        values["store"] = f"../{plan.store.name}"
+    beside = Path("..") / plan.store.name
+    # Both resolved, as `load_plan` does it: the path to the run may go through links.
+    if (folder.root / beside).resolve() == plan.store.resolve():
+        values["store"] = str(beside)  # run and store may then be moved or copied together
     write_json(folder.plan, {**values, "sha256": _seal(values)})
 
 

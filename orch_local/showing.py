@@ -38,6 +38,13 @@ def story(folder: RunFolder, question_id: str) -> Story:
     deciding = Deciding(plan, Store(plan.store))
     panel = deciding.panel(question)
     analyses = {name: row for name, row in zip(plan.names, panel.analyses, strict=True) if row is not None}
+    lost = [name for name in plan.names if name not in analyses]
+    if lost:
+        raise StoreError(
+            f"the analyses of {', '.join(lost)} are not there any more",
+            where=str(plan.store),
+            hint="run the same command again to generate them anew",
+        )
     return Story(question, analyses, deciding.merged(question, panel), decision)
 
 

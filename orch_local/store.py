@@ -114,7 +114,8 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise StoreError("no such file", where=str(path), hint="is this the folder of a run?") from None
     except (OSError, ValueError) as error:
-        raise StoreError(f"cannot be read: {error}", where=str(path)) from None
+        hint = "it is damaged: put a good copy back, or delete it and run the same command again"
+        raise StoreError(f"cannot be read: {error}", where=str(path), hint=hint) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from two_runs import agent, plan, write_lines
+from two_runs import agent, plan, write_results
 
 from orch_local.config import ModelConfig
 from orch_local.deciding import Deciding, RunDigest
@@ -19,7 +19,7 @@ from orch_local.plans import AgentPlan, Plan, write_plan
 from orch_local.questions import read_questions, write_questions
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.replaying import questions_digest
-from orch_local.store import RunFolder, Store, write_json
+from orch_local.store import RunFolder, Store
 
 NAMES = ("quant", "chrono")
 
@@ -122,13 +122,14 @@ class Run:
         }
 
     def decide(self) -> None:
-        """Write decisions and digest."""
+        """Write the results as a run ends with them, and what the store says of its rows."""
         deciding, total = Deciding(self.plan, self.store), RunDigest()
         decisions = [deciding.decide(one, deciding.panel(one)) for one in self.questions]
         for one in decisions:
             total.add(one)
-        write_lines(self.folder, [json.dumps(one.to_row()) for one in decisions])
-        write_json(self.folder.metrics, {"digest": total.value})
+        write_results(self.folder, self.plan, decisions, total.value)
+        for worker_ in self.plan.workers:
+            self.store.declare(worker_.full_spec)
 
 
 def _row(asked: Question, letter: str) -> Analysis:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.errors import StoreError
 from orch_local.evidence import (
     SMALL_BATCH,
     Evidence,
@@ -132,10 +131,11 @@ def test_what_is_kept_is_read_and_the_same_counts_once(evidence: list[Evidence])
         for one in (*evidence, *evidence):
             keep_evidence(store, SPEC, one)
         found = read_evidence(store, SPEC)
-        assert set(found) == set(evidence)
-        assert len(found) == len(set(evidence))
+        assert set(found.evidence) == set(evidence)
+        assert len(found.evidence) == len(set(evidence))
+        assert found.damaged == []
         assert read_evidence(store, SPEC) == found
-        assert read_evidence(store, "f" * 32) == []
+        assert read_evidence(store, "f" * 32) == ([], [])
 
 
 def _damages() -> list[Any]:
@@ -156,11 +156,19 @@ def _damages() -> list[Any]:
 
 
 @pytest.mark.parametrize("text", _damages())
-def test_damaged_evidence_is_a_store_error(tmp_path: Path, text: str) -> None:
-    store = Store(tmp_path)
+def test_damaged_evidence_is_named_and_the_rest_is_read(tmp_path: Path, text: str) -> None:
+    store, whole = Store(tmp_path), Evidence("verify", 9, 9, 9, "t", ())
     keep_evidence(store, SPEC, Evidence("worker", 4, 3, 3, "s", ("k",)))
     (file,) = store.evidence(SPEC).iterdir()
+    keep_evidence(store, SPEC, whole)
     file.write_text(text)
-    with pytest.raises(StoreError) as caught:
-        read_evidence(store, SPEC)
-    assert caught.value.where == str(file)
+    assert read_evidence(store, SPEC) == ([whole], [file])
+
+
+def test_whole_evidence_under_another_name_is_damaged(tmp_path: Path) -> None:
+    store, whole = Store(tmp_path), Evidence("verify", 9, 9, 9, "t", ())
+    keep_evidence(store, SPEC, whole)
+    (file,) = store.evidence(SPEC).iterdir()
+    copy = file.with_name("copy.json")
+    copy.write_bytes(file.read_bytes())
+    assert read_evidence(store, SPEC) == ([whole], [copy])

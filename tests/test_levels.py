@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from orch_local.evidence import Evidence, keep_evidence
 from orch_local.levels import assess, state
 from orch_local.plans import Plan, load_plan, write_plan
 from orch_local.records import Level
-from orch_local.store import RunFolder, Store
+from orch_local.store import RunFolder, Store, read_json, write_json
 
 MATCHED = Evidence("worker", 8, 8, 8, "a", ())
 ALSO_MATCHED = Evidence("verify", 32, 32, 32, "b", ())
@@ -121,23 +122,62 @@ def test_it_is_stated_in_a_plan_that_still_loads(tmp_path: Path, case: Case) -> 
     assert load_plan(folder).standing == assess(before) != standing
 
 
-def test_damaged_evidence_states_nothing(tmp_path: Path) -> None:
-    folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": CASES[3]})
+@pytest.mark.parametrize("whole", [(), (MATCHED, ALSO_MATCHED)])
+def test_damaged_evidence_is_level_rules_and_named(tmp_path: Path, whole: tuple[Evidence, ...]) -> None:
+    folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": Case(True, (DIFFERED,))})
     write_plan(folder, before)
-    content = folder.plan.read_bytes()
-    for file in (tmp_path / "store").rglob("*.json"):
-        file.write_text(file.read_text().replace('"same": 7', '"same": 8'))
-    with pytest.raises(StoreError):
-        state(folder, before)
-    assert folder.plan.read_bytes() == content
+    store, spec = Store(before.store), before.agents[0].spec
+    (file,) = store.evidence(spec).iterdir()
+    file.write_text(file.read_text().replace('"same": 7', '"same": 8'))
+    for one in whole:
+        keep_evidence(store, spec, one)
+    standing = state(folder, before)
+    assert standing.level is Level.RULES
+    assert standing.reasons == (f"quant: evidence is damaged, delete {file} and verify again",)
+    # What is whole is counted, what is damaged is not.
+    assert standing.generated_again == standing.same == sum(one.rows for one in whole)
+    assert load_plan(folder).standing == standing
+    # As told: with the file gone, the level is what the rest shows.
+    file.unlink()
+    assert state(folder, before).level == Case(True, whole).level
 
 
+def test_metrics_state_the_same_level_and_keep_their_numbers(tmp_path: Path) -> None:
+    folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": CASES[1]})
+    write_plan(folder, before)
+    write_json(folder.metrics, {"digest": "d" * 64, "standing": {"level": "rules"}, "questions": 3})
+    standing = state(folder, before)
+    expected = {"digest": "d" * 64, "standing": json.loads(json.dumps(asdict(standing))), "questions": 3}
+    assert read_json(folder.metrics) == expected
+    assert list(read_json(folder.metrics)) == list(expected)
+    assert expected["standing"]["level"] == "bitwise"
+    keep_evidence(Store(before.store), before.agents[0].spec, NONE_CAME)
+    state(folder, before)
+    assert read_json(folder.metrics)["standing"]["level"] == "rules"
+
+
+@pytest.mark.parametrize("text", [None, "[1]", "null", "{", ""])
+def test_metrics_that_are_no_object_stay_as_they_are(tmp_path: Path, text: str | None) -> None:
+    folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": CASES[1]})
+    write_plan(folder, before)
+    if text is not None:
+        folder.metrics.write_text(text)
+    standing = state(folder, before)
+    assert load_plan(folder).standing == standing == assess(before)
+    assert folder.metrics.exists() == (text is not None)
+    assert text is None or folder.metrics.read_text() == text
+
+
+@pytest.mark.parametrize("refused", ["write_plan", "write_json"])
 def test_an_archive_that_cannot_be_written_has_its_level_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
     def refuse(*arguments: object) -> None:
         raise StoreError("cannot be written: Read-only file system")
 
-    monkeypatch.setattr(levels, "write_plan", refuse)
-    before = made(tmp_path, {"quant": CASES[1]})
-    assert state(RunFolder(tmp_path / "run"), before) == assess(before)
+    folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": CASES[1]})
+    write_plan(folder, before)
+    write_json(folder.metrics, {"digest": "d" * 64})
+    monkeypatch.setattr(levels, refused, refuse)
+    assert state(folder, before) == assess(before)
+    assert read_json(folder.metrics) == {"digest": "d" * 64}

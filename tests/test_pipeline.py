@@ -279,6 +279,30 @@ def test_another_plan_is_refused_by_its_fields_and_nothing_is_written(
     assert snapshot(run.folder.root) == before
 
 
+@pytest.mark.parametrize("field", ["fast", "grammar"])
+def test_a_run_that_was_fast_is_told_by_its_option(run: Run, drafted: Drafted, field: str) -> None:
+    def engine(value: str) -> Plan:
+        return changed(run.plan, lambda content: content.update(engine={field: value, "name": "vllm"}))
+
+    write_plan(run.folder, engine("before"))
+    with pytest.raises(StoreError, match=rf"engine\.{field}") as caught:
+        drafted(engine("now"))()
+    assert ("--fast" in caught.value.hint) == (field == "fast")
+    assert "choose another --out; rows that both plans need" in caught.value.hint
+
+
+def test_a_new_environment_is_accepted_with_a_warning(
+    run: Run, drafted: Drafted, caplog: pytest.LogCaptureFixture
+) -> None:
+    drafted(run.plan)(True)
+    assert caplog.messages == []
+    drafted(changed(run.plan, newer))(True)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "environment.torch: (absent) -> 2.14.0" in record.getMessage()
+    assert "all rows are made anew" in record.getMessage()
+
+
 def test_another_environment_is_refused_by_its_fields_and_values(run: Run, drafted: Drafted) -> None:
     before = snapshot(run.folder.root)
     with pytest.raises(StoreError, match="begun in another environment") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 from rich.console import Console
 
 from orch_local.config import RunConfig, load_run
-from orch_local.plans import AgentPlan, Plan, QuestionsPlan, plan_agents, plan_changes
+from orch_local.errors import StoreError
+from orch_local.plans import AgentPlan, Plan, QuestionsPlan, load_plan, plan_agents, plan_changes, write_plan
+from orch_local.records import Level, Standing
 from orch_local.report.outline import print_obstacles
-from orch_local.store import Spec
+from orch_local.store import RunFolder, Spec, read_json, write_json
 
 ENVIRONMENT = {"torch": "2.13.0", "dtype": "float32", "gpu": "A"}
 
@@ -203,3 +206,117 @@ def test_obstacles_are_told_once_for_all_that_share_them() -> None:
     assert "`tensor_parallel_size`" in text
     assert "\x1b" not in text
     assert "plain" not in text
+
+
+def written(root: Path, store: Path) -> RunFolder:
+    """A run folder with a plan whose rows are in ``store``."""
+    folder = RunFolder(root)
+    write_plan(folder, BEFORE.model_copy(update={"store": store}))
+    return folder
+
+
+def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    for store in (tmp_path / "store", tmp_path / "elsewhere" / "store"):
+        expected = BEFORE.model_copy(update={"store": store})
+        assert load_plan(written(tmp_path / "run", store)) == expected
+
+
+def test_run_and_store_can_be_copied_together(tmp_path: Path) -> None:
+    folder = written(tmp_path / "runs" / "run", tmp_path / "runs" / "store")
+    assert read_json(folder.plan)["store"] == "../store"
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    copy = RunFolder(tmp_path / "copy" / "run")
+    assert load_plan(copy).store == tmp_path / "copy" / "store"
+    assert load_plan(folder).store == tmp_path / "runs" / "store"
+    # And it stays so where a plan that was read is written again.
+    write_plan(copy, load_plan(copy))
+    (tmp_path / "copy").rename(tmp_path / "moved")
+    assert load_plan(RunFolder(tmp_path / "moved" / "run")).store == tmp_path / "moved" / "store"
+
+
+def test_a_store_elsewhere_keeps_its_path(tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "run", tmp_path / "other" / "store")
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert load_plan(RunFolder(tmp_path / "moved" / "run")).store == tmp_path / "other" / "store"
+
+
+def test_a_path_through_links_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "runs").mkdir(parents=True)
+    (tmp_path / "home").symlink_to(tmp_path / "disk", target_is_directory=True)
+    runs = tmp_path / "home" / "runs"
+    folder = written(runs / "run", runs / "store")
+    # The level is stated so at the end of a run; the store that was read is without links.
+    write_plan(folder, load_plan(folder))
+    assert read_json(folder.plan)["store"] == "../store"
+    # A run folder that is itself a link has no store beside what it leads to.
+    (tmp_path / "disk" / "far" / "run").mkdir(parents=True)
+    (runs / "link").symlink_to(tmp_path / "disk" / "far" / "run", target_is_directory=True)
+    linked = written(runs / "link", runs / "store")
+    assert load_plan(linked).store == tmp_path / "disk" / "runs" / "store"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("questions", "digest"), "r"),
+        (("store",), "../other"),
+        (("config", "merge", "quorum"), 2),
+        (("agents", 0, "template"), "[user]"),
+        (("agents", 1, "spec"), "0" * 32),
+        (("environment",), {"torch": "3"}),
+        (("version",), "1"),
+        (("sha256",), "0" * 64),
+        (("sha256",), None),
+    ],
+    ids=str,
+)
+def test_an_edited_plan_is_refused(tmp_path: Path, path: tuple[Any, ...], value: Any) -> None:
+    folder = written(tmp_path / "run", tmp_path / "store")
+    values = read_json(folder.plan)
+    place = values
+    for name in path[:-1]:
+        place = place[name]
+    assert place[path[-1]] != value
+    place[path[-1]] = value
+    write_json(folder.plan, values)
+    with pytest.raises(StoreError, match="was edited after it was written") as caught:
+        load_plan(folder)
+    assert caught.value.where == str(folder.plan)
+    assert "put the old file back" in caught.value.hint
+
+
+def test_a_seal_is_of_the_content_and_not_of_its_layout(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", tmp_path / "store")
+    values = read_json(folder.plan)
+    folder.plan.write_text(json.dumps(dict(reversed(values.items()))))
+    assert load_plan(folder).identity() == BEFORE.identity()
+
+
+def test_a_level_is_stated_under_the_same_seal(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", tmp_path / "store")
+    seal = read_json(folder.plan)["sha256"]
+    standing = Standing(Level.VERIFIED, 2, 2, ("why",))
+    write_plan(folder, load_plan(folder).model_copy(update={"standing": standing}))
+    assert read_json(folder.plan)["sha256"] == seal
+    assert load_plan(folder).standing == standing
+
+
+def test_a_plan_of_another_version_is_told_by_its_fields(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", tmp_path / "store")
+    values = read_json(folder.plan)
+    del values["questions"]["count"]
+    values["agents"][1]["colour"] = "red"
+    write_json(folder.plan, values)
+    with pytest.raises(StoreError, match="not a plan of this version") as caught:
+        load_plan(folder)
+    assert caught.value.message.endswith("it differs in: agents.1.colour, questions.count")
+    assert "run with the version that made it" in caught.value.hint
+
+
+@pytest.mark.parametrize("values", [[], None, "plan", 3])
+def test_what_is_no_object_is_no_plan(tmp_path: Path, values: Any) -> None:
+    folder = written(tmp_path / "run", tmp_path / "store")
+    write_json(folder.plan, values)
+    with pytest.raises(StoreError, match="is not a plan") as caught:
+        load_plan(folder)
+    assert caught.value.where == str(folder.plan)

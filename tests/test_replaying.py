@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from run_folders import Run, analysis, finished_run, snapshot
 from two_runs import rewrite, write_lines
@@ -17,7 +19,7 @@ from orch_local.errors import StoreError
 from orch_local.questions import write_questions
 from orch_local.records import Outcome
 from orch_local.replaying import replay
-from orch_local.store import Store, write_json
+from orch_local.store import Store, read_json, write_json
 
 
 def decisions(run: Run) -> list[str]:
@@ -128,11 +130,94 @@ def test_a_line_that_is_no_decision_is_a_store_error(tmp_path: Path) -> None:
 
 def test_another_digest_is_told(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
-    write_json(run.folder.metrics, {"digest": "f" * 64})
+    write_json(run.folder.metrics, {**read_json(run.folder.metrics), "digest": "f" * 64})
     found = replay(run.folder)
     assert not found.same
-    assert (found.different, found.misread, found.missing) == ([], [], {})
+    assert (found.different, found.misread, found.missing, found.forged) == ([], [], {}, [])
     assert found.recorded == "f" * 64 != found.digest
+    assert found.findings() == ["the decisions are what they were, but metrics.json has another digest"]
+
+
+def _reduced(values: Any) -> Any:
+    """Another value of the same kind."""
+    if isinstance(values, dict):
+        name = next(iter(values))
+        return {**values, name: _reduced(values[name])}
+    return 7 if isinstance(values, (int, float)) else "x"
+
+
+def test_every_number_of_the_metrics_must_follow_from_the_rows(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    whole = read_json(run.folder.metrics)
+    numbers = set(whole) - {"digest", "standing", "cost"}
+    assert {"questions", "total", "versus", "how", "agreement"} <= numbers
+    for name in numbers:
+        without = {key: value for key, value in whole.items() if key != name}
+        for values in ({**whole, name: _reduced(whole[name])}, without):
+            write_json(run.folder.metrics, values)
+            found = replay(run.folder)
+            assert found.forged == [run.folder.metrics] and not found.same, name
+            assert found.digest == found.recorded
+            told = f"{run.folder.metrics} holds something else than follows from the rows"
+            assert found.findings() == [told]
+
+
+def test_what_is_measured_or_stated_later_is_no_forgery(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    later = {"standing": {"level": "bitwise"}, "cost": {"quant": {"rows": 9}}}
+    write_json(run.folder.metrics, {**read_json(run.folder.metrics), **later})
+    assert replay(run.folder).same
+
+
+def edit_table(run: Run, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Path:
+    """Change rows of decisions.parquet."""
+    path = run.folder.decisions.with_suffix(".parquet")
+    table = pq.read_table(path)
+    pq.write_table(pa.Table.from_pylist(change(table.to_pylist()), table.schema), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: [*rows[:3], {**rows[3], "answer": "C"}],
+        lambda rows: [{**rows[0], "correct": False}, *rows[1:]],
+        lambda rows: [{**rows[0], "confidence.quant": 81}, *rows[1:]],
+        lambda rows: [{**rows[0], "reason": None}, *rows[1:]],
+        lambda rows: rows[:3],
+        lambda rows: [*rows, rows[0]],
+        lambda rows: [rows[1], rows[0], *rows[2:]],
+        lambda rows: [],
+    ],
+)
+def test_a_table_that_does_not_follow_from_the_rows_is_told(tmp_path: Path, change: Any) -> None:
+    run = finished_run(tmp_path)
+    assert edit_table(run, lambda rows: rows).exists()
+    assert replay(run.folder).same, "written by another hand, with the same rows"
+    path = edit_table(run, change)
+    found = replay(run.folder)
+    assert found.forged == [path] and not found.same
+    assert found.findings() == [f"{path} holds something else than follows from the rows"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "no table", "a folder"])
+def test_a_damaged_table_is_told(tmp_path: Path, damage: str) -> None:
+    run = finished_run(tmp_path)
+    path = run.folder.decisions.with_suffix(".parquet")
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage != "gone":
+        path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "no table": b"x" * 999}[damage])
+    assert replay(run.folder).forged == [path]
+
+
+def test_both_files_are_told(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    path = edit_table(run, lambda rows: rows[:3])
+    write_json(run.folder.metrics, {**read_json(run.folder.metrics), "questions": 5})
+    assert replay(run.folder).forged == [run.folder.metrics, path]
 
 
 @pytest.mark.parametrize("values", [{}, {"digest": 3}, {"digest": None}, [], "digest"])
@@ -149,8 +234,11 @@ def test_a_missing_row_is_told(tmp_path: Path, name: str) -> None:
     edit_chunk(run, name, lambda lines: lines[1:])
     found = replay(run.folder)
     assert not found.same
-    # The panel of one question is another one now, so its merge is missing too.
-    assert found.missing == ({"quant": 1, "merge": 1} if name == "quant" else {"merge": 1})
+    # Without the whole panel nobody can tell which merge is wanted, so it is not called missing.
+    assert found.missing == {name: 1}
+    again = "run the same command again to generate them anew"
+    assert found.findings() == [f"{name}: 1 rows are not in the store: {again}"]
+    assert found.forged == [], "numbers of rows that are not there prove nothing"
     assert [pair[1].question_id for pair in found.different if pair[1]] == [run.questions[0].id]
     assert found.digest != found.recorded
 
@@ -161,7 +249,20 @@ def test_rows_of_a_damaged_chunk_are_missing(tmp_path: Path) -> None:
     chunk.write_bytes(chunk.read_bytes()[:-1])
     found = replay(run.folder)
     assert not found.same
-    assert found.missing["chrono"] == 4
+    assert found.missing == {"chrono": 4} and found.damaged == [chunk]
+    again = "run the same command again to generate them anew"
+    assert found.findings() == [f"{chunk} is damaged", f"chrono: 4 rows are not in the store: {again}"]
+
+
+def test_a_damaged_chunk_of_rows_that_are_there_twice_is_told(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    chunk = run.add("quant", analysis(run.questions[1].key, "A"), analysis("e" * 16, "C"))
+    assert replay(run.folder).same
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    found = replay(run.folder)
+    assert not found.same
+    assert (found.missing, found.different) == ({}, [])
+    assert found.findings() == [f"{chunk} is damaged"]
 
 
 @pytest.mark.parametrize("name", ["chrono", "merge"])

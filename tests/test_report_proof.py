@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import unicodedata
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,14 +44,16 @@ def told(what: Any, *arguments: Any, width: int = 80, terminal: bool = False) ->
     [
         (
             Standing(Level.BITWISE, 1234, 1234, ()),
-            "\nLevel bitwise: every engine is batch-invariant by its set-up; 1,234 of 1,234\n"
-            "rows generated again in other batches came to the same bytes.\n\n",
+            "\nLevel bitwise: every engine is batch-invariant by its set-up; 1,234 times a row\n"
+            "was generated again in another batch, in all runs with these specs, and 1,234\n"
+            "times it came to the same bytes.\n\n",
         ),
         (
             Standing(Level.VERIFIED, 1, 1, ("quant: its engine is not set up to be batch-invariant",)),
             "\nLevel verified: no engine differed, but not all are batch-invariant by their\n"
-            "set-up; 1 of 1 row generated again in other batches came to the same bytes. Not\n"
-            "higher because: quant: its engine is not set up to be batch-invariant.\n\n",
+            "set-up; 1 times a row was generated again in another batch, in all runs with\n"
+            "these specs, and 1 times it came to the same bytes. Not higher because: quant:\n"
+            "its engine is not set up to be batch-invariant.\n\n",
         ),
         (
             Standing(
@@ -59,10 +62,10 @@ def told(what: Any, *arguments: Any, width: int = 80, terminal: bool = False) ->
                 15,
                 ("qu\x1bant: 1 of 8 rows generated again differed", "merge: no row was generated again"),
             ),
-            "\nLevel rules: routing and aggregation are fixed, the analyses may differ; 15 of\n"
-            "16 rows generated again in other batches came to the same bytes. Not higher\n"
-            "because: qu\\x1bant: 1 of 8 rows generated again differed; merge: no row was\n"
-            "generated again.\n\n",
+            "\nLevel rules: routing and aggregation are fixed, the analyses may differ; 16\n"
+            "times a row was generated again in another batch, in all runs with these specs,\n"
+            "and 15 times it came to the same bytes. Not higher because: qu\\x1bant: 1 of 8\n"
+            "rows generated again differed; merge: no row was generated again.\n\n",
         ),
     ],
     ids=["bitwise", "verified", "rules"],
@@ -89,16 +92,16 @@ def test_a_replay_that_is_the_same(width: int) -> None:
     lines = told(print_replay, replayed(), width=width)
     assert " ".join(lines.split()) == (
         "3 decisions made again from the stored rows, without an engine: the digest that the run wrote down. "
-        f"recorded {'a' * 64} replayed {'a' * 64}"
+        f"store /store recorded {'a' * 64} replayed {'a' * 64}"
     )
-    assert lines.endswith(f"\n\nrecorded {'a' * 64}\nreplayed {'a' * 64}\n")
+    assert lines.endswith(f"\n\nstore    /store\nrecorded {'a' * 64}\nreplayed {'a' * 64}\n")
 
 
 def test_a_replay_that_is_not() -> None:
     found = replayed(
         digest="b" * 64,
         same_questions=False,
-        missing={"quant": 1234},
+        forged=[Path("/run/metrics.json")],
         different=[
             (decision(1, "AAB"), decision(1, "AAC", category=HOSTILE)),
             (decision(2, "AA-"), None),
@@ -110,17 +113,56 @@ def test_a_replay_that_is_not() -> None:
     assert told(print_replay, found) == (
         "3 decisions made again from the stored rows, without an engine: NOT what the run\n"
         "wrote down.\n\n"
-        "quant: 1,234 rows are not in the store\n"
         "questions.jsonl holds other questions than the plan says\n"
         "merge, question ffffffffffffffff: its text has another answer than the row\n"
         "two answers under one key of the store: eeeeeeeeeeeeeeee\n"
-        "3 decisions differ from decisions.jsonl, the first:\n"
-        "  0000000000000001: B (merge) -> 0000000000000001: C (merge)\n"
-        "  0000000000000002: merge invalid (unscored) -> (none)\n"
-        f"  (none) -> 0000000000000003: {visible(HOSTILE)} (merge)\n"
+        "3 decisions differ from those of decisions.jsonl, the first:\n"
+        f"  0000000000000001: category: calendar -> {visible(HOSTILE)}; answer: B -> C\n"
+        "  0000000000000002: one too many\n"
+        "  0000000000000003: not there\n"
+        "/run/metrics.json holds something else than follows from the rows\n\n"
+        "store    /store\n"
         f"recorded {'a' * 64}\n"
         f"replayed {'b' * 64}\n"
     )
+
+
+def test_what_is_lost_is_told_alone_with_what_to_do() -> None:
+    found = replayed(
+        digest="b" * 64,
+        missing={"quant": 1234},
+        damaged=[Path("/store/x.jsonl")],
+        different=[(decision(1, "AAB"), decision(1, "AAC"))],
+        misread=[Misread("merge", "f" * 16, "its text has another answer than the row")],
+        violations=[Violation("0" * 32, "e" * 16, "c", "d")],
+        forged=[Path("/run/metrics.json")],
+    )
+    assert not found.same
+    lines = told(print_replay, found, width=120).split("\n\n")[1]
+    assert lines.splitlines() == [
+        "/store/x.jsonl is damaged",
+        "quant: 1,234 rows are not in the store: run the same command again to generate them anew",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "b" * 64},
+        {"same_questions": False},
+        {"missing": {"quant": 1}},
+        {"damaged": [Path("x")]},
+        {"different": [(None, decision(1, "AAB"))]},
+        {"misread": [Misread("merge", "f" * 16, "why")]},
+        {"violations": [Violation("0" * 32, "e" * 16, "c", "d")]},
+        {"forged": [Path("x")]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_any_finding_is_not_the_same(change: dict[str, Any]) -> None:
+    assert replayed().same and replayed().findings() == []
+    assert not replayed(**change).same
+    assert len(replayed(**change).findings()) == (2 if "different" in change else 1)
 
 
 def test_of_many_findings_five_are_shown() -> None:
@@ -130,7 +172,7 @@ def test_of_many_findings_five_are_shown() -> None:
         violations=[Violation("0" * 32, f"v{number}", "c", "d") for number in range(9)],
     )
     text = told(print_replay, found)
-    assert "9 decisions differ" in text
+    assert "9 decisions differ from those of decisions.jsonl" in text
     for begin in ("  0000", "quant, question m", "two answers under one key of the store: v"):
         assert sum(line.startswith(begin) for line in text.splitlines()) == 5
 
@@ -167,15 +209,46 @@ def test_a_verification_with_a_mismatch(width: int) -> None:
     text = told(
         print_verification, verification(Mismatch("f" * 16, before, again), None), BITWISE, width=width
     )
-    assert text.startswith("Files: every chunk, model file, question and decision is what it was.\n\n")
-    assert squeezed(text)[1:5] == squeezed(TABLE)
-    assert text[text.index("First difference") :] == (
-        "First difference of quant: question ffffffffffffffff\n\n"
-        "text differs from character 38 on\n"
-        f'stored  ..."One hundred and ninety-{rests[0][: width - 35]}\n'
-        f'again   ..."One hundred and ninety-{rests[1][: width - 35]}\n'
-        f"{' ' * 35}^\n\n"
-    ) + told(print_standing, BITWISE, width=width)
+    files = "Files: plan, specs, chunks, model files, questions, decisions and metrics are what they were."
+    assert " ".join(text.split("\n\n")[0].split()) == files
+    assert squeezed(text[text.index("Rows generated") :])[:4] == squeezed(TABLE)
+    assert (
+        text[text.index("First difference") :]
+        == (
+            "First difference of quant: question ffffffffffffffff\n\n"
+            "text differs from character 38 on\n"
+            f'stored  ..."One hundred and ninety-{rests[0][: width - 35]}\n'
+            f'again   ..."One hundred and ninety-{rests[1][: width - 35]}\n'
+            f"{' ' * 35}^\n\n"
+            "store    /store\n"
+        )
+        + told(print_standing, BITWISE, width=width)
+        + "NOT OK: 0 problems with the files, 1 row differed.\n\n"
+    )
+
+
+def test_the_last_line_is_the_verdict() -> None:
+    def last(*first: Mismatch | None, problems: tuple[str, ...] = ()) -> str:
+        text = told(print_verification, verification(*first, problems=problems), BITWISE)
+        return text.rstrip("\n").splitlines()[-1]
+
+    one = Mismatch("f" * 16, ROW, None)
+    assert last(None, None) == "OK"
+    assert last() == "OK"
+    assert last(one, None) == "NOT OK: 0 problems with the files, 1 row differed."
+    assert last(one, one, problems=("a",)) == "NOT OK: 1 problem with the files, 2 rows differed."
+    assert last(None, problems=("a", "b")) == "NOT OK: 2 problems with the files, 0 rows differed."
+
+
+def test_no_table_where_nothing_was_generated_again() -> None:
+    nothing = Evidence("verify", 0, 0, 0, "s", ())
+    found = Verification(PLAN, [], [Stage(name, 40, nothing, {}, None) for name in ("quant", "merge")])
+    text = told(print_verification, found, BITWISE)
+    assert "again in other batches" not in text and "quant" not in text
+    assert text.rstrip().endswith("\n\nOK")
+    some = replace(found.stages[0], evidence=Evidence("verify", 1, 1, 1, "s", ()))
+    text = told(print_verification, Verification(PLAN, [], [some, found.stages[1]]), BITWISE)
+    assert "Rows generated again in other batches" in text and "merge" in text
 
 
 def test_a_table_of_rates_to_the_letter() -> None:
@@ -187,7 +260,7 @@ def test_problems_come_first_and_are_shown_as_text() -> None:
     text = told(print_verification, verification(None, None, problems=("a\x1b[2J [bold]", "b")), BITWISE)
     assert text.startswith("2 problems with the files:\n\na\\x1b[2J [bold]\nb\n\n")
     assert "First difference" not in text
-    assert "every chunk" not in text
+    assert "what they were" not in text
 
 
 def mismatch(before: Analysis, again: Analysis | None, width: int = 80) -> list[str]:

@@ -156,7 +156,10 @@ def test_damaged_chunks_are_set_aside_made_again_and_told(run: Run, reference: R
     assert f"first: {sum(rows)} rows are not in the store" in replay.out
     verify = cli("verify", run.out, "--sample", 0)
     assert verify.code == 1
-    assert all(f"{chunk.name}: its bytes are not those of its name" in verify.out for chunk in (cut, flipped))
+    assert all(
+        f"{chunk.name} is damaged: its bytes are not those of its name" in verify.out
+        for chunk in (cut, flipped)
+    )
 
     result = check_whole(run, reference)
     assert result["cost"]["first"]["generated_now"] == sum(rows)

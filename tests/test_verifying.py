@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import pytest
 from run_folders import Run, analysis, finished_run, snapshot
 
-from orch_local import verifying
+from orch_local import unchanged, verifying
+from orch_local.changes import Change as Differing
 from orch_local.errors import EngineError, StoreError
 from orch_local.evidence import Evidence, other_batches, read_evidence
 from orch_local.launch import Progress
@@ -42,7 +42,7 @@ class Again:
 
     def __call__(self, folder: RunFolder, agent: AgentPlan, store: Store, stall_timeout_s: float) -> Again:
         assert store.root != self.run_.store.root
-        self._agent, self._store = agent, store
+        self._agent, self._store, self.log = agent, store, folder.worker_log(agent.name)
         self.scratch.append(store.root)
         return self
 
@@ -76,6 +76,11 @@ class Silent:
         return lambda done: None
 
 
+@pytest.fixture(autouse=True)
+def _like_the_machine_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "environment_changes", lambda agent: [])
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A finished run of 40 questions, at three of which an agent failed."""
@@ -103,7 +108,7 @@ def stage_of(found: Verification, name: str) -> Stage:
 
 
 def evidence(run: Run, name: str) -> list[Evidence]:
-    return read_evidence(run.store, run.spec(name))
+    return read_evidence(run.store, run.spec(name)).evidence
 
 
 def total(stage: Stage) -> Rate:
@@ -129,7 +134,9 @@ def test_rows_that_come_again_pass_and_are_evidence(run: Run, again: Again, samp
         assert evidence(run, stage.agent) == ([stage.evidence] if count else [])
     assert snapshot(run.folder.root) == before
     assert snapshot(run.folder.root.parent / "models") == models
-    assert len(again.scratch) == 3 and not any(folder.exists() for folder in again.scratch)
+    # Where nothing is wanted, no worker is started.
+    assert len(again.scratch) == (3 if sample != 0 else 0)
+    assert not any(folder.exists() for folder in again.scratch)
 
 
 def test_rows_of_the_store_stay_as_they_are(run: Run, again: Again) -> None:
@@ -242,7 +249,8 @@ def test_rows_that_the_run_lacks_are_not_generated(run: Run, again: Again) -> No
     run.add("quant", *(Analysis.from_row(json.loads(line)) for line in lines[:5]))
     found = verified(run, None)
     assert stage_of(found, "quant").stored == 5
-    assert len(found.problems) == 1 and "do not follow from its rows" in found.problems[0]
+    again = "run the same command again to generate them anew"
+    assert found.problems == [f"quant: 35 rows are not in the store: {again}"]
 
 
 def _flip(file: Path) -> None:
@@ -262,24 +270,24 @@ def test_damaged_files_are_problems_and_stay_as_they_are(run: Run, again: Again)
     found = verified(run, 0)
     assert not found.passed
     assert found.problems == [
-        f"{chunk}: its bytes are not those of its name",
+        f"{chunk} is damaged: its bytes are not those of its name",
         f"{model / 'config.json'}: its SHA-256 is not that of the plan",
         f"{model / 'generation_config.json'}: its SHA-256 is not that of the plan",
         f"{run.folder.questions}: these are not the questions of the plan",
-        f"{run.folder.root}: its decisions do not follow from its rows; `orch-local replay` tells more",
+        "chrono: 40 rows are not in the store: run the same command again to generate them anew",
     ]
     assert snapshot(run.folder.root) == before
     assert snapshot(run.store.root) == chunks
 
 
 def test_model_files_are_read_anew(run: Run, again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = verifying.digests, []
+    real, asked = unchanged.digests, []
 
     def digests(folder: ModelFolder, *, fresh: bool = False) -> dict[str, str]:
         asked.append((folder.path, fresh))
         return real(folder, fresh=fresh)
 
-    monkeypatch.setattr(verifying, "digests", digests)
+    monkeypatch.setattr(unchanged, "digests", digests)
     assert verified(run, 0).passed
     # What was remembered of a file is no proof; each model is read once.
     assert asked == [(one.settings.model_path, True) for one in run.plan.workers]
@@ -291,6 +299,64 @@ def test_a_model_that_is_not_whole_is_a_problem(run: Run, again: Again, gone: st
     (model / gone).unlink()
     (problem,) = verified(run, 0).problems
     assert problem.startswith(f"model of chrono: {model}")
+
+
+@pytest.mark.parametrize("sample", [1, None])
+@pytest.mark.parametrize("name", ["quant", "merge"])
+def test_another_machine_is_refused_before_anything_else(
+    run: Run, again: Again, monkeypatch: pytest.MonkeyPatch, name: str, sample: int | None
+) -> None:
+    torch = [Differing("torch", "2.13.0", "2.14.0")]
+    monkeypatch.setattr(verifying, "environment_changes", lambda agent: torch if agent.name == name else [])
+    # Nothing is read or told before: these files cannot be checked at all.
+    (run.plan.agents[0].settings.model_path / "config.json").unlink()
+    with pytest.raises(StoreError, match=f"not like the one of {name}: torch: 2.13.0 -> 2.14.0") as caught:
+        verified(run, sample)
+    assert "--sample 0" in caught.value.hint
+    assert again.asked == {} and again.scratch == []
+
+
+def test_the_files_can_be_checked_on_any_machine(
+    run: Run, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "environment_changes", lambda agent: [Differing("torch", "1", "2")])
+    assert verified(run, 0).passed
+    assert again.asked == {}
+
+
+@pytest.mark.parametrize("damage", ["gone", "no JSON", "a list", "another prompt"])
+def test_a_spec_that_is_not_that_of_its_rows_is_a_problem(run: Run, again: Again, damage: str) -> None:
+    file = run.store.folder(run.spec("chrono")) / "spec.json"
+    content = file.read_text()
+    file.unlink()
+    if damage != "gone":
+        other = json.dumps({**json.loads(content), "prompt": "other"})
+        file.write_text({"no JSON": "{", "a list": "[]", "another prompt": other}[damage])
+    found = verified(run, 0)
+    (problem,) = found.problems
+    assert problem.startswith(f"{file}: ")
+    assert not found.passed
+    file.write_text(content)
+    assert verified(run, 0).passed
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "decisions.parquet", "decisions.jsonl"])
+def test_results_that_do_not_follow_are_a_problem(run: Run, again: Again, name: str) -> None:
+    file = run.folder.root / name
+    if name == "metrics.json":
+        file.write_text(file.read_text().replace('"questions": 40', '"questions": 41'))
+    elif name == "decisions.jsonl":
+        file.write_text(file.read_text().replace('"answer": "B"', '"answer": "C"', 1))
+    else:
+        file.write_bytes(b"PAR1")
+    problems = verified(run, 0).problems
+    assert problems and name in problems[0]
+
+
+def test_a_plan_that_was_edited_is_refused(run: Run, again: Again) -> None:
+    run.folder.plan.write_text(run.folder.plan.read_text().replace('"quorum": 1', '"quorum": 2'))
+    with pytest.raises(StoreError, match="was edited after it was written"):
+        verified(run, 0)
 
 
 def test_two_answers_under_one_key_are_a_problem(run: Run, again: Again) -> None:
@@ -333,18 +399,24 @@ def test_an_archive_that_cannot_be_written_is_verified_all_the_same(
     assert evidence(run, "quant") == []
 
 
-def test_the_log_of_a_worker_that_failed_stays(
-    run: Run, again: Again, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_log_of_a_worker_is_where_it_can_be_written(
+    run: Run, again: Again, monkeypatch: pytest.MonkeyPatch, writable: bool
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = snapshot(run.folder.root)
+    monkeypatch.setattr("os.access", lambda path, mode: writable or path != run.folder.root)
+    before, logs = snapshot(run.folder.root), []
 
     def fail(key: str) -> Change:
+        again.log.parent.mkdir(exist_ok=True)
         again.log.write_text("CUDA out of memory")
+        logs.append(again.log)
         raise EngineError("died")
 
     monkeypatch.setattr(again, "_change", fail)
     with pytest.raises(EngineError):
         verified(run, 1)
-    assert again.log.read_text() == "CUDA out of memory"
-    assert snapshot(run.folder.root) == before
+    kept = run.folder.worker_log("quant")
+    assert (logs == [kept]) == kept.exists() == writable
+    assert {name for name in snapshot(run.folder.root) if name not in before} == (
+        {str(kept.relative_to(run.folder.root))} if writable else set()
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,9 @@ from typing import Any, Literal
 from orch_local.config import AnswerConfig, ModelConfig, RunConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.plans import AgentPlan, Plan, QuestionsPlan, write_plan
-from orch_local.records import Decision, How
+from orch_local.records import Decision, How, Level, Standing
+from orch_local.report.files import write_decisions, write_metrics
+from orch_local.scoring import score
 from orch_local.store import RunFolder, Spec
 
 AGENTS = ("quant", "chrono")
@@ -97,9 +98,15 @@ def finished(folder: Path, made: Plan, decisions: Iterable[Decision], digest: st
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_plan(run, made)
-    run.metrics.write_text(json.dumps({"digest": digest}), encoding="utf-8")
-    write_lines(run, [json.dumps(one.to_row()) for one in decisions])
+    write_results(run, made, list(decisions), digest)
     return run
+
+
+def write_results(run: RunFolder, made: Plan, decisions: Sequence[Decision], digest: str) -> None:
+    """Write decisions and metrics by the functions that end a run."""
+    write_decisions(run.root, decisions, made.names)
+    standing = Standing(Level.RULES, 0, 0, ())
+    write_metrics(run.root, score(decisions, made.names), {}, digest, standing)
 
 
 def write_lines(run: RunFolder, lines: Iterable[str]) -> None:
