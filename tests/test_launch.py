@@ -326,17 +326,26 @@ def test_the_real_worker_writes_and_leaves_when_it_is_stopped(real: Callable[...
     assert "Fatal Python error" not in run.folder.worker_log("solver").read_text()
 
 
-def test_the_real_worker_finishes_what_is_in_flight(real: Callable[..., Stage]) -> None:
+def test_the_real_worker_finishes_what_is_in_flight(
+    real: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = real(1000, capacity=8, slow_s=0.02)
     run.rows = {key: key for key in run.keys}
+    heard: list[str] = []
+    note = run.run_._note
+
+    def listen(event: Mapping[str, Any], *rest: Any) -> None:
+        heard.append(event["event"])
+        note(event, *rest)
+
+    monkeypatch.setattr(run.run_, "_note", listen)
     thread = in_thread(run, lambda: any(run.progress))
-    process = run.run_._process
-    assert process is not None
     seen = run.progress[-1]
     run.run_.finish()
     thread.join(timeout=20)
     assert not thread.is_alive()
-    assert process.returncode == 0
+    # It came to its own end. Its exit code says nothing: a SIGTERM may be faster than its last step.
+    assert heard[-1] == "end"
     # Whatever the engine had (twice its capacity) is finished; nothing further was taken.
     assert seen < len(run.found) <= seen + 100
     assert len(run.starts) <= 1
