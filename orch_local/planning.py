@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from orch_local.models import ModelFolder, open_model_folder
 from orch_local.placement import Load, Need, check_memory, check_together, need
 from orch_local.plans import AgentPlan, Plan, QuestionsPlan, plan_agents
 from orch_local.prompts.tokenizer import PromptTokenizer
-from orch_local.records import Analysis, Outcome, Question, canonical_json
+from orch_local.questions import questions_digest
+from orch_local.records import Analysis, Outcome, Question
 from orch_local.tasks import Task, analysis_task
 
 SAMPLE = 200
@@ -47,15 +47,13 @@ def draft(config: RunConfig, store: Path) -> Draft:
     """
     agents, merger = plan_agents(config)
     questions, bad_rows = load_questions(config.benchmark)
-    frozen = hashlib.sha256()
-    for question in questions:
-        frozen.update(canonical_json(question.to_row()).encode("utf-8", "surrogatepass"))
+    frozen = QuestionsPlan(count=len(questions), bad_rows=len(bad_rows), digest=questions_digest(questions))
     plan = Plan(
         version=__version__,
         config=config,
         agents=agents,
         merger=merger,
-        questions=QuestionsPlan(count=len(questions), bad_rows=len(bad_rows), digest=frozen.hexdigest()),
+        questions=frozen,
         store=store,
         environment=common([agent.environment for agent in (*agents, *([merger] if merger else []))]),
     )

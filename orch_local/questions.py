@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import weakref
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, overload
 
 from orch_local.errors import StoreError
-from orch_local.records import Question
+from orch_local.records import Question, canonical_json
 from orch_local.store import atomic_write
 
 
@@ -45,6 +46,14 @@ def read_questions(path: Path) -> Questions:
         offsets.append(place)
         place += len(line)
     return Questions(_Open(file), str(path), offsets)
+
+
+def questions_digest(questions: Iterable[Question]) -> str:
+    """SHA-256 over the questions in order, as it stands in the plan."""
+    total = hashlib.sha256()
+    for question in questions:
+        total.update(canonical_json(question.to_row()).encode("utf-8", "surrogatepass"))
+    return total.hexdigest()
 
 
 class _Open:

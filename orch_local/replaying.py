@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from orch_local.changes import changes
 from orch_local.deciding import Deciding, RunDigest
 from orch_local.merging import Panel, merge_schema
 from orch_local.plans import MERGE, Plan, load_plan
-from orch_local.questions import Questions, read_questions
-from orch_local.records import Analysis, Decision, Outcome, Question, canonical_json
+from orch_local.questions import questions_digest, read_questions
+from orch_local.records import Analysis, Decision, Outcome, Question
 from orch_local.report.files import DecisionTable
 from orch_local.results import read_decisions, recorded_digest
 from orch_local.rows import Violation
@@ -136,14 +135,6 @@ def _forged(folder: RunFolder, table: DecisionTable, metrics: Metrics) -> list[P
     expected = json.loads(json.dumps(metrics.to_dict()))
     wrong = [] if {name: written.get(name) for name in expected} == expected else [folder.metrics]
     return wrong if table.same() else [*wrong, table.path]
-
-
-def questions_digest(questions: Questions) -> str:
-    """SHA-256 over the questions in order, as it stands in the plan."""
-    total = hashlib.sha256()
-    for question in questions:
-        total.update(canonical_json(question.to_row()).encode("utf-8", "surrogatepass"))
-    return total.hexdigest()
 
 
 def _misread(plan: Plan, deciding: Deciding, question: Question, panel: Panel) -> Iterator[Misread]:

@@ -20,9 +20,9 @@ from orch_local.merging import merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.pipeline import Display, StopRequest
 from orch_local.plans import AgentPlan, Plan, load_plan
-from orch_local.questions import Questions, read_questions
+from orch_local.questions import Questions, questions_digest, read_questions
 from orch_local.records import Analysis
-from orch_local.replaying import questions_digest, replay
+from orch_local.replaying import replay
 from orch_local.store import RunFolder, Spec, Store, read_json
 from orch_local.unchanged import changed_files, environment_changes
 

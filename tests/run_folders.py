@@ -16,9 +16,8 @@ from orch_local.merging import merge_task, needs_merge
 from orch_local.models import digests, open_model_folder
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan, Plan, write_plan
-from orch_local.questions import read_questions, write_questions
+from orch_local.questions import questions_digest, read_questions, write_questions
 from orch_local.records import Analysis, Outcome, Question, question_id
-from orch_local.replaying import questions_digest
 from orch_local.store import RunFolder, Store
 
 NAMES = ("quant", "chrono")
