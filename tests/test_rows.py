@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chunks import SPEC, put, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from orch_local.records import Analysis, Outcome, Usage, digest
 from orch_local.rows import Rows
 from orch_local.store import Store
 
-SPEC = "0" * 32
 KEYS = ("a", "b", "c", "d", "0123456789abcdef", "ключ", "")
 # Texts that look like fields of a row, or like the ends of one.
 TEXTS = (
@@ -44,20 +44,6 @@ ROWS = st.builds(
     usage=st.builds(Usage, st.integers(0, 3)),
 )
 DAMAGES = ("none", "cut", "flipped", "emptied", "gone")
-
-
-def row(key: str, text: str = "x", outcome: Outcome = Outcome.OK) -> Analysis:
-    return Analysis(key, outcome, answer="A", text=text)
-
-
-def put(store: Store, *rows: Analysis) -> Path:
-    """Write rows as one chunk; returns its file."""
-    before = set(store.folder(SPEC).glob("*.jsonl"))
-    with store.writer(SPEC) as writer:
-        for each in rows:
-            writer.add(each)
-    (chunk,) = set(store.folder(SPEC).glob("*.jsonl")) - before
-    return chunk
 
 
 def damage(chunk: Path, how: str) -> None:

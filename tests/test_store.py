@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chunks import SPEC, put, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,6 @@ from orch_local.records import Analysis, Outcome, Question, Usage, question_id
 from orch_local.rows import Rows
 from orch_local.store import RunFolder, Spec, Store, atomic_write, read_json, write_json, write_text
 
-SPEC = "0" * 32
 # Any code point at all, lone surrogates included: what a model wrote must not stop a run.
 TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(
     ["", "\ud800", "a\udfffb", "\u2028\u2029\x85", "\r\n", "\x00", "😀", "e\u0301", '"\\']
@@ -47,20 +47,6 @@ ROWS = st.builds(
     usage=st.builds(Usage, st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)),
     seconds=st.floats(0, 1e6),
 )
-
-
-def row(key: str, text: str = "x", outcome: Outcome = Outcome.OK) -> Analysis:
-    return Analysis(key, outcome, answer="A", text=text)
-
-
-def put(store: Store, *rows: Analysis) -> Path:
-    """Write rows as one chunk; returns its file."""
-    before = set(store.folder(SPEC).glob("*.jsonl"))
-    with store.writer(SPEC) as writer:
-        for each in rows:
-            writer.add(each)
-    (chunk,) = set(store.folder(SPEC).glob("*.jsonl")) - before
-    return chunk
 
 
 def files(folder: Path) -> list[str]:
