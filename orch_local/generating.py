@@ -7,9 +7,8 @@ requests than it can compute at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import NamedTuple
 
 from orch_local.answers import AnswerError, label_probabilities
@@ -23,6 +22,10 @@ from orch_local.tasks import Task
 
 LOGPROBS = len(LABELS) + 6
 """Alternatives asked for at each token: all labels, and room for tokens that run on behind a label."""
+
+
+_IDLE_S = 0.1
+"""Between two looks for units where the engine has nothing to do."""
 
 
 class Unit(NamedTuple):
@@ -208,11 +211,37 @@ class Hooks(NamedTuple):
     """Called after each step of the engine."""
 
 
-def generate(engine: Engine, scribe: Scribe, units: Iterable[Unit], context: int, hooks: Hooks) -> None:
+class _Source:
+    """Units as they can be had; ``None`` among them means that there is none now, and more may come."""
+
+    def __init__(self, units: Iterable[Unit | None]) -> None:
+        self._units = iter(units)
+        self.more = True
+
+    def take(self, count: int) -> list[Unit]:
+        """At most ``count`` units; fewer where there are no more now."""
+        taken: list[Unit] = []
+        while len(taken) < count:
+            try:
+                unit = next(self._units)
+            except StopIteration:
+                self.more = False
+                break
+            if unit is None:
+                break
+            taken.append(unit)
+        return taken
+
+
+def generate(
+    engine: Engine, scribe: Scribe, units: Iterable[Unit | None], context: int, hooks: Hooks
+) -> None:
     """Generate a row for each unit.
 
     Parameters
     ----------
+    units:
+        Asked for as the engine has room; a ``None`` among them means "none now", and is asked again.
     context:
         ``max_model_len`` of the engine, in tokens; a longer task becomes a ``too_long`` row.
 
@@ -221,9 +250,12 @@ def generate(engine: Engine, scribe: Scribe, units: Iterable[Unit], context: int
     EngineError
         If the engine as a whole fails; rows finished before have been handed out.
     """
-    waiting = iter(units)
+    source = _Source(units)
     flights: dict[str, _Flight] = {}
-    while _admit(engine, scribe, waiting, flights, context, hooks) or flights:
+    while source.more or flights:
+        taken = _admit(engine, scribe, source, flights, context, hooks)
+        if source.more and not taken and not flights:
+            time.sleep(_IDLE_S)
         for completion in engine.step():
             flight = flights.pop(completion.id)
             if flight.thinking and completion.finish is not Finish.ERROR:
@@ -237,16 +269,15 @@ def generate(engine: Engine, scribe: Scribe, units: Iterable[Unit], context: int
 def _admit(
     engine: Engine,
     scribe: Scribe,
-    waiting: Iterator[Unit],
+    source: _Source,
     flights: dict[str, _Flight],
     context: int,
     hooks: Hooks,
 ) -> bool:
     """Fill the engine's queue to twice what it computes at once; returns whether anything was taken."""
-    units = list(islice(waiting, max(0, 2 * engine.capacity - len(flights))))
-    if not units:
-        return False
-    hooks.admitted([unit.name for unit in units])
+    units = source.take(2 * engine.capacity - len(flights))
+    if units:
+        hooks.admitted([unit.name for unit in units])
     for unit in units:
         try:
             prompt = scribe.prompt(unit.task)
@@ -261,7 +292,7 @@ def _admit(
             continue
         flight = _Flight(unit, prompt, scribe.thinks, time.monotonic())
         _submit(engine, scribe, flight, flights, hooks)
-    return True
+    return bool(units)
 
 
 def _submit(

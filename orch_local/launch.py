@@ -22,8 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from orch_local import orders
 from orch_local.engines import environment
 from orch_local.errors import EngineError, OrchError, StoreError
+from orch_local.orders import Order
 from orch_local.plans import AgentPlan
 from orch_local.records import Analysis, Outcome
 from orch_local.store import RunFolder, Store, unwritable
@@ -35,11 +37,24 @@ WORKER_COMMAND = (sys.executable, "-m", "orch_local.workers")
 POISONED_IN_A_ROW = 3
 """So many prompts killing the engine one after another, with no row between, mean that the engine is ill."""
 
-_FINISH = "finish"
-"""Among a worker's events: the parent is to tell it to finish."""
-
 Progress = Callable[[int], None]
 """Called with the number of rows finished so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a worker runs, and what of the machine it may use."""
+
+    label: str = ""
+    """Tells the workers of one agent apart in messages and names of logs."""
+    gpus: str | None = None
+    """Value of CUDA_VISIBLE_DEVICES; ``None`` leaves it as it is here."""
+    cores: tuple[int, ...] = ()
+    """CPU cores; empty for all."""
+    memory_share: float | None = None
+    """Share of each GPU's memory; ``None`` for that of the model config."""
+    model_path: Path | None = None
+    """A copy of the model folder that lies nearer."""
 
 
 @dataclass(slots=True)
@@ -69,18 +84,27 @@ class AgentRun:
     """Generates rows of one agent into ``store``; see :meth:`run`."""
 
     def __init__(
-        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_timeout_s: float, recheck: int = 0
+        self,
+        folder: RunFolder,
+        agent: AgentPlan,
+        store: Store,
+        stall_timeout_s: float,
+        recheck: int = 0,
+        seat: Seat = Seat(),
     ) -> None:
         self._folder = folder
         self._agent = agent
         self._store = store
         self._stall_timeout_s = stall_timeout_s
         self._recheck = recheck
+        self._seat = seat
         self._process: subprocess.Popen[str] | None = None
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stopped = False
+        self._follows = False
+        self._complete = False
         self.timing = Timing()
-        self.log = folder.worker_log(agent.name)
+        self.log = folder.worker_log(agent.name + seat.label, store.shard)
         """Where the words of the worker and its libraries go."""
 
     def run(
@@ -120,10 +144,26 @@ class AgentRun:
                 raise self._dead(f"{poisoned} prompts in a row killed it, the last time by {attempt.reason}")
         return self.timing
 
+    def follow(self, keys: Sequence[str], progress: Progress) -> None:
+        """Generate the rows of a merge agent while panels are still being written, until told they are.
+
+        That is by :meth:`complete`. Whatever goes wrong is logged only: what is missing in the end is for
+        :meth:`run`.
+        """
+        self._follows = True
+        attempt = self._attempt([list(keys)], progress)
+        if attempt.generate_s is None and not self._stopped:
+            log.warning("the worker of %s that followed ended by %s", self._agent.name, attempt.reason)
+
+    def complete(self) -> None:
+        """Tell a worker that follows that the store holds all panels. From any thread."""
+        self._complete = True
+        self._events.put(orders.COMPLETE)
+
     def finish(self) -> None:
         """Let the worker finish what its engine has; start no other. From any thread or signal handler."""
         self._stopped = True
-        self._events.put(_FINISH)
+        self._events.put(orders.FINISH)
 
     def stop(self) -> None:
         """Ask the worker to write what is finished and leave, and start no other. From any thread."""
@@ -208,7 +248,7 @@ class AgentRun:
     def _start(self, log: IO[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*WORKER_COMMAND, str(self._folder.root), self._agent.name],
-            env={**os.environ, **environment(self._agent.settings)},
+            env={**os.environ, **environment(self._agent.settings), **self._visible_gpus()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -216,6 +256,21 @@ class AgentRun:
             encoding="utf-8",
             # Ctrl-C is for the parent, which then asks its workers to finish.
             start_new_session=True,
+        )
+
+    def _visible_gpus(self) -> dict[str, str]:
+        return {} if self._seat.gpus is None else {"CUDA_VISIBLE_DEVICES": self._seat.gpus}
+
+    def _order(self, groups: list[list[str]]) -> Order:
+        return Order(
+            groups=groups,
+            store=self._store.root,
+            shard=self._store.shard,
+            recheck=self._recheck,
+            follow=self._follows,
+            cores=self._seat.cores,
+            memory_share=self._seat.memory_share,
+            model_path=self._seat.model_path,
         )
 
     def _converse(
@@ -226,8 +281,9 @@ class AgentRun:
         threading.Thread(target=_pump, args=(process.stdout, events), daemon=True).start()
         threading.Thread(target=_end_orphans, args=(process.pid,), daemon=True).start()
         try:
-            order = {"groups": groups, "store": str(self._store.root), "recheck": self._recheck}
-            _tell(process, json.dumps(order))
+            _tell(process, self._order(groups).to_line())
+            if self._complete:  # said before there was a worker to hear it
+                _tell(process, orders.COMPLETE)
         except BrokenPipeError:
             return  # it died at once; its exit code says how
         while True:
@@ -239,8 +295,12 @@ class AgentRun:
                 return
             if line is None:
                 return
-            if line == _FINISH:
+            if line == orders.FINISH:
                 self._finish(process, attempt)
+                continue
+            if line == orders.COMPLETE:
+                with suppress(BrokenPipeError):
+                    _tell(process, line)
                 continue
             self._note(json.loads(line), attempt, progress)
             if attempt.generate_s is not None or attempt.error:
@@ -251,7 +311,7 @@ class AgentRun:
             process.terminate()  # it has nothing that could be finished
             return
         with suppress(BrokenPipeError):
-            _tell(process, "finish")
+            _tell(process, orders.FINISH)
 
     def _note(self, event: Mapping[str, Any], attempt: _Attempt, progress: Progress) -> None:
         match event["event"]:

@@ -23,6 +23,15 @@ class Panels:
         """Rows of each agent, in agent order."""
         self._names = plan.names
 
+    def update(self) -> None:
+        """Take in the rows that were written since."""
+        for rows in self.rows:
+            rows.update()
+
+    def complete(self, key: str) -> bool:
+        """Whether every agent has a row for the question with this key."""
+        return all(key in rows for rows in self.rows)
+
     def of(self, question: Question) -> Panel:
         """The analyses of ``question``, ``None`` where there is none."""
         return Panel(self._names, tuple(rows.get(question.key) for rows in self.rows))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, overload
 
 from orch_local.errors import StoreError
 from orch_local.records import Question, canonical_json
+from orch_local.shards import Shard
 from orch_local.store import atomic_write
+
+# Of a question without examples the key is its id. Inside a JSON string a quotation mark stands behind a
+# backslash, so the end can match the field only.
+_PLAIN = re.compile(rb'\{"id": "([0-9a-f]{16})", .*"examples": \[\]\}\n', re.DOTALL)
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
@@ -83,7 +89,9 @@ class Questions(Sequence[Question]):
     def __getitem__(self, index: int | slice) -> Question | Questions:
         if isinstance(index, slice):
             return Questions(self._opened, self._name, self._places[index])
-        place = self._places[index]
+        return self._parsed(self._places[index])
+
+    def _parsed(self, place: int) -> Question:
         self._file.seek(place)
         try:
             return Question.from_row(json.loads(self._file.readline().decode("utf-8", "surrogatepass")))
@@ -102,6 +110,17 @@ class Questions(Sequence[Question]):
     def _line_number(self, place: int) -> int:
         self._file.seek(0)
         return self._file.read(place).count(b"\n") + 1
+
+    def keys(self) -> Iterator[str]:
+        """The key of each question, in order; most are read without parsing their line."""
+        for place in self._places:
+            self._file.seek(place)
+            plain = _PLAIN.fullmatch(self._file.readline())
+            yield plain[1].decode() if plain else self._parsed(place).key
+
+    def of_shard(self, shard: Shard) -> Questions:
+        """Those of one shard, in order."""
+        return self.picked(number for number, key in enumerate(self.keys()) if shard.holds(key))
 
     def picked(self, order: Iterable[int]) -> Questions:
         """Some of these questions, in this order."""

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from orch_local.errors import StoreError
 from orch_local.records import Analysis, Outcome, digest
+from orch_local.shards import Shard
 
 # Inside a JSON string a quotation mark stands behind a backslash, so these match fields only.
 _KEY = re.compile(rb'"key":"([^"\\]*)"')
@@ -40,11 +41,11 @@ class Violation:
 
 
 class Rows(Mapping[str, Analysis]):
-    """Rows of one spec by key, as they stand in the chunks of a folder.
+    """Rows of one spec by key, as they stand in the chunks of a folder and of the folders of its shards.
 
-    A row that failed gives way to one that did not. Of rows that differ in content the one whose content
-    digest sorts first is kept, and each other is a :class:`Violation`. So what is found does not depend on
-    the order in which chunks were written.
+    With ``shard`` only what may hold rows of its questions is read. A row that failed gives way to one that
+    did not. Of rows that differ in content the one whose content digest sorts first is kept, and each other
+    is a :class:`Violation`. So what is found does not depend on the order in which chunks were written.
 
     Raises
     ------
@@ -52,8 +53,9 @@ class Rows(Mapping[str, Analysis]):
         If a chunk cannot be read, or holds rows of another form.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
         self._folder = folder
+        self._shard = shard
         self._files: list[Path] = []
         self._open: dict[int, int] = {}
         self._keys = array("Q")
@@ -71,7 +73,8 @@ class Rows(Mapping[str, Analysis]):
 
     def update(self) -> Rows:
         """Take in the chunks that were written since; returns itself."""
-        found = sorted(set(self._folder.glob("*.jsonl")) - set(self._files)) if self._folder.is_dir() else []
+        there = (file for folder in self._folders() for file in folder.glob("*.jsonl"))
+        found = sorted(set(there) - set(self._files))
         self.damaged.clear()  # they may have been made again
         for file in found:
             with suppress(FileNotFoundError):  # set aside by another run in this moment
@@ -109,6 +112,16 @@ class Rows(Mapping[str, Analysis]):
         """Whether the row of ``key`` is there and failed; read from the index alone."""
         place = self._find(key)
         return place is not None and bool(self._failed[place])
+
+    def _folders(self) -> list[Path]:
+        """The folder itself and those of shards that share questions with ours."""
+        if not self._folder.is_dir():
+            return []
+        named = ((Shard.named(folder.name), folder) for folder in self._folder.iterdir())
+        mine = self._shard
+        return [self._folder] + [
+            folder for shard, folder in named if shard is not None and (mine is None or mine.meets(shard))
+        ]
 
     def _add_chunk(self, file: Path) -> None:
         content = _content(file)

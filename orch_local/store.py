@@ -4,6 +4,7 @@ Layout of a store folder::
 
     store/<spec digest>/spec.json                    what the rows are a function of
     store/<spec digest>/<sha256 of content>.jsonl    a chunk: rows, one JSON object a line
+    store/<spec digest>/00003-of-00008/              chunks of jobs on this shard, with its rows alone
     store/<spec digest>/damaged/                     chunks whose bytes are not those of their name
     store/<spec digest>/evidence/                    what was found when rows were generated again
 
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from orch_local.errors import StoreError
 from orch_local.records import Analysis, canonical_json, digest
+from orch_local.shards import Shard
 
 if TYPE_CHECKING:
     from orch_local.rows import Rows
@@ -132,10 +134,15 @@ class Spec:
 
 
 class Store:
-    """Rows by spec digest and key, on any file system with atomic rename (local, NFS, Lustre)."""
+    """Rows by spec digest and key, on any file system with atomic rename (local, NFS, Lustre).
 
-    def __init__(self, root: Path) -> None:
+    With ``shard`` only what concerns its questions is read, and what is written is kept apart for it: a job
+    on one of many shards then reads its part of the store, not all of it.
+    """
+
+    def __init__(self, root: Path, shard: Shard | None = None) -> None:
         self.root = root
+        self.shard = shard
 
     def folder(self, spec: str) -> Path:
         """Folder of one spec."""
@@ -162,7 +169,7 @@ class Store:
         # Deferred: those who only write do without numpy, and start in a third of the time.
         from orch_local.rows import Rows
 
-        return Rows(self.folder(spec))
+        return Rows(self.folder(spec), self.shard)
 
     def set_aside(self, chunk: Path) -> Path | None:
         """Move a damaged chunk into the folder ``damaged`` beside it; ``None`` where it is gone already.
@@ -186,7 +193,8 @@ class Store:
 
     def writer(self, spec: str, clock: Callable[[], float] = time.monotonic) -> RowWriter:
         """A writer of chunks for one spec; use it as a context manager."""
-        return RowWriter(self.folder(spec), clock)
+        folder = self.folder(spec)
+        return RowWriter(folder / self.shard.name if self.shard else folder, clock)
 
 
 class RowWriter:
@@ -266,6 +274,7 @@ class RunFolder:
         """``run.log``."""
         return self.root / "run.log"
 
-    def worker_log(self, name: str) -> Path:
-        """What the worker of one agent printed."""
-        return self.root / "workers" / f"{name}.log"
+    def worker_log(self, name: str, shard: Shard | None = None) -> Path:
+        """What a worker printed; those of one shard have a folder of their own."""
+        folder = self.root / "workers"
+        return (folder / shard.name if shard else folder) / f"{name}.log"

@@ -2,13 +2,12 @@
 
 Started by `launch.py` as ``python -m orch_local.workers RUN_FOLDER AGENT_NAME``. It reads the frozen plan,
 the questions and (for the merge agent) the panel from files, and writes its rows to the store itself.
-The parent and the worker exchange one line at a time, JSON but for the word ``finish``:
+The parent and the worker exchange one line at a time, JSON but for single words of the parent:
 
 ========================= =====================================================================
-parent, first line        ``{"groups": [[question key, ...], ...], "store": path}``: work through
-                          the groups in order, each as one batch; a group begins when the one
-                          before is finished. Rows go to that store; panels come from the plan's.
+parent, first line        an :class:`orch_local.orders.Order`
 parent, ``finish``        take no further question, finish those the engine has
+parent, ``complete``      to a worker that follows: the store holds all panels that there will be
 parent, end of input      the parent is gone or wants the worker to stop
 worker                    ``{"event": "loaded", "seconds": s}``
                           ``{"event": "admitted", "keys": [...]}`` before the engine sees them
@@ -31,17 +30,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from orch_local import orders
 from orch_local.engines import open_engine
 from orch_local.engines.base import Engine
 from orch_local.errors import OrchError, StoreError
-from orch_local.evidence import Evidence, keep_evidence, other_batches, sampled
+from orch_local.evidence import Evidence, keep_evidence, other_batches
+from orch_local.following import Following
 from orch_local.generating import Hooks, Scribe, Unit, generate
 from orch_local.merging import merge_task
+from orch_local.orders import Order
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
@@ -86,21 +88,49 @@ class Reporter:
 
 
 @dataclass(slots=True)
-class _Work:
-    """What the parent asks for, and what is needed to do it."""
+class Parent:
+    """What the parent has said since its order."""
 
-    plan: Plan
+    finishing: threading.Event = field(default_factory=threading.Event)
+    """Set when no further question is to be taken."""
+    complete: threading.Event = field(default_factory=threading.Event)
+    """Set when all panels are in the store."""
+
+    def listen(self, stream: TextIO) -> None:
+        """Heed the parent; end this process when its pipe closes, even if an engine is in native code."""
+        for line in stream:
+            match line.rstrip():
+                case orders.FINISH:
+                    self.finishing.set()
+                case orders.COMPLETE:
+                    self.complete.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+        os._exit(1)
+
+
+@dataclass(slots=True)
+class _Work:
+    """An engine at work for one agent."""
+
     agent: AgentPlan
-    questions: Mapping[str, Question]
-    unit_of: Callable[[Question], Unit]
     engine: Engine
     scribe: Scribe
-    finishing: threading.Event
+    parent: Parent
+    in_flight: dict[str, Unit] = field(default_factory=dict)
+    """By row key."""
 
-    def generate(self, keys: Sequence[str], hooks: Hooks) -> None:
-        """Generate the rows of some questions as one batch."""
-        units = (self.unit_of(self.questions[key]) for key in keys if not self.finishing.is_set())
-        generate(self.engine, self.scribe, units, self.agent.settings.max_model_len, hooks)
+    def generate(self, units: Iterable[Unit | None], hooks: Hooks) -> None:
+        """Generate rows as one batch, until the parent wants no more."""
+        generate(self.engine, self.scribe, self._wanted(units), self.agent.settings.max_model_len, hooks)
+
+    def _wanted(self, units: Iterable[Unit | None]) -> Iterator[Unit | None]:
+        for unit in units:
+            if self.parent.finishing.is_set():
+                return
+            if unit is not None:
+                self.in_flight[unit.task.key] = unit
+            yield unit
 
 
 class _Questions(Mapping[str, Question]):
@@ -128,7 +158,7 @@ def unit_maker(plan: Plan, agent: AgentPlan, store: Store) -> Callable[[Question
     return lambda question: Unit(question.key, merge_task(question, panels.of(question), plan.config.merge))
 
 
-def work(folder: RunFolder, name: str, order: Order, reporter: Reporter) -> None:
+def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: Reporter) -> None:
     """Load the agent's model and generate what is ordered.
 
     Raises
@@ -137,67 +167,85 @@ def work(folder: RunFolder, name: str, order: Order, reporter: Reporter) -> None
         If the model cannot be loaded, the engine fails, or a row cannot be written.
     """
     plan = load_plan(folder)
-    agent = next(agent for agent in plan.workers if agent.name == name)
+    agent = _with_means(next(agent for agent in plan.workers if agent.name == name), order)
     check_unchanged(agent)
     started = time.monotonic()
     # Prompts need no engine: a broken template or tokenizer shows before minutes of loading.
     scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
     engine = open_engine(agent.settings)
     reporter.send("loaded", seconds=round(time.monotonic() - started, 3))
-    questions = _Questions(read_questions(folder.questions))
-    unit_of = unit_maker(plan, agent, Store(plan.store))
-    mine = _Work(plan, agent, questions, unit_of, engine, scribe, order.finishing)
+    batches = _batches(plan, agent, order, parent, read_questions(folder.questions))
+    mine = _Work(agent, engine, scribe, parent)
     started = time.monotonic()
-    store = Store(order.store)
-    recheck = _Recheck.of(mine, order)
+    store = Store(order.store, order.shard)
+    recheck = _Recheck(order.recheck)
     with store.writer(agent.spec) as writer:
-        hooks = _hooks(writer, reporter, recheck)
-        for group in order.groups:
-            mine.generate(group, hooks)
+        hooks = _hooks(mine, writer, reporter, recheck)
+        for batch in batches:
+            mine.generate(batch, hooks)
             writer.flush()
     recheck.run(mine, store, reporter)
     reporter.send("end", seconds=round(time.monotonic() - started, 3))
     _leave(0)
 
 
+def _with_means(agent: AgentPlan, order: Order) -> AgentPlan:
+    """The agent with the memory and the copy of its model that it was given; neither is in its spec."""
+    settings, model = agent.settings, agent.model
+    if order.memory_share is not None:
+        settings = replace(settings, args={**settings.args, "gpu_memory_utilization": order.memory_share})
+    if order.model_path is not None:
+        settings = replace(settings, model_path=order.model_path)
+        model = model.model_copy(update={"path": order.model_path})
+    return agent.model_copy(update={"settings": settings, "model": model})
+
+
+def _batches(
+    plan: Plan, agent: AgentPlan, order: Order, parent: Parent, questions: Questions
+) -> Iterator[Iterable[Unit | None]]:
+    """The units of each group of the order."""
+    asked = _Questions(questions.of_shard(order.shard) if order.shard else questions)
+    store = Store(plan.store, order.shard)
+    if order.follow:
+        following = Following(plan, agent, store, asked)
+        return (following.units(group, parent.complete.is_set) for group in order.groups)
+    unit_of = unit_maker(plan, agent, store)
+    return ((unit_of(asked[key]) for key in group) for group in order.groups)
+
+
 @dataclass(slots=True)
 class _Recheck:
-    """A few rows of this worker, to be generated again at its end."""
+    """A few rows of this worker, to be generated again at its end: those whose keys come first."""
 
-    units: Mapping[str, Unit]
-    """By row key."""
-    rows: dict[str, Analysis] = field(default_factory=dict)
+    count: int
+    rows: dict[str, tuple[Unit, Analysis]] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, work: _Work, order: Order) -> _Recheck:
-        keys = sampled((key for group in order.groups for key in group), order.recheck)
-        units = (work.unit_of(work.questions[key]) for key in keys)
-        return cls({unit.task.key: unit for unit in units})
-
-    def note(self, row: Analysis) -> None:
+    def note(self, unit: Unit, row: Analysis) -> None:
         """Remember a finished row if it is one of the sample."""
-        if row.key in self.units and row.outcome is not Outcome.FAILED:
-            self.rows[row.key] = row
+        if row.outcome is Outcome.FAILED:
+            return
+        self.rows[row.key] = unit, row
+        if len(self.rows) > self.count:
+            del self.rows[max(self.rows)]
 
     def run(self, work: _Work, store: Store, reporter: Reporter) -> None:
         """Generate the rows again in other batches, compare, and keep what was found."""
-        if not self.rows or work.finishing.is_set():
+        if not self.rows or work.parent.finishing.is_set():
             return
         again: dict[str, Analysis] = {}
         hooks = Hooks(lambda _: None, lambda row: again.update({row.key: row}), reporter.alive)
-        names = [self.units[key].name for key in self.rows]
-        for batch in other_batches(names):
-            work.generate(batch, hooks)
-        if work.finishing.is_set():
+        for batch in other_batches(sorted(self.rows)):
+            work.generate([self.rows[key][0] for key in batch], hooks)
+        if work.parent.finishing.is_set():
             return
-        pairs = ((row, again.get(key)) for key, row in self.rows.items())
+        pairs = ((row, again.get(key)) for key, (_, row) in self.rows.items())
         keep_evidence(store, work.agent.spec, Evidence.of("worker", pairs))
 
 
-def _hooks(writer: RowWriter, reporter: Reporter, recheck: _Recheck) -> Hooks:
+def _hooks(work: _Work, writer: RowWriter, reporter: Reporter, recheck: _Recheck) -> Hooks:
     def finished(row: Analysis) -> None:
         writer.add(row)
-        recheck.note(row)
+        recheck.note(work.in_flight.pop(row.key), row)
         reporter.count()
 
     def beat() -> None:
@@ -207,33 +255,17 @@ def _hooks(writer: RowWriter, reporter: Reporter, recheck: _Recheck) -> Hooks:
     return Hooks(lambda keys: reporter.send("admitted", keys=keys), finished, beat)
 
 
-@dataclass(slots=True)
-class Order:
-    """What the parent asks for."""
-
-    groups: Sequence[Sequence[str]]
-    store: Path
-    recheck: int
-    """Rows to generate again at the end."""
-    finishing: threading.Event = field(default_factory=threading.Event)
-    """Set when no further question is to be taken."""
-
-    @classmethod
-    def read(cls, stream: TextIO) -> Order:
-        """Read the first line of the parent, and go on listening to it."""
-        values = json.loads(stream.readline())
-        order = cls(values["groups"], Path(values["store"]), values["recheck"])
-        threading.Thread(target=_listen, args=(stream, order.finishing), daemon=True).start()
-        return order
-
-
 def main(arguments: Sequence[str]) -> int:
     """Entry of the worker process; returns its exit code."""
     events = _private_stdout()
     reporter = Reporter(events)
     signal.signal(signal.SIGTERM, _stop)
+    order, parent = Order.from_line(sys.stdin.readline()), Parent()
+    threading.Thread(target=parent.listen, args=(sys.stdin,), daemon=True).start()
+    if order.cores:
+        os.sched_setaffinity(0, order.cores)  # before libraries count the cores for their threads
     try:
-        work(RunFolder(Path(arguments[0])), arguments[1], Order.read(sys.stdin), reporter)
+        work(RunFolder(Path(arguments[0])), arguments[1], order, parent, reporter)
     except SystemExit as stop:
         return int(stop.code or 0)
     except OrchError as error:
@@ -254,16 +286,6 @@ def _stop(signum: int, _frame: object) -> None:
     """Leave by an exception, so that the writer flushes what is finished; a second signal changes nothing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + signum)
-
-
-def _listen(stream: TextIO, finishing: threading.Event) -> None:
-    """Heed the parent; end this process when its pipe closes, even if an engine is busy in native code."""
-    for line in stream:
-        if line == "finish\n":
-            finishing.set()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(20)
-    os._exit(1)
 
 
 def _leave(code: int) -> NoReturn:

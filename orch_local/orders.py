@@ -1,0 +1,68 @@
+"""What a parent asks of a worker: the first line that it sends, and the words that may come behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orch_local.shards import Shard
+
+FINISH = "finish"
+"""Take no further question; finish those the engine has."""
+
+COMPLETE = "complete"
+"""To a worker that follows: all panels that there will be are in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The work of one worker process, and the means it may use."""
+
+    groups: Sequence[Sequence[str]]
+    """Question keys; the groups are gone through in order, each as one batch."""
+    store: Path
+    """Where its rows go; panels come from the plan's own store."""
+    shard: Shard | None = None
+    """Part of the store that it reads and writes."""
+    recheck: int = 0
+    """Rows to generate again at the end."""
+    follow: bool = False
+    """Take up a question as soon as its panel is complete, and end when no more can become so."""
+    cores: tuple[int, ...] = ()
+    """The CPU cores it may use; empty for all."""
+    memory_share: float | None = None
+    """Share of each GPU's memory, instead of the model config's."""
+    model_path: Path | None = None
+    """A copy of the model folder, instead of the plan's."""
+
+    def to_line(self) -> str:
+        """The order on one line of JSON."""
+        return json.dumps(
+            {
+                "groups": [list(group) for group in self.groups],
+                "store": str(self.store),
+                "shard": str(self.shard) if self.shard else None,
+                "recheck": self.recheck,
+                "follow": self.follow,
+                "cores": list(self.cores),
+                "memory_share": self.memory_share,
+                "model_path": str(self.model_path) if self.model_path else None,
+            }
+        )
+
+    @classmethod
+    def from_line(cls, line: str) -> Order:
+        """Inverse of :meth:`to_line`."""
+        values = json.loads(line)
+        return cls(
+            groups=values["groups"],
+            store=Path(values["store"]),
+            shard=Shard.parse(values["shard"]) if values["shard"] else None,
+            recheck=values["recheck"],
+            follow=values["follow"],
+            cores=tuple(values["cores"]),
+            memory_share=values["memory_share"],
+            model_path=Path(values["model_path"]) if values["model_path"] else None,
+        )
