@@ -16,7 +16,8 @@ from orch_local.errors import InputError, OrchError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orch_local.pipeline import Display, Result, StopRequest
+    from orch_local.pipeline import Result
+    from orch_local.sessions import Display, StopRequest
     from orch_local.store import RunFolder
 
 app = typer.Typer(
@@ -103,28 +104,48 @@ def plan(
     prompts: Annotated[
         bool, typer.Option("--prompts", help="Print the first prompt of every agent.")
     ] = False,
+    machine: Annotated[
+        str | None, typer.Option(help="Place on other GPUs than here, e.g. 4x80GiB or 8xH100:80GiB.")
+    ] = None,
 ) -> None:
-    """Check a run file, show what it needs; loads no model."""
+    """Check a run file, show what it needs and what would run where; loads no model."""
     from orch_local.config import load_run
-    from orch_local.planning import check, draft, outline
+    from orch_local.planning import check, draft, elsewhere, outline, read_machine
     from orch_local.report.outline import print_outline
 
     given = _given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    there = read_machine(machine) if machine else None
     drafted = draft(load_run(run_file, given), Path("store").absolute())
-    check(drafted.plan, drafted.questions)
-    print_outline(_console(), outline(drafted), prompts=prompts)
+    drafted = elsewhere(drafted, there) if there else drafted
+    check(drafted.plan, drafted.questions, there)
+    print_outline(_console(), outline(drafted, there), prompts=prompts)
 
 
 @app.command()
 def show(
     run_folder: Folder,
-    question_id: Annotated[str, typer.Argument(help="Id of a question, or the beginning of one.")],
+    question_id: Annotated[
+        str | None, typer.Argument(help="Id of a question, or the beginning of one.")
+    ] = None,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="When each model loaded and generated, against the plan.")
+    ] = False,
 ) -> None:
-    """Print one question's whole story."""
+    """Print one question's whole story, or the timeline of the run."""
     from orch_local.report.story import print_story
-    from orch_local.showing import story
+    from orch_local.report.timeline import print_timelines
+    from orch_local.showing import executions, story
 
-    print_story(_console(), *story(_run_folder(run_folder), question_id))
+    folder = _run_folder(run_folder)
+    if timeline == (question_id is not None):
+        raise InputError(
+            "show needs the id of a question or --timeline, and not both",
+            hint=f"`orch-local show {_short(folder.root)} --timeline`, or an id from questions.jsonl",
+        )
+    if question_id is None:
+        print_timelines(_console(), executions(folder))
+    else:
+        print_story(_console(), *story(folder, question_id))
 
 
 @app.command()
@@ -173,6 +194,131 @@ def diff(
     found = compare(_run_folder(run_a), _run_folder(run_b), examples)
     print_difference(_console(), found)
     raise typer.Exit(0 if found.same_digest else 1)
+
+
+@app.command()
+def submit(
+    run_file: RunFile,
+    out: Out = None,
+    store: StoreOption = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, help="Parts of the questions, one job each. [default: as before, or 1]"),
+    ] = None,
+    limit: Limit = None,
+    categories: Categories = None,
+    split: Split = None,
+    shuffle_seed: Shuffle = None,
+    skip_bad_rows: SkipBadRows = False,
+    fast: Fast = False,
+    accept_new_environment: NewEnvironment = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the scripts; write and submit nothing.")
+    ] = False,
+) -> None:
+    """Submit a run to SLURM; again: just what is missing (docs/slurm.md)."""
+    from orch_local.config import load_run
+    from orch_local.report.status import print_submission, print_submitting
+    from orch_local.slurm import submitting
+    from orch_local.slurm.scripts import Scripts
+
+    given = _given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    folder = _run_folder(out or Path("runs") / run_file.stem)
+    store = (store or folder.root.parent / "store").absolute()
+    config = load_run(run_file, given)
+    submitting.check(config)
+    parts = shards or submitting.shards_before(folder)
+    scripts = Scripts(folder, store, config.slurm, parts, accept_new_environment)
+    composed = submitting.compose(scripts, config)
+    if dry_run:
+        print_submitting(_console(), composed, folder)
+        return
+    print_submission(_console(), submitting.submit(scripts, composed), _short(folder.root))
+
+
+@app.command()
+def status(
+    run_folder: Folder,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show how far a run is. Code 0: finished and scored; 1: something failed; 3: not finished yet."""
+    from orch_local.report.status import print_status, print_status_json
+    from orch_local.slurm.submitting import look
+
+    found = look(_run_folder(run_folder))
+    if json:
+        print_status_json(found)
+    else:
+        print_status(_console(), found, _short(run_folder.absolute()))
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def prepare(
+    run_file: RunFile,
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")],
+    store: Annotated[Path, typer.Option("--store", help="Where rows are kept.")],
+    accept_new_environment: NewEnvironment = False,
+) -> None:
+    """Make the plan of a run, or check the one there is: the first job of `submit`."""
+    from orch_local.config import load_run
+    from orch_local.pipeline import prepare as prepare_run
+    from orch_local.report.outline import print_obstacles
+    from orch_local.slurm.task import Job
+
+    folder = _run_folder(out)
+    with Job.here(folder, "plan").recorded():
+        planned = prepare_run(load_run(run_file), folder, store.absolute(), accept_new_environment)
+    print_obstacles(_console(stderr=True), planned)
+    print(f"planned: {planned.questions.count:,} questions, {len(planned.agents)} agents")
+
+
+@app.command()
+def shard(
+    run_folder: Folder,
+    part: Annotated[str, typer.Argument(metavar="SHARD", help="Such as 3/8: the third of eight.")],
+    attempts: Annotated[int, typer.Option(min=1, help="So often may SLURM start it.")] = 10,
+    stage_to: Annotated[
+        str | None, typer.Option("--stage-to", help="Copy the weights to this local folder first.")
+    ] = None,
+    retry_failed: RetryFailed = False,
+) -> None:
+    """Generate the rows of one shard: an array task of `submit`, or by hand."""
+    # Imports take a second, and a signal that comes meanwhile is to be heeded behind them, not to kill.
+    held = {signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    from orch_local.pipeline import work
+    from orch_local.plans import load_plan
+    from orch_local.shards import Shard
+    from orch_local.slurm.task import Job, run_shard
+    from orch_local.staging import expanded
+
+    folder, mine = _run_folder(run_folder), Shard.parse(part)
+    load_plan(folder)  # what is no run must not get files
+    with _watched(folder, quiet=True, again="`orch-local status` tells what is left", log=False) as watched:
+        display, stop = watched
+
+        def go() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+            local = expanded(stage_to) if stage_to else None
+            work(folder, display, mine, retry_failed=retry_failed, stop=stop, stage_to=local)
+
+        run_shard(Job.here(folder, mine.name), attempts, go)
+    print(f"shard {mine}: all rows are there")
+
+
+@app.command()
+def score(run_folder: Folder, quiet: Quiet = False) -> None:
+    """Decide and score from the stored rows; loads no model. The last job of `submit`."""
+    from orch_local.pipeline import score as score_run
+    from orch_local.plans import load_plan
+    from orch_local.slurm.task import Job
+
+    folder = _run_folder(run_folder)
+    load_plan(folder)
+    with Job.here(folder, "score").recorded(), _watched(folder, quiet=quiet):
+        result = score_run(folder)
+    _print_result(result, folder)
 
 
 @app.command()
@@ -246,23 +392,32 @@ def _given(
 def _finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
     """Execute a prepared run with progress, and print its result."""
     from orch_local.pipeline import execute
-    from orch_local.report.proof import print_standing
-    from orch_local.report.terminal import print_metrics, print_warnings
 
     with _watched(folder, quiet=quiet) as (display, stop):
         result = execute(folder, display, retry_failed, stop)
+    _print_result(result, folder)
+    return result
+
+
+def _print_result(result: Result, folder: RunFolder) -> None:
+    from orch_local.report.proof import print_standing
+    from orch_local.report.terminal import print_metrics, print_warnings
+
     console = _console()
     print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
     print_standing(console, result.standing)
     print_warnings(console, result.plan.questions.bad_rows, result.violations, result.damaged)
-    return result
 
 
 @contextmanager
 def _watched(
-    folder: RunFolder, *, quiet: bool, again: str = "run the same command again to continue"
+    folder: RunFolder,
+    *,
+    quiet: bool,
+    again: str = "run the same command again to continue",
+    log: bool = True,
 ) -> Iterator[tuple[Display, StopRequest]]:
-    """Show progress, write the log, and turn signals into an orderly end."""
+    """Show progress, write the log (or standard error), and turn signals into an orderly end."""
     import logging
 
     from orch_local.report.progress import display_for
@@ -270,7 +425,7 @@ def _watched(
 
     # Progress is no part of the result: `orch-local run ... > result.txt` holds the result alone.
     aside = _console(stderr=True)
-    _log_to(folder.log)
+    _log_to(folder.log if log else None)
 
     def say(text: str) -> None:
         aside.print(text, markup=False, soft_wrap=True)
@@ -284,11 +439,13 @@ def _watched(
         raise InterruptedRunError(signum, again) from None
 
 
-def _log_to(file: Path) -> None:
+def _log_to(file: Path | None) -> None:
     import logging
 
     try:
-        handler: logging.Handler = logging.FileHandler(file, encoding="utf-8")
+        handler: logging.Handler = (
+            logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler()
+        )
     except OSError:
         handler = logging.NullHandler()  # the folder of an archived run may be read-only
     layout = "%(asctime)s %(levelname)s %(message)s"

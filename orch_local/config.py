@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from orch_local.errors import ConfigError
 from orch_local.yaml_files import nearest, parse, read_yaml
@@ -134,7 +134,12 @@ class EngineConfig(_Model):
         default="guidance",
         description="What executes the grammar inside vLLM; the transformers engine uses outlines.",
     )
-    models_at_once: int = Field(default=1, ge=1, le=64, description="Worker processes side by side.")
+    models_at_once: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Most worker processes side by side; none lets the placement choose.",
+    )
     fast: bool = Field(default=False, description="Give the promise of equal bytes up for speed.")
     stall_timeout_s: float = Field(
         default=900.0, gt=0, le=1e7, description="A worker silent for so long is stopped and replaced."
@@ -147,6 +152,79 @@ class EngineConfig(_Model):
     )
 
 
+# sbatch reads the lines `#SBATCH ...` like a shell: quotes, backslashes, spaces and # would mean something.
+_SbatchValue = Annotated[str, Field(pattern=r"^[!$-&(-\[\]-~]{1,256}$")]
+_Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f\x85\u2028\u2029]{1,4000}$")]
+_OURS = frozenset(
+    "--array --chdir --dependency --error --job-name --kill-on-invalid-dep --no-requeue --open-mode --output "
+    "--parsable --requeue --signal --wrap -D -J -a -d -e -o".split()
+)
+
+
+class SlurmConfig(_Model):
+    """What `orch-local submit` asks of SLURM; see docs/slurm.md."""
+
+    account: _SbatchValue | None = None
+    partition: _SbatchValue | None = None
+    qos: _SbatchValue | None = None
+    constraint: _SbatchValue | None = None
+    gres: _SbatchValue | None = Field(default=None, description="For each task of the array, e.g. gpu:1.")
+    time: str | None = Field(
+        default=None,
+        pattern=r"^(\d{1,6}(:\d\d){0,2}|\d{1,3}-\d{1,2}(:\d\d){0,2})$",
+        description="Time limit of each job, in quotes: minutes, or h:mm:ss, or days-hours.",
+    )
+    cpus_per_task: int | None = Field(default=None, ge=1)
+    mem: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="Memory of a node, e.g. 64G.")
+    array_limit: int | None = Field(default=None, ge=1, description="Tasks that run at once (`--array %K`).")
+    score_partition: _SbatchValue | None = Field(
+        default=None, description="Partition of the scoring job, which needs no GPU."
+    )
+    setup: tuple[_Line, ...] = Field(
+        default=(), description="Lines of shell that run first on the node, e.g. `module load cuda`."
+    )
+    extra: tuple[_Line, ...] = Field(default=(), description="Further options of sbatch, e.g. --exclusive.")
+    stop_before_s: int = Field(
+        default=120, ge=1, le=65535, description="Stop so long before the time limit, and requeue."
+    )
+    attempts: int = Field(default=10, ge=1, description="So often is a shard started at most.")
+    stage_to: _Line | None = Field(
+        default=None, description="Folder on the node's own disk that weights are copied to first."
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _are_options(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        for option in options:
+            name = re.match(r"--[a-z][a-z0-9-]*|-[A-Za-z]", option)
+            if name is None:
+                raise ValueError(f"{option!r} is no option of sbatch; write it as --name=value")
+            if name[0] in _OURS:
+                raise ValueError(f"{name[0]} is set by orch-local itself")
+        return options
+
+    @model_validator(mode="after")
+    def _time_to_work(self) -> SlurmConfig:
+        if self.time_s is not None and self.time_s <= self.stop_before_s:
+            raise ValueError("`time` must be longer than `stop_before_s`, or no task would get to work")
+        return self
+
+    @property
+    def time_s(self) -> int | None:
+        """The time limit in seconds, as SLURM reads it; ``None`` where it is the partition's."""
+        if self.time is None:
+            return None
+        days, dash, rest = self.time.rpartition("-")
+        parts = [int(part) for part in rest.split(":")]
+        if dash:  # days-hours[:minutes[:seconds]]
+            hours, minutes, seconds = (*parts, 0, 0)[:3]
+        elif len(parts) < 3:  # minutes[:seconds]
+            hours, (minutes, seconds) = 0, (*parts, 0)[:2]
+        else:
+            hours, minutes, seconds = parts
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 class RunConfig(_Model):
     """One run file."""
 
@@ -155,6 +233,7 @@ class RunConfig(_Model):
     merge: MergeConfig
     answer: AnswerConfig = AnswerConfig()
     engine: EngineConfig = EngineConfig()
+    slurm: SlurmConfig = SlurmConfig()
 
     @model_validator(mode="after")
     def _names_and_quorum(self) -> RunConfig:
@@ -202,7 +281,11 @@ class ModelConfig(_Model):
     dtype: DType = "auto"
     quantization: str | None = None
     max_model_len: int | None = Field(default=None, ge=16)
-    tensor_parallel_size: int = Field(default=1, ge=1)
+    tensor_parallel_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="GPUs that share each layer; none takes the fewest that hold the model.",
+    )
     pipeline_parallel_size: int = Field(default=1, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     kv_cache_dtype: str = "auto"

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from orch_local.placement import Machine
+
 _CPUINFO = Path("/proc/cpuinfo")
 _L2_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _FIELDS = ("name", "memory.total", "driver_version", "compute_cap", "uuid")
@@ -131,6 +133,39 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except OSError:
         return ""
+
+
+def machine(kind: str, threads: int = 1) -> Machine:
+    """What a run may use here: the GPUs of one kind, or sets of cores with as many threads each.
+
+    Parameters
+    ----------
+    kind:
+        ``cpu`` or ``cuda``. GPUs that :func:`gpus` does not know are taken to be one of unknown memory.
+    """
+    if kind == "cpu":
+        return Machine("cpu", max(1, cpu_cores() // threads), free_memory_gib())
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
+        return Machine("cuda", 1, 0.0)  # a process sees one slice, and nvidia-smi tells of whole GPUs
+    found = gpus()
+    if not found:
+        return Machine("cuda", 1, 0.0)
+    return Machine("cuda", len(gpus_of_one_kind()), found[0].memory_gib, found[0].name)
+
+
+def gpus_of_one_kind() -> tuple[int, ...]:
+    """Places in :func:`gpus` of those that are like the first; the bytes of another kind may be others."""
+    kinds = [(gpu.name, gpu.capability, gpu.memory_gib) for gpu in gpus()]
+    return tuple(place for place, kind in enumerate(kinds) if kind == kinds[0])
+
+
+def gpu_names() -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU of :func:`machine`, in order; empty where they are unknown."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is not None and wanted.startswith("MIG-"):
+        return ()
+    names = wanted.split(",") if wanted is not None else [str(place) for place in range(len(gpus()))]
+    return tuple(names[place].strip() for place in gpus_of_one_kind())
 
 
 def cpu_cores() -> int:

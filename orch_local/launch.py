@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from orch_local import orders
+from orch_local import compile_cache, orders
 from orch_local.engines import environment
 from orch_local.errors import EngineError, OrchError, StoreError
 from orch_local.orders import Order
@@ -53,8 +53,8 @@ class Seat:
     """CPU cores; empty for all."""
     memory_share: float | None = None
     """Share of each GPU's memory; ``None`` for that of the model config."""
-    model_path: Path | None = None
-    """A copy of the model folder that lies nearer."""
+    stage_to: Path | None = None
+    """Folder on a local disk that the model is copied to first."""
 
 
 @dataclass(slots=True)
@@ -64,6 +64,12 @@ class Timing:
     load_s: float = 0.0
     generate_s: float = 0.0
     deaths: int = 0
+
+    def add(self, other: Timing) -> None:
+        """Add the figures of another worker."""
+        self.load_s += other.load_s
+        self.generate_s += other.generate_s
+        self.deaths += other.deaths
 
 
 @dataclass(slots=True)
@@ -248,7 +254,7 @@ class AgentRun:
     def _start(self, log: IO[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*WORKER_COMMAND, str(self._folder.root), self._agent.name],
-            env={**os.environ, **environment(self._agent.settings), **self._visible_gpus()},
+            env={**os.environ, **environment(self._agent.settings), **self._of_gpus()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -258,8 +264,12 @@ class AgentRun:
             start_new_session=True,
         )
 
-    def _visible_gpus(self) -> dict[str, str]:
-        return {} if self._seat.gpus is None else {"CUDA_VISIBLE_DEVICES": self._seat.gpus}
+    def _of_gpus(self) -> dict[str, str]:
+        """Variables for a worker on GPUs: which ones, and where their kernels are kept."""
+        if self._agent.settings.device == "cpu":
+            return {}
+        seen = {} if self._seat.gpus is None else {"CUDA_VISIBLE_DEVICES": self._seat.gpus}
+        return compile_cache.variables(self._agent.spec) | seen
 
     def _order(self, groups: list[list[str]]) -> Order:
         return Order(
@@ -270,7 +280,7 @@ class AgentRun:
             follow=self._follows,
             cores=self._seat.cores,
             memory_share=self._seat.memory_share,
-            model_path=self._seat.model_path,
+            stage_to=self._seat.stage_to,
         )
 
     def _converse(

@@ -245,6 +245,14 @@ def digests(folder: ModelFolder, *, fresh: bool = False) -> dict[str, str]:
     return found
 
 
+def remember(found: Mapping[Path, str]) -> None:
+    """Take SHA-256s from one who has just written the files, so that :func:`digests` need not read them."""
+    memory = _DigestMemory(fresh=False)
+    for file, value in found.items():
+        memory.note(_state(file), value)
+    memory.save()
+
+
 def _digested_files(folder: ModelFolder) -> Iterator[Path]:
     yield from folder.weights
     for name in ("config.json", "generation_config.json", *TOKENIZER_FILES):
@@ -269,21 +277,29 @@ class _DigestMemory:
         return value if isinstance(value, dict) else {}
 
     def digest(self, file: Path) -> str:
-        state = file.stat()
-        # Anyone can set the time of modification back; that of the inode is the system's own.
-        times = f"{state.st_mtime_ns}|{state.st_ctime_ns}"
-        key = f"{file.resolve()}|{state.st_size}|{times}|{state.st_ino}"
+        key = _state(file)
         if key not in self._trusted:
             with file.open("rb") as stream:
-                self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-            self._trusted.add(key)
-            self._changed = True
+                self.note(key, hashlib.file_digest(stream, "sha256").hexdigest())
         return self._known[key]
+
+    def note(self, key: str, value: str) -> None:
+        self._known[key] = value
+        self._trusted.add(key)
+        self._changed = True
 
     def save(self) -> None:
         if not self._changed:
             return
         try:
-            write_json(self._file, self._known)
+            # Others may have written since; a digest of theirs that is lost costs minutes.
+            write_json(self._file, self._load() | self._known)
         except StoreError:
             return  # a read-only home: the digests are computed again next time
+
+
+def _state(file: Path) -> str:
+    state = file.stat()
+    # Anyone can set the time of modification back; that of the inode is the system's own.
+    times = f"{state.st_mtime_ns}|{state.st_ctime_ns}"
+    return f"{file.resolve()}|{state.st_size}|{times}|{state.st_ino}"

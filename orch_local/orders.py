@@ -34,8 +34,8 @@ class Order:
     """The CPU cores it may use; empty for all."""
     memory_share: float | None = None
     """Share of each GPU's memory, instead of the model config's."""
-    model_path: Path | None = None
-    """A copy of the model folder, instead of the plan's."""
+    stage_to: Path | None = None
+    """Folder on a local disk that the model is copied to first."""
 
     def to_line(self) -> str:
         """The order on one line of JSON."""
@@ -48,7 +48,7 @@ class Order:
                 "follow": self.follow,
                 "cores": list(self.cores),
                 "memory_share": self.memory_share,
-                "model_path": str(self.model_path) if self.model_path else None,
+                "stage_to": str(self.stage_to) if self.stage_to else None,
             }
         )
 
@@ -64,5 +64,5 @@ class Order:
             follow=values["follow"],
             cores=tuple(values["cores"]),
             memory_share=values["memory_share"],
-            model_path=Path(values["model_path"]) if values["model_path"] else None,
+            stage_to=Path(values["stage_to"]) if values["stage_to"] else None,
         )

@@ -11,37 +11,30 @@ import json
 import logging
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from orch_local.changes import Change
 from orch_local.config import RunConfig
+from orch_local.crew import Crew
 from orch_local.deciding import Deciding, RunDigest
 from orch_local.errors import StoreError
-from orch_local.launch import AgentRun, Progress, Timing
+from orch_local.launch import Progress, Timing
 from orch_local.levels import state
-from orch_local.merging import merge_task, needs_merge
-from orch_local.panels import Panels
+from orch_local.missing import Merges, lacking_analyses
 from orch_local.planning import check, draft
-from orch_local.plans import AgentPlan, Plan, load_plan, plan_changes, write_plan
-from orch_local.questions import Questions, read_questions, write_questions
+from orch_local.plans import Plan, load_plan, plan_changes, write_plan
+from orch_local.questions import write_questions
 from orch_local.records import Decision, Standing
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.scoring import Cost, Metrics, Scorer
-from orch_local.store import RunFolder, Store, write_text
+from orch_local.sessions import Display, Session, StopRequest
+from orch_local.shards import Shard
+from orch_local.store import RunFolder, write_text
 
 log = logging.getLogger(__name__)
 
 _LONGEST_CHANGE = 160
-
-
-class Display(Protocol):
-    """Shows the progress of a stage; `report/progress.py` has the one for terminals."""
-
-    def stage(self, name: str, total: int, done: int) -> Progress:
-        """A stage begins: ``done`` of ``total`` rows are in the store already."""
 
 
 class Result(NamedTuple):
@@ -56,37 +49,6 @@ class Result(NamedTuple):
     damaged: int
     """Chunks of the store that were damaged and have been set aside."""
     standing: Standing
-
-
-class StopRequest:
-    """Ends an execution early: :meth:`finish` lets rows in flight finish, an exception stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.running: list[AgentRun] = []
-
-    def finish(self) -> None:
-        """Take up no further work; from any thread or signal handler."""
-        self.asked = True
-        for runner in self.running:
-            runner.finish()
-
-
-@dataclass(slots=True)
-class _Session:
-    """One execution of a plan."""
-
-    folder: RunFolder
-    plan: Plan
-    questions: Questions
-    store: Store
-    display: Display
-    retry_failed: bool
-    stop: StopRequest
-    timings: dict[str, Timing] = field(default_factory=dict)
-    generated: dict[str, int] = field(default_factory=dict)
-    """Rows that were missing, by agent."""
-    damaged: set[Path] = field(default_factory=set)
 
 
 def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_environment: bool = False) -> Plan:
@@ -128,32 +90,79 @@ def execute(
     KeyboardInterrupt
         If ``stop`` asked to finish early; the same command continues.
     """
-    plan = load_plan(folder)
-    questions, store = read_questions(folder.questions), Store(plan.store)
-    session = _Session(folder, plan, questions, store, display, retry_failed, stop or StopRequest())
-    analyse(session)
-    merge(session)
+    session = Session.of(folder, display)
+    session.retry_failed, session.stop = retry_failed, stop or session.stop
+    generate(session)
     return report(session)
 
 
-def analyse(session: _Session) -> None:
-    """Bring the panels into the store."""
-    keys = {question.key: question.key for question in session.questions}
-    _complete(session, {agent.name: keys for agent in session.plan.agents}, session.plan.agents)
+def work(
+    folder: RunFolder,
+    display: Display,
+    shard: Shard,
+    *,
+    retry_failed: bool = False,
+    stop: StopRequest | None = None,
+    stage_to: Path | None = None,
+) -> None:
+    """Bring the analyses and merges of one shard into the store; decisions are for :func:`score`.
+
+    ``stage_to`` is a folder on a local disk that the weights are copied to first. Raises as
+    :func:`execute` does.
+    """
+    session = Session.of(folder, display, shard)
+    session.retry_failed, session.stop, session.stage_to = retry_failed, stop or session.stop, stage_to
+    generate(session)
 
 
-def merge(session: _Session) -> None:
-    """Bring the merge agent's rows into the store, for the panels it is asked about."""
-    merger, config = session.plan.merger, session.plan.config.merge
-    if merger is None:
-        return
-    panels = Panels(session.plan, session.store)
-    asked = ((question, panels.of(question)) for question in session.questions)
-    keys = {q.key: merge_task(q, panel, config).key for q, panel in asked if needs_merge(panel, config)}
-    _complete(session, {merger.name: keys}, [merger])
+def score(folder: RunFolder) -> Result:
+    """Decide and score a run whose rows are all in the store, and write its result files; loads no model.
+
+    Raises
+    ------
+    StoreError
+        Naming what is missing.
+    """
+    return report(Session.of(folder, _Blind()))
 
 
-def report(session: _Session) -> Result:
+def left(folder: RunFolder, shard: Shard | None = None) -> int:
+    """Rows that a run, or one shard of it, still lacks: analyses, and the merges of complete panels.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds no plan, or the store cannot be read.
+    """
+    session = Session.of(folder, _Blind(), shard)
+    lacks, merger = lacking_analyses(session), session.plan.merger
+    lacks += [Merges(session).lack(merger)] if merger else []
+    return sum(len(lack.rows) for lack in lacks)
+
+
+class _Blind:
+    """A display that shows nothing."""
+
+    def stage(self, name: str, total: int, done: int) -> Progress:  # noqa: ARG002 - see Display
+        return lambda done: None  # noqa: ARG005
+
+
+def generate(session: Session) -> None:
+    """Bring all rows into the store: the panels, then what the merge agent makes of them."""
+    for agent in session.plan.workers:
+        session.store.declare(agent.full_spec)
+    lacks, merges, merger = lacking_analyses(session), Merges(session), session.plan.merger
+    crew = Crew(session, lacks, merges)
+    try:
+        crew.analyse(lacks, merges)
+        if merger:
+            merges.look()
+            crew.merge(merges.lack(merger))
+    finally:
+        crew.keep_timeline()
+
+
+def report(session: Session) -> Result:
     """Decide and score in one pass over the questions, and write the result files."""
     plan, names = session.plan, session.plan.names
     deciding = Deciding(plan, session.store)
@@ -189,7 +198,7 @@ def _refuse_missing(deciding: Deciding) -> None:
         )
 
 
-def _costs(session: _Session, deciding: Deciding) -> dict[str, Cost]:
+def _costs(session: Session, deciding: Deciding) -> dict[str, Cost]:
     return {
         agent.name: Cost(
             rows=deciding.used[agent.name],
@@ -200,75 +209,6 @@ def _costs(session: _Session, deciding: Deciding) -> dict[str, Cost]:
         )
         for agent in session.plan.workers
     }
-
-
-def _complete(
-    session: _Session, wanted: Mapping[str, Mapping[str, str]], agents: Sequence[AgentPlan]
-) -> None:
-    """Generate the missing rows of ``agents``.
-
-    ``wanted`` has, by agent name, question key -> row key. Agents run side by side as
-    ``engine.models_at_once`` allows; the first failure stops the others, which keep what they finished.
-    """
-    runs = []
-    for agent in agents:
-        session.store.declare(agent.full_spec)
-        runs.append(_pending(session, agent, wanted[agent.name]))
-    _run_all([run for run in runs if run.missing], session)
-
-
-class _Pending(NamedTuple):
-    """The rows of one agent that a stage lacks."""
-
-    missing: Mapping[str, str]
-    runner: AgentRun
-    progress: Progress
-
-    def run(self) -> None:
-        self.runner.run(self.missing, self.progress)
-
-
-def _pending(session: _Session, agent: AgentPlan, wanted: Mapping[str, str]) -> _Pending:
-    stored, retry = session.store.read(agent.spec), session.retry_failed
-    missing = {key: row for key, row in wanted.items() if row not in stored or (retry and stored.failed(row))}
-    for chunk in stored.damaged:
-        _set_aside(session, agent, chunk)
-    log.info("%s: %d of %d rows are in the store", agent.name, len(wanted) - len(missing), len(wanted))
-    session.generated[agent.name] = len(missing)
-    engine = session.plan.config.engine
-    runner = AgentRun(session.folder, agent, session.store, engine.stall_timeout_s, engine.recheck_rows)
-    session.timings[agent.name] = runner.timing
-    progress = session.display.stage(agent.name, len(wanted), len(wanted) - len(missing))
-    return _Pending(missing, runner, progress)
-
-
-def _set_aside(session: _Session, agent: AgentPlan, chunk: Path) -> None:
-    session.store.set_aside(chunk)
-    session.damaged.add(chunk)
-    log.warning("%s: %s was damaged and is set aside; its rows are generated again", agent.name, chunk)
-
-
-def _run_all(runs: Sequence[_Pending], session: _Session) -> None:
-    if not runs:
-        return
-    stop = session.stop
-    stop.running = [run.runner for run in runs]
-    with ThreadPoolExecutor(max_workers=session.plan.config.engine.models_at_once) as pool:
-        futures = [pool.submit(run.run) for run in runs]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            for run in runs:
-                run.runner.stop()
-            raise
-        finally:
-            stop.running = []
-    if stop.asked:
-        raise KeyboardInterrupt
 
 
 def _refuse_other_plan(folder: RunFolder, now: Plan, accept_new_environment: bool) -> None:

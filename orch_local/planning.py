@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import NamedTuple
 
 from orch_local import __version__
 from orch_local.benchmarks import BadRow, load_questions
 from orch_local.config import RunConfig
+from orch_local.devices import machine
+from orch_local.errors import InputError
+from orch_local.estimates import LoadedModel, Need, jobs, least_tensor_parallel, need_of
 from orch_local.fingerprint import common
 from orch_local.generating import Scribe
 from orch_local.merging import Panel, merge_task
 from orch_local.models import ModelFolder, open_model_folder
-from orch_local.placement import Load, Need, check_memory, check_together, need
-from orch_local.plans import AgentPlan, Plan, QuestionsPlan, plan_agents
+from orch_local.placement import Machine, Placement, place
+from orch_local.plans import AgentPlan, Plan, QuestionsPlan, TokensPerRow, plan_agents
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.questions import questions_digest
 from orch_local.records import Analysis, Outcome, Question
@@ -57,25 +61,76 @@ def draft(config: RunConfig, store: Path) -> Draft:
         store=store,
         environment=common([agent.environment for agent in (*agents, *([merger] if merger else []))]),
     )
-    return Draft(plan, questions, bad_rows)
+    sample = _sampled(questions)
+    tokens = {agent.name: _tokens_per_row(_asked(agent, plan, sample)) for agent in plan.workers}
+    return Draft(plan.model_copy(update={"tokens": tokens}), questions, bad_rows)
 
 
-def check(plan: Plan, questions: Sequence[Question]) -> None:
-    """Make sure that every model fits this machine and every prompt can be rendered.
+def check(plan: Plan, questions: Sequence[Question], machine: Machine | None = None) -> None:
+    """Make sure that every model fits a machine (none: this one) and every prompt can be rendered.
 
     Raises
     ------
     InputError
         If a model needs more memory than there is, or a template refuses a shape of question.
     """
-    needs = [check_memory(agent, open_model_folder(agent.model)) for agent in plan.workers]
-    check_together(
-        plan.agents, needs[: len(plan.agents)], min(plan.config.engine.models_at_once, len(plan.agents))
-    )
+    placed(plan, machine or machine_for(plan))
     for agent in plan.workers:
         scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
         for question in _one_of_each_shape(questions):
             scribe.prompt(_task(agent, plan, question))
+
+
+def machine_for(plan: Plan) -> Machine:
+    """What of this machine a plan may use."""
+    settings = plan.agents[0].settings
+    return machine(settings.device, settings.threads)
+
+
+def placed(plan: Plan, machine: Machine, rows: Mapping[str, int] | None = None) -> Placement:
+    """The placement of a run of which so many rows are missing; all of them where none are given.
+
+    Raises
+    ------
+    InputError
+        If a model fits on no device of the machine.
+    """
+    missing = dict.fromkeys((agent.name for agent in plan.workers), plan.questions.count)
+    analyses, merge = jobs(plan, missing if rows is None else rows, machine)
+    return place(machine, analyses, merge, plan.config.engine.models_at_once)
+
+
+def read_machine(text: str) -> Machine:
+    """A machine of GPUs as it is written on the command line: ``4x80GiB``, or ``8xH100:80GiB``.
+
+    Raises
+    ------
+    InputError
+        If it is written otherwise.
+    """
+    match = re.fullmatch(r"(\d{1,4})x(?:([\w .-]{1,64}):)?(\d{1,4}(?:\.\d+)?)(?:GiB|GB)?", text)
+    if match is None or int(match[1]) == 0 or float(match[3]) == 0:
+        raise InputError(
+            f"{text!r} is no machine", where="--machine", hint="write 4x80GiB, or 8xH100:80GiB for its speed"
+        )
+    return Machine("cuda", int(match[1]), float(match[3]), match[2] or "")
+
+
+def elsewhere(draft: Draft, machine: Machine) -> Draft:
+    """The draft as a machine of GPUs would run it, for :func:`outline`; its specs stay those of here."""
+
+    def moved(agent: AgentPlan) -> AgentPlan:
+        settings = replace(agent.settings, device="cuda", threads=1)
+        if agent.model.tensor_parallel_size is None:
+            model = LoadedModel(agent.model, settings, open_model_folder(agent.model))
+            size = least_tensor_parallel(model, machine)
+            settings = replace(settings, args={**settings.args, "tensor_parallel_size": size})
+        return agent.model_copy(update={"settings": settings})
+
+    plan = draft.plan
+    merger = moved(plan.merger) if plan.merger else None
+    agents = tuple(moved(agent) for agent in plan.agents)
+    return draft._replace(plan=plan.model_copy(update={"agents": agents, "merger": merger}))
 
 
 def _one_of_each_shape(questions: Sequence[Question]) -> list[Question]:
@@ -84,6 +139,43 @@ def _one_of_each_shape(questions: Sequence[Question]) -> list[Question]:
     for question in questions:
         shapes.setdefault((len(question.choices), bool(question.examples)), question)
     return list(shapes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A sample of one agent's prompts."""
+
+    lengths: Sequence[int]
+    """Tokens of each prompt."""
+    needed: Sequence[int]
+    """Tokens of each prompt with its longest answer."""
+    budget: int
+    """Most tokens an answer can have, a thought included."""
+    first_prompt: str
+
+
+def _sampled(questions: Sequence[Question]) -> Sequence[Question]:
+    return questions[:: max(1, len(questions) // SAMPLE)][:SAMPLE]
+
+
+def _asked(agent: AgentPlan, plan: Plan, sample: Sequence[Question]) -> _Asked:
+    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+    tasks = [_task(agent, plan, question) for question in sample]
+    prompts = [scribe.prompt(task) for task in tasks]
+    thought = agent.thinking.tokens if agent.thinking else 0
+    return _Asked(
+        lengths=[len(prompt) for prompt in prompts],
+        needed=[scribe.needed(task, prompt) for task, prompt in zip(tasks, prompts, strict=True)],
+        budget=max(scribe.budget(task) for task in tasks) + thought,
+        first_prompt=scribe.text(tasks[0]),
+    )
+
+
+def _tokens_per_row(asked: _Asked) -> TokensPerRow:
+    return TokensPerRow(
+        prompt=round(mean(asked.lengths), 1),
+        generated=round(asked.budget * TYPICAL_SHARE / CHARACTERS_PER_TOKEN, 1),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,47 +204,41 @@ class Outline:
     agents: tuple[AgentOutline, ...]
     """The agents and, behind them, the merge agent."""
     sample: int
-
-    @property
-    def seconds(self) -> float:
-        """Rough time of the run, one model after another, shared by the workers side by side."""
-        plan = self.draft.plan
-        times = [agent.need.load_s + agent.need.generate_s for agent in self.agents]
-        analyses, merge = times[: len(plan.agents)], times[len(plan.agents) :]
-        # Agents share the workers; the merge agent comes behind them, alone.
-        return sum(analyses) / min(plan.config.engine.models_at_once, len(analyses)) + sum(merge)
+    placement: Placement
+    here: bool
+    """Whether it is for this machine."""
 
 
-def outline(draft: Draft) -> Outline:
-    """Render a sample of the prompts and estimate memory and time of every agent."""
-    step = max(1, len(draft.questions) // SAMPLE)
-    sample = draft.questions[::step][:SAMPLE]
-    agents = tuple(_outline_agent(agent, draft, sample) for agent in draft.plan.workers)
-    return Outline(draft, agents, len(sample))
+def outline(draft: Draft, machine: Machine | None = None) -> Outline:
+    """Render a sample of the prompts, estimate memory and time of every agent, place them on a machine.
+
+    Without a ``machine`` it is this one; for another, ``draft`` comes from :func:`elsewhere`.
+
+    Raises
+    ------
+    InputError
+        If a model fits on no device of the machine.
+    """
+    sample = _sampled(draft.questions)
+    there = machine or machine_for(draft.plan)
+    agents = tuple(_outline_agent(agent, draft.plan, sample, there) for agent in draft.plan.workers)
+    return Outline(draft, agents, len(sample), placed(draft.plan, there), machine is None)
 
 
-def _outline_agent(agent: AgentPlan, draft: Draft, sample: Sequence[Question]) -> AgentOutline:
-    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
-    tasks = [_task(agent, draft.plan, question) for question in sample]
-    prompts = [scribe.prompt(task) for task in tasks]
-    lengths = [len(prompt) for prompt in prompts]
-    needed = [scribe.needed(task, prompt) for task, prompt in zip(tasks, prompts, strict=True)]
-    rows = len(draft.questions)
-    answer = max(scribe.budget(task) for task in tasks)
-    budget = answer + (agent.thinking.tokens if agent.thinking else 0)
-    typical = budget * TYPICAL_SHARE / CHARACTERS_PER_TOKEN
-    load = Load(rows, rows * sum(lengths) // len(lengths), round(rows * typical))
-    folder = open_model_folder(agent.model)
+def _outline_agent(
+    agent: AgentPlan, plan: Plan, sample: Sequence[Question], machine: Machine
+) -> AgentOutline:
+    asked = _asked(agent, plan, sample)
     return AgentOutline(
         plan=agent,
-        folder=folder,
-        shortest=min(lengths),
-        median=round(median(lengths)),
-        longest=max(lengths),
-        budget=budget,
-        too_long=sum(tokens > agent.settings.max_model_len for tokens in needed),
-        need=need(agent, folder, load),
-        first_prompt=scribe.text(tasks[0]),
+        folder=open_model_folder(agent.model),
+        shortest=min(asked.lengths),
+        median=round(median(asked.lengths)),
+        longest=max(asked.lengths),
+        budget=asked.budget,
+        too_long=sum(tokens > agent.settings.max_model_len for tokens in asked.needed),
+        need=need_of(agent, plan, plan.questions.count, machine),
+        first_prompt=asked.first_prompt,
     )
 
 

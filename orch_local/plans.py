@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,11 +25,12 @@ from orch_local.config import (
     RunConfig,
     load_model_config,
 )
-from orch_local.devices import cpu_cores, gpus
+from orch_local.devices import cpu_cores, gpus, machine
 from orch_local.engines import engine_version, obstacles
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.catalogue import knows
 from orch_local.errors import ConfigError, InputError, ModelError, StoreError
+from orch_local.estimates import LoadedModel, least_tensor_parallel
 from orch_local.fingerprint import Fact, fingerprint, installed
 from orch_local.models import ModelFolder, digests, open_model_folder
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
@@ -102,6 +104,14 @@ class QuestionsPlan(_Frozen):
     digest: str
 
 
+class TokensPerRow(_Frozen):
+    """What a row of an agent costs, on average over a sample of the questions."""
+
+    prompt: float
+    generated: float
+    """Not measured: an answer is taken to use half of its bound."""
+
+
 class Plan(_Frozen):
     """Everything a run is made of."""
 
@@ -113,6 +123,8 @@ class Plan(_Frozen):
     store: Path
     environment: dict[str, Fact]
     """What is common to the environments of all workers."""
+    tokens: dict[str, TokensPerRow] = {}
+    """By agent; what the placement is made from. No part of the identity."""
     standing: Standing | None = None
     """How far the answers of the finished run are promised to come again."""
 
@@ -406,7 +418,7 @@ def _settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfig) -> 
     )
     device = resolve_device(engine)
     many = engine.fast and device == "cpu"
-    return EngineSettings(
+    settings = EngineSettings(
         name=engine.name,
         model_path=folder.path,
         device=device,
@@ -414,9 +426,17 @@ def _settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfig) -> 
         dtype=_dtype(model, folder),
         max_model_len=model.max_model_len or min(folder.context, _DEFAULT_CONTEXT),
         args={name: getattr(model, name) for name in names},
-        threads=max(1, cpu_cores() // engine.models_at_once) if many else 1,
+        threads=max(1, cpu_cores() // (engine.models_at_once or 1)) if many else 1,
         fast=engine.fast,
     )
+    return settings if model.tensor_parallel_size else _with_few_gpus(settings, model, folder)
+
+
+def _with_few_gpus(settings: EngineSettings, model: ModelConfig, folder: ModelFolder) -> EngineSettings:
+    """The settings, with the model over as few GPUs of this machine as hold it."""
+    here = machine(settings.device, settings.threads)
+    size = least_tensor_parallel(LoadedModel(model, settings, folder), here)
+    return replace(settings, args={**settings.args, "tensor_parallel_size": size})
 
 
 def _dtype(model: ModelConfig, folder: ModelFolder) -> str:

@@ -11,6 +11,7 @@ from orch_local.questions import read_questions
 from orch_local.records import Analysis, Decision, Question
 from orch_local.results import read_decisions
 from orch_local.store import RunFolder, Store
+from orch_local.timeline import Timelines, read_all
 
 
 class Story(NamedTuple):
@@ -46,6 +47,24 @@ def story(folder: RunFolder, question_id: str) -> Story:
             hint="run the same command again to generate them anew",
         )
     return Story(question, analyses, deciding.merged(question, panel), decision)
+
+
+def executions(folder: RunFolder) -> Timelines:
+    """The timelines of all executions of a run.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
+    found = read_all(folder)
+    if not found.read and not found.damaged:
+        raise InputError(
+            "has no timeline: nothing was generated for this run yet",
+            where=str(folder.root),
+            hint="a run whose rows all came from the store has none",
+        )
+    return found
 
 
 def _find(folder: RunFolder, question_id: str) -> Question:

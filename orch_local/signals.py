@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from orch_local.pipeline import StopRequest
+from orch_local.sessions import StopRequest
 
-_AT_ONCE = (signal.SIGTERM, signal.SIGHUP)
+# SIGUSR1 is what a batch system is asked to send some time before the time limit.
+_AT_ONCE = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopped(KeyboardInterrupt):
@@ -24,8 +25,8 @@ class Stopped(KeyboardInterrupt):
 def stopping_by_signals(say: Callable[[str], None]) -> Iterator[StopRequest]:
     """Turn signals into a stop of the run inside the block; from the main thread only.
 
-    The first SIGINT asks to finish what is in flight, and says so by ``say``. A second one, SIGTERM and
-    SIGHUP raise :class:`Stopped`. Signals that the parent process told us to ignore stay ignored.
+    The first SIGINT asks to finish what is in flight, and says so by ``say``. A second one, SIGTERM, SIGHUP
+    and SIGUSR1 raise :class:`Stopped`. Signals that the parent process told us to ignore stay ignored.
     """
     request = StopRequest()
 

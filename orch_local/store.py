@@ -278,3 +278,35 @@ class RunFolder:
         """What a worker printed; those of one shard have a folder of their own."""
         folder = self.root / "workers"
         return (folder / shard.name if shard else folder) / f"{name}.log"
+
+    @property
+    def timelines(self) -> Path:
+        """``timelines/``: when each worker loaded and generated, a file for each execution."""
+        return self.root / "timelines"
+
+    @property
+    def slurm(self) -> Path:
+        """``slurm/``: what `orch-local submit` writes."""
+        return self.root / "slurm"
+
+    @property
+    def slurm_run_file(self) -> Path:
+        """``slurm/run.yaml``: the run file as submitted, all paths absolute."""
+        return self.slurm / "run.yaml"
+
+    @property
+    def slurm_jobs(self) -> Path:
+        """``slurm/jobs.json``: what was submitted, and the numbers of its jobs."""
+        return self.slurm / "jobs.json"
+
+    def slurm_script(self, name: str) -> Path:
+        """A script for sbatch: ``plan``, ``shards`` or ``score``."""
+        return self.slurm / f"{name}.sbatch"
+
+    def slurm_task(self, name: str) -> Path:
+        """What the last job for ``plan``, ``score`` or a shard's name wrote down about itself."""
+        return self.slurm / "tasks" / f"{name}.json"
+
+    def slurm_log(self, job_name: str, job: str) -> Path:
+        """What a job printed; ``job`` may be the pattern that SLURM replaces by its number."""
+        return self.slurm / "logs" / f"{job_name}-{job}.log"

@@ -18,11 +18,11 @@ from orch_local.evidence import SMALL_BATCH, Evidence, keep_evidence, other_batc
 from orch_local.launch import AgentRun
 from orch_local.merging import merge_task, needs_merge
 from orch_local.panels import Panels
-from orch_local.pipeline import Display, StopRequest
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.questions import Questions, questions_digest, read_questions
 from orch_local.records import Analysis
 from orch_local.replaying import replay
+from orch_local.sessions import Display, StopRequest
 from orch_local.store import RunFolder, Spec, Store, read_json
 from orch_local.unchanged import changed_files, environment_changes
 

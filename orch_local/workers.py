@@ -12,7 +12,7 @@ parent, end of input      the parent is gone or wants the worker to stop
 worker                    ``{"event": "loaded", "seconds": s}``
                           ``{"event": "admitted", "keys": [...]}`` before the engine sees them
                           ``{"event": "progress", "done": n}``, also as a sign of life
-                          ``{"event": "rechecking"}`` while rows are generated again
+                          ``{"event": "busy"}`` while it waits for others or generates rows again
                           ``{"event": "error", "kind": "engine" or "store", "message": m,
                           "where": w, "hint": h}``
                           ``{"event": "end", "seconds": s}``
@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from orch_local import orders
+from orch_local.compile_cache import first_alone
 from orch_local.engines import open_engine
 from orch_local.engines.base import Engine
 from orch_local.errors import OrchError, StoreError
@@ -45,10 +46,12 @@ from orch_local.generating import Hooks, Scribe, Unit, generate
 from orch_local.merging import merge_task
 from orch_local.orders import Order
 from orch_local.panels import Panels
+from orch_local.pinning import pin
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.questions import Questions, read_questions
 from orch_local.records import Analysis, Outcome, Question
+from orch_local.staging import at, stage
 from orch_local.store import RowWriter, RunFolder, Store
 from orch_local.tasks import analysis_task
 from orch_local.unchanged import check_unchanged
@@ -77,8 +80,8 @@ class Reporter:
         self._now_and_then("progress", done=self._done)
 
     def alive(self) -> None:
-        """Show now and then that work goes on which is no progress."""
-        self._now_and_then("rechecking")
+        """Show now and then that something goes on which is no progress."""
+        self._now_and_then("busy")
 
     def _now_and_then(self, event: str, **values: Any) -> None:
         now = time.monotonic()
@@ -167,12 +170,11 @@ def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: R
         If the model cannot be loaded, the engine fails, or a row cannot be written.
     """
     plan = load_plan(folder)
-    agent = _with_means(next(agent for agent in plan.workers if agent.name == name), order)
-    check_unchanged(agent)
+    agent = _ordered(plan, name, order, reporter)
     started = time.monotonic()
     # Prompts need no engine: a broken template or tokenizer shows before minutes of loading.
     scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
-    engine = open_engine(agent.settings)
+    engine = _loaded(agent, reporter)
     reporter.send("loaded", seconds=round(time.monotonic() - started, 3))
     batches = _batches(plan, agent, order, parent, read_questions(folder.questions))
     mine = _Work(agent, engine, scribe, parent)
@@ -189,15 +191,23 @@ def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: R
     _leave(0)
 
 
-def _with_means(agent: AgentPlan, order: Order) -> AgentPlan:
-    """The agent with the memory and the copy of its model that it was given; neither is in its spec."""
-    settings, model = agent.settings, agent.model
+def _ordered(plan: Plan, name: str, order: Order, reporter: Reporter) -> AgentPlan:
+    """The agent, with the memory and the copy of its model that it is to use; neither is in its spec."""
+    agent = next(agent for agent in plan.workers if agent.name == name)
     if order.memory_share is not None:
-        settings = replace(settings, args={**settings.args, "gpu_memory_utilization": order.memory_share})
-    if order.model_path is not None:
-        settings = replace(settings, model_path=order.model_path)
-        model = model.model_copy(update={"path": order.model_path})
-    return agent.model_copy(update={"settings": settings, "model": model})
+        args = {**agent.settings.args, "gpu_memory_utilization": order.memory_share}
+        agent = agent.model_copy(update={"settings": replace(agent.settings, args=args)})
+    if order.stage_to is not None:
+        agent = at(agent, stage(agent, order.stage_to, reporter.alive))
+    check_unchanged(agent)
+    return agent
+
+
+def _loaded(agent: AgentPlan, reporter: Reporter) -> Engine:
+    if agent.settings.device == "cpu":  # where nothing is compiled
+        return open_engine(agent.settings)
+    with first_alone(agent.spec, reporter.alive):
+        return open_engine(agent.settings)
 
 
 def _batches(
@@ -263,7 +273,7 @@ def main(arguments: Sequence[str]) -> int:
     order, parent = Order.from_line(sys.stdin.readline()), Parent()
     threading.Thread(target=parent.listen, args=(sys.stdin,), daemon=True).start()
     if order.cores:
-        os.sched_setaffinity(0, order.cores)  # before libraries count the cores for their threads
+        pin(order.cores)  # before libraries count the cores for their threads
     try:
         work(RunFolder(Path(arguments[0])), arguments[1], order, parent, reporter)
     except SystemExit as stop:

@@ -284,6 +284,7 @@ def test_a_variable_counts_where_it_reaches_numerics(
         "CUBLAS_LOGINFO_DBG",
         "TORCHINDUCTOR_CACHE_DIR",
         "TRITON_CACHE_DIR",
+        "FLASHINFER_WORKSPACE_BASE",
         "HOME",
         "OMP_NUM_THREADS",
         "TORCHDYNAMO_DISABLE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 from run_folders import Run, analysis, question, snapshot
 
-from orch_local import pipeline
+from orch_local import crew, pipeline
 from orch_local.benchmarks import BadRow
 from orch_local.config import RunConfig
 from orch_local.errors import EngineError, StoreError
-from orch_local.launch import Progress, Timing
-from orch_local.pipeline import Result, StopRequest, execute, prepare
+from orch_local.launch import Progress, Seat, Timing
+from orch_local.pipeline import Result, execute, prepare
 from orch_local.planning import Draft
 from orch_local.plans import AgentPlan, Plan, load_plan, write_plan
 from orch_local.questions import read_questions
 from orch_local.records import Analysis, Outcome
 from orch_local.replaying import replay
+from orch_local.sessions import StopRequest
 from orch_local.store import RunFolder, Spec, Store
 
 LETTERS = {"quant": "BACA", "chrono": "BBAC"}
@@ -51,7 +52,13 @@ class Workers:
         self.recheck: set[int] = set()
 
     def __call__(
-        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_timeout_s: float, recheck: int
+        self,
+        folder: RunFolder,
+        agent: AgentPlan,
+        store: Store,
+        stall_timeout_s: float,
+        recheck: int,
+        seat: Seat,
     ) -> _Worker:
         self.recheck.add(recheck)
         return _Worker(self, agent.name)
@@ -77,6 +84,12 @@ class _Worker:
                 writer.add(made[key])
         return self.timing
 
+    def follow(self, keys: Sequence[str], progress: Progress) -> None:
+        """Leaves everything to the merge that waits."""
+
+    def complete(self) -> None:
+        pass
+
     def stop(self) -> None:
         self._all.stopped.append(self._name)
 
@@ -94,7 +107,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> Workers:
     made = Workers(run)
-    monkeypatch.setattr(pipeline, "AgentRun", made)
+    monkeypatch.setattr(crew, "AgentRun", made)
     return made
 
 

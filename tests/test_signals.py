@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from orch_local.pipeline import StopRequest
+from orch_local.sessions import StopRequest
 from orch_local.signals import Stopped, stopping_by_signals
 
-HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Runner:
@@ -77,7 +77,7 @@ def test_an_interrupt_with_nothing_running_stops_at_once() -> None:
     assert not stop.asked and said == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 @pytest.mark.parametrize("asked", [True, False])
 def test_other_signals_stop_at_once(signum: signal.Signals, asked: bool) -> None:
     with stopping_by_signals(lambda text: None) as stop:

@@ -48,7 +48,7 @@ def agent(
         grammar="guidance",
         dtype="float32",
         max_model_len=1024,
-        args={},
+        args={"cpu_kv_cache_gib": 0.1, "tensor_parallel_size": 1, "pipeline_parallel_size": 1},
     )
     return AgentPlan(
         name=name,

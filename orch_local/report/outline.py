@@ -6,8 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orch_local.estimates import width
 from orch_local.planning import AgentOutline, Outline
 from orch_local.plans import AgentPlan, Plan
+from orch_local.report.gantt import duration, machine_in_words, print_placement
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import print_paragraph, print_table, table
 
@@ -19,13 +21,16 @@ def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
     bad = f", {plan.questions.bad_rows:,} bad rows skipped" if plan.questions.bad_rows else ""
     asked = f"{plan.questions.count:,} questions of {benchmark.name} ({benchmark.split}){bad}"
     print_paragraph(console, f"{asked}; {len(plan.agents)} agents; merge policy {plan.config.merge.policy}.")
+    if not outline.here:
+        machine = machine_in_words(outline.placement.machine)
+        print_paragraph(console, f"Placed on {machine}; all else, with the specs, is of this machine.")
     print_table(console, "Models", _models(console, outline))
-    print_obstacles(console, plan)
+    if outline.here:
+        print_obstacles(console, plan)
     print_table(console, f"Tokens (prompts of {outline.sample} questions)", _tokens(console, outline))
     print_table(console, "Need (rough)", _needs(console, outline))
-    print_paragraph(
-        console, f"About {_minutes(outline.seconds)} in all on this machine, give or take a factor of 3."
-    )
+    print_placement(console, outline.placement)
+    print_paragraph(console, "All times are estimates, give or take a factor of 3.")
     for agent in outline.agents if prompts else ():
         console.print(Text(f"First prompt of {agent.plan.name}", "bold"))
         console.print(safe(agent.first_prompt, newlines=True), soft_wrap=True)
@@ -58,7 +63,7 @@ def _models(console: Console, outline: Outline) -> Table:
             settings.name,
             settings.device,
             settings.dtype,
-            _best_level(agent.plan),
+            _best_level(agent.plan) if outline.here else "not looked at",
         )
         rows.add_row(safe(agent.plan.name), *map(safe, values), Text(agent.plan.spec[:8]))
     return rows
@@ -74,7 +79,8 @@ def _tokens(console: Console, outline: Outline) -> Table:
 
 
 def _needs(console: Console, outline: Outline) -> Table:
-    rows = table(console, "agent", ["weights GiB", "memory GiB", "load", "generate"])
+    memory = ["memory GiB"] if outline.placement.machine.kind == "cpu" else ["GiB a GPU", "GPUs"]
+    rows = table(console, "agent", ["weights GiB", *memory, "load", "generate"])
     for agent in outline.agents:
         rows.add_row(safe(agent.plan.name), *map(Text, _need_cells(agent)))
     return rows
@@ -82,11 +88,7 @@ def _needs(console: Console, outline: Outline) -> Table:
 
 def _need_cells(agent: AgentOutline) -> list[str]:
     weights = agent.folder.weight_bytes / 2**30
-    times = (_minutes(agent.need.load_s), _minutes(agent.need.generate_s))
-    return [f"{weights:.2f}", f"{agent.need.memory_gib:.1f}", *times]
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    times = (duration(agent.need.load_s), duration(agent.need.generate_s))
+    settings = agent.plan.settings
+    gpus = [f"{width(settings)}"] if settings.device == "cuda" else []
+    return [f"{weights:.2f}", f"{agent.need.memory_gib:.1f}", *gpus, *times]

@@ -1,0 +1,205 @@
+"""The workers of one execution: who sits where, and what each of them generates."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orch_local.devices import gpu_names, machine
+from orch_local.errors import OrchError, StoreError
+from orch_local.estimates import jobs
+from orch_local.launch import AgentRun, Progress, Seat, Timing
+from orch_local.missing import Lack, Merges
+from orch_local.models import open_model_folder
+from orch_local.pinning import core_sets, usable_cores
+from orch_local.placement import Placement, Replica, place, predecessors
+from orch_local.plans import AgentPlan
+from orch_local.readahead import ReadAhead
+from orch_local.scheduling import SharedProgress, Shift, run_shifts
+from orch_local.sessions import Session
+from orch_local.staging import stage
+from orch_local.timeline import Stint, Timeline, keep
+
+log = logging.getLogger(__name__)
+
+
+class Crew:
+    """Generates what is missing, as a placement made for this machine and these rows says.
+
+    Raises
+    ------
+    InputError
+        If a model does not fit this machine.
+    """
+
+    def __init__(self, session: Session, lacks: Sequence[Lack], merges: Merges) -> None:
+        self._session = session
+        self._agents = {agent.name: agent for agent in session.plan.workers}
+        self._shifts_run: list[Shift] = []
+        self._began, self._clock = datetime.now(UTC), time.monotonic()
+        rows = {lack.agent.name: len(lack.rows) for lack in lacks}
+        merger = session.plan.merger
+        self.placement = self._placed(rows | ({merger.name: merges.most()} if merger else {}))
+
+    def analyse(self, lacks: Sequence[Lack], merges: Merges) -> None:
+        """Generate the missing analyses, and the merges of a merge agent that has a device of its own."""
+        shifts = [shift for lack in lacks for shift in self._shifts(lack)]
+        self._run(shifts + (self._followers(merges) if shifts else []))
+
+    def merge(self, lack: Lack) -> None:
+        """Generate the missing merges, whose panels are complete."""
+        if lack.rows and not self._replicas(lack.agent):  # more are missing than were a moment ago
+            self.placement = self._placed({lack.agent.name: len(lack.rows)})
+        self._run(self._shifts(lack))
+
+    def keep_timeline(self) -> None:
+        """Write down when each worker loaded and generated; a run does not fail for want of it."""
+        stints = tuple(self._stint(shift) for shift in self._shifts_run if shift.began)
+        timeline = Timeline(
+            self._began.isoformat(timespec="milliseconds"), platform.node(), self.placement, stints
+        )
+        try:
+            if stints:
+                keep(self._session.folder, timeline)
+        except StoreError as error:
+            log.warning("the timeline is not kept: %s", error)
+
+    def _stint(self, shift: Shift) -> Stint:
+        one, timing = shift.replica, shift.runner.timing
+        begin, end = shift.began - self._clock, (shift.ended or time.monotonic()) - self._clock
+        return Stint(
+            agent=one.agent,
+            number=one.number,
+            of=one.of,
+            devices=one.devices,
+            lane=one.lane,
+            start_s=round(begin, 3),
+            loaded_s=round(begin + timing.load_s, 3) if timing.generate_s else None,
+            end_s=round(end, 3),
+            rows=shift.rows,
+        )
+
+    def _placed(self, rows: Mapping[str, int]) -> Placement:
+        """Where the rows that each agent lacks are to be generated."""
+        plan = self._session.plan
+        settings = plan.agents[0].settings
+        here = machine(settings.device, settings.threads)
+        lacking = {name: count for name, count in rows.items() if count}
+        return place(here, *jobs(plan, lacking, here), plan.config.engine.models_at_once)
+
+    def _replicas(self, agent: AgentPlan) -> list[Replica]:
+        return [one for one in self.placement.replicas if one.agent == agent.name]
+
+    def _shifts(self, lack: Lack) -> list[Shift]:
+        """What generates the rows of one agent; empty where none is missing."""
+        session, agent = self._session, lack.agent
+        session.generated[agent.name] = session.generated.get(agent.name, 0) + len(lack.rows)
+        shown = SharedProgress(session.display.stage(agent.name, lack.wanted, lack.stored))
+        if not lack.rows:
+            return []
+        replicas = [replace(one, follows=False) for one in self._replicas(agent)]
+        return [self._shift(one, lack.rows, shown.of(one.number)) for one in replicas]
+
+    def _shift(self, replica: Replica, rows: Mapping[str, str], progress: Progress) -> Shift:
+        mine = dict(replica.part(list(rows.items())))
+        runner = self._runner(replica)
+        return Shift(replica, runner, lambda: runner.run(mine, self._then(replica, progress)), len(mine))
+
+    def _followers(self, merges: Merges) -> list[Shift]:
+        """What merges panels while others are still written; empty where the merge agent has to wait."""
+        merger = self._session.plan.merger
+        replicas = [one for one in self._replicas(merger) if one.follows] if merger else []
+        if not merger or not replicas:
+            return []
+        keys = [*merges.lack(merger).rows, *merges.open.keys()]
+        stage_name = f"{merger.name} (following)"
+        shown = SharedProgress(self._session.display.stage(stage_name, len(keys), 0))
+        return [self._follower(one, keys, shown.of(one.number)) for one in replicas]
+
+    def _follower(self, replica: Replica, keys: Sequence[str], progress: Progress) -> Shift:
+        mine = replica.part(keys)
+        runner = self._runner(replica)
+        generated = self._session.generated
+
+        def counted(done: int) -> None:
+            progress(done)
+            shift.rows = done
+
+        def work() -> None:
+            runner.follow(mine, counted)
+            generated[replica.agent] = generated.get(replica.agent, 0) + shift.rows
+
+        shift = Shift(replica, runner, work, 0)
+        return shift
+
+    def _runner(self, replica: Replica) -> AgentRun:
+        session, engine = self._session, self._session.plan.config.engine
+        agent = self._agents[replica.agent]
+        seat = replace(self._seat(replica), stage_to=session.stage_to)
+        return AgentRun(
+            session.folder, agent, session.store, engine.stall_timeout_s, engine.recheck_rows, seat
+        )
+
+    def _seat(self, replica: Replica) -> Seat:
+        label = f"@{replica.number}" if replica.of > 1 else ""
+        here = self.placement.machine
+        if here.kind == "cpu":
+            return Seat(label, cores=self._cores(replica))
+        names = gpu_names()
+        gpus = ",".join(names[device] for device in replica.devices) if names else None
+        return Seat(label, gpus, memory_share=replica.memory_share)
+
+    def _cores(self, replica: Replica) -> tuple[int, ...]:
+        """Cores of its own, where all sets of cores are at work; else the kernel knows best."""
+        used = {device for one in self.placement.replicas for device in one.devices}
+        here, threads = self.placement.machine, self._agents[replica.agent].settings.threads
+        sets = core_sets(usable_cores(), here.devices, threads)
+        return sets[replica.devices[0]] if sets and len(used) == here.devices > 1 else ()
+
+    def _run(self, shifts: Sequence[Shift]) -> None:
+        session = self._session
+        session.stop.running = [shift.runner for shift in shifts]
+        self._shifts_run += shifts
+        try:
+            run_shifts(shifts, predecessors(self.placement))
+        finally:
+            session.stop.running = []
+            for shift in shifts:
+                session.timings.setdefault(shift.replica.agent, Timing()).add(shift.runner.timing)
+        if session.stop.asked:
+            raise KeyboardInterrupt
+
+    def _then(self, replica: Replica, progress: Progress) -> Progress:
+        """The progress of a worker, at whose first sign the next model on its devices is brought near."""
+        told = threading.Event()
+
+        def update(done: int) -> None:
+            if not told.is_set():
+                told.set()
+                self._bring_near(replica)
+            progress(done)
+
+        return update
+
+    def _bring_near(self, replica: Replica) -> None:
+        """Begin to copy or read the weights of the models that come next on the devices of ``replica``."""
+        before = predecessors(self.placement)
+        following = {one.agent for one in self.placement.replicas if replica in before[one]}
+        for agent in (self._agents[name] for name in sorted(following - {replica.agent})):
+            if self._session.stage_to:
+                threading.Thread(target=_copy, args=(agent, self._session.stage_to), daemon=True).start()
+            else:
+                ReadAhead(open_model_folder(agent.model).weights).start()
+
+
+def _copy(agent: AgentPlan, root: Path) -> None:
+    try:
+        stage(agent, root)
+    except OrchError as error:
+        log.info("the model of %s could not be copied ahead: %s", agent.name, error)

@@ -1,0 +1,83 @@
+"""What a run still lacks, told from the store alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orch_local.merging import merge_task, needs_merge
+from orch_local.panels import Panels
+from orch_local.plans import AgentPlan
+from orch_local.sessions import Session
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """The rows of one agent that are wanted and not in the store."""
+
+    agent: AgentPlan
+    wanted: int
+    rows: Mapping[str, str]
+    """Question key -> row key, in the order of the questions."""
+
+    @property
+    def stored(self) -> int:
+        """Rows that are wanted and in the store."""
+        return self.wanted - len(self.rows)
+
+
+def lacking_analyses(session: Session) -> list[Lack]:
+    """What each agent of the panel lacks, in agent order."""
+    wanted = {key: key for key in session.questions.keys()}  # noqa: SIM118 - no mapping
+    return [lack_of(session, agent, wanted) for agent in session.plan.agents]
+
+
+def lack_of(session: Session, agent: AgentPlan, wanted: Mapping[str, str]) -> Lack:
+    """Which of the rows ``wanted`` (question key -> row key) are missing; damaged chunks are set aside."""
+    stored, retry = session.store.read(agent.spec), session.retry_failed
+    rows = {key: row for key, row in wanted.items() if row not in stored or (retry and stored.failed(row))}
+    for chunk in stored.damaged:
+        session.store.set_aside(chunk)
+        session.damaged.add(chunk)
+        log.warning("%s: %s was damaged and is set aside; its rows are generated again", agent.name, chunk)
+    log.info("%s: %d of %d rows are in the store", agent.name, len(wanted) - len(rows), len(wanted))
+    return Lack(agent, len(wanted), rows)
+
+
+class Merges:
+    """The merges that a run wants: known where the panel is complete, open where it is not."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.wanted: dict[str, str] = {}
+        """Question key -> row key."""
+        self.open = session.questions
+        """Questions whose panel is not complete."""
+        # A failed analysis that is made again is another panel, so nothing is known yet.
+        if session.plan.merger and not session.retry_failed:
+            self.look()
+
+    def look(self) -> None:
+        """Look again at the questions that are open."""
+        session, rules = self._session, self._session.plan.config.merge
+        panels, still_open = Panels(session.plan, session.store), []
+        for place, question in enumerate(self.open):
+            if not panels.complete(question.key):
+                still_open.append(place)
+                continue
+            panel = panels.of(question)
+            if needs_merge(panel, rules):
+                self.wanted[question.key] = merge_task(question, panel, rules).key
+        self.open = self.open.picked(still_open)
+
+    def most(self) -> int:
+        """The most merges that may still be missing, if every open question comes to want one."""
+        merger = self._session.plan.merger
+        return len(self.lack(merger).rows) + len(self.open) if merger else 0
+
+    def lack(self, merger: AgentPlan) -> Lack:
+        """What the merge agent lacks, of what is known."""
+        return lack_of(self._session, merger, self.wanted)

@@ -1,0 +1,69 @@
+"""One execution of a plan, or of one shard of it: what its stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from orch_local.launch import AgentRun, Progress, Timing
+from orch_local.plans import Plan, load_plan
+from orch_local.questions import Questions, read_questions
+from orch_local.shards import Shard
+from orch_local.store import RunFolder, Store
+
+
+class Display(Protocol):
+    """Shows the progress of a stage; `report/progress.py` has the one for terminals."""
+
+    def stage(self, name: str, total: int, done: int) -> Progress:
+        """A stage begins: ``done`` of ``total`` rows are in the store already."""
+
+
+class StopRequest:
+    """Ends an execution early: :meth:`finish` lets rows in flight finish, an exception stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.running: Sequence[AgentRun] = []
+
+    def finish(self) -> None:
+        """Take up no further work; from any thread or signal handler."""
+        self.asked = True
+        for runner in self.running:
+            runner.finish()
+
+
+@dataclass(slots=True)
+class Session:
+    """One execution."""
+
+    folder: RunFolder
+    plan: Plan
+    questions: Questions
+    store: Store
+    display: Display
+    stop: StopRequest = field(default_factory=StopRequest)
+    retry_failed: bool = False
+    stage_to: Path | None = None
+    """Folder on a local disk that weights are copied to first."""
+    timings: dict[str, Timing] = field(default_factory=dict)
+    """By agent, of all its workers."""
+    generated: dict[str, int] = field(default_factory=dict)
+    """Rows that were missing, by agent."""
+    damaged: set[Path] = field(default_factory=set)
+    """Chunks that were set aside."""
+
+    @classmethod
+    def of(cls, folder: RunFolder, display: Display, shard: Shard | None = None) -> Session:
+        """The session of a prepared run folder; with ``shard`` it knows the questions of that alone.
+
+        Raises
+        ------
+        StoreError
+            If the folder holds no plan or no questions.
+        """
+        plan, questions = load_plan(folder), read_questions(folder.questions)
+        mine = questions.of_shard(shard) if shard else questions
+        return cls(folder, plan, mine, Store(plan.store, shard), display)

@@ -1,0 +1,219 @@
+"""Compiled kernels: a folder for each spec and host, and the first load alone."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orch_local import compile_cache, locks
+from orch_local.compile_cache import first_alone, variables
+
+SPEC = "ab" * 16
+NAMES = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_each_spec_and_each_host_has_folders_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = variables(SPEC), variables("cd" * 16)
+    monkeypatch.setattr("platform.node", lambda: "node17/../x")
+    elsewhere = variables(SPEC)
+    assert tuple(mine) == NAMES
+    assert len({*mine.values(), *other.values(), *elsewhere.values()}) == 9
+    assert all(SPEC in folder and ".." not in Path(folder).parts for folder in elsewhere.values())
+    assert variables(SPEC) == elsewhere
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
+    monkeypatch.setenv("VLLM_CACHE_ROOT", "")
+    found = variables(SPEC)
+    assert found["TRITON_CACHE_DIR"] == "/mine"
+    assert SPEC in found["VLLM_CACHE_ROOT"]
+
+
+@pytest.fixture
+def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home that cannot be written; returns the folder for temporary files."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    return temporary
+
+
+def test_an_unwritable_home_is_replaced(no_home: Path) -> None:
+    found = variables(SPEC)
+    assert all(Path(folder).is_relative_to(no_home) for folder in found.values())
+    assert variables(SPEC) == found
+    (folder,) = no_home.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("trap", ["link", "open"])
+def test_a_folder_that_others_can_write_is_not_used(no_home: Path, tmp_path: Path, trap: str) -> None:
+    name = no_home / f"orch-local-{os.getuid()}"
+    if trap == "link":
+        (tmp_path / "theirs").mkdir()
+        name.symlink_to(tmp_path / "theirs")
+    else:
+        name.mkdir()
+        name.chmod(0o777)
+    root = Path(variables(SPEC)["VLLM_CACHE_ROOT"])
+    assert not root.is_relative_to(name)
+    assert not root.resolve().is_relative_to(tmp_path / "theirs")
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def _load(log: Path, fails: bool) -> None:
+    """A worker that loads for a while."""
+    os.environ.update(variables(SPEC))
+    try:
+        with first_alone(SPEC):
+            begun = time.monotonic()
+            time.sleep(0.3)
+            with log.open("a") as lines:
+                lines.write(f"{begun} {time.monotonic()}\n")
+            if fails:
+                raise RuntimeError("does not load")
+    except RuntimeError:
+        pass
+
+
+def loads(log: Path, fails: bool) -> list[tuple[float, float]]:
+    """Begin and end of eight loads by processes that start together, in order."""
+    processes = [SPAWN.Process(target=_load, args=(log, fails)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 8
+    lines = log.read_text().splitlines()
+    log.unlink()
+    assert len(lines) == 8
+    return sorted((float(begun), float(ended)) for begun, ended in map(str.split, lines))
+
+
+def overlaps(spans: list[tuple[float, float]]) -> Iterator[bool]:
+    """For each load but the first whether it began before the one before had ended."""
+    return (before[1] > after[0] for before, after in itertools.pairwise(spans))
+
+
+def test_until_one_has_loaded_the_others_wait_and_then_go_freely(tmp_path: Path) -> None:
+    first, *rest = loads(tmp_path / "log", fails=False)
+    assert first[1] <= rest[0][0]
+    assert any(overlaps(rest))
+    assert any(overlaps(loads(tmp_path / "log", fails=False)))
+
+
+def test_as_long_as_none_succeeds_they_load_one_after_another(tmp_path: Path) -> None:
+    assert not any(overlaps(loads(tmp_path / "log", fails=True)))
+
+
+def _load_for_ever(begun: Path) -> None:
+    os.environ.update(variables(SPEC))
+    with first_alone(SPEC):
+        half = Path(os.environ["TRITON_CACHE_DIR"]) / "half"
+        half.parent.mkdir(parents=True)
+        half.touch()
+        begun.touch()
+        time.sleep(600)
+
+
+def test_what_a_killed_load_left_is_removed_and_its_lock_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = SPAWN.Process(target=_load_for_ever, args=(tmp_path / "begun",))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline and process.is_alive()
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    cache = Path(variables(SPEC)["TRITON_CACHE_DIR"])
+    for name, value in variables(SPEC).items():
+        monkeypatch.setenv(name, value)
+    with first_alone(SPEC):
+        assert not cache.exists()
+        cache.mkdir()
+    with first_alone(SPEC):
+        assert cache.exists()
+
+
+def test_a_folder_of_the_user_is_shared_by_all_specs_and_never_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "mine"
+    (root / "triton").mkdir(parents=True)
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(root))
+    order: list[str] = []
+    inside, go = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with first_alone("cd" * 16):
+            inside.set()
+            go.wait(30)
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(30)
+    threading.Timer(0.3, go.set).start()
+    with first_alone(SPEC):
+        order.append("mine")
+    thread.join()
+    assert order == ["other", "mine"]
+    assert (root / "triton").exists()
+
+
+def test_waiting_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "LOOK_SECONDS", 0.05)
+    inside, go = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with first_alone(SPEC):
+            inside.set()
+            go.wait(30)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(30)
+    signs: list[int] = []
+
+    def alive() -> None:
+        signs.append(1)
+        if len(signs) == 3:
+            go.set()
+
+    with first_alone(SPEC, alive):
+        assert len(signs) >= 3
+    thread.join()
+
+
+def test_a_folder_without_locks_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(compile_cache, "held", refuse)
+    with first_alone(SPEC):
+        pass
+    assert "Operation not supported" in caplog.text
