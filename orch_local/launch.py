@@ -334,6 +334,7 @@ class AgentRun:
             case "error":
                 attempt.error = dict(event)
             case "end":
+                progress(event["done"])
                 attempt.generate_s = event["seconds"]
 
 

@@ -15,7 +15,7 @@ worker                    ``{"event": "loaded", "seconds": s}``
                           ``{"event": "busy"}`` while it waits for others or generates rows again
                           ``{"event": "error", "kind": "engine" or "store", "message": m,
                           "where": w, "hint": h}``
-                          ``{"event": "end", "seconds": s}``
+                          ``{"event": "end", "seconds": s, "done": n}``
 ========================= =====================================================================
 
 Before it ends a worker generates a few of its rows again in other batches, and leaves what it found as
@@ -74,6 +74,10 @@ class Reporter:
     def count(self) -> None:
         """Count one finished row."""
         self._done += 1
+
+    def end(self, seconds: float) -> None:
+        """Report the regular end."""
+        self.send("end", seconds=round(seconds, 3), done=self._done)
 
     def beat(self) -> None:
         """Report progress now and then; the parent takes long silence for a hanging engine."""
@@ -187,7 +191,7 @@ def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: R
             mine.generate(batch, hooks)
             writer.flush()
     recheck.run(mine, store, reporter)
-    reporter.send("end", seconds=round(time.monotonic() - started, 3))
+    reporter.end(time.monotonic() - started)
     _leave(0)
 
 

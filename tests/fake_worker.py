@@ -81,7 +81,7 @@ def load(scene: Scene) -> bool:
     return True
 
 
-def work(scene: Scene, groups: list[list[str]], start: int) -> None:
+def work(scene: Scene, groups: list[list[str]], start: int) -> int:
     """Go through the groups; rows are written at the end of a group, as by the real worker."""
     store, done = Store(Path(scene.store)), 0
     with store.writer(scene.spec) as writer:
@@ -107,6 +107,7 @@ def work(scene: Scene, groups: list[list[str]], start: int) -> None:
                         send("progress", done=done)
             writer.flush()
             send("progress", done=done)
+    return done
 
 
 def leave(signum: int, frame: object) -> None:
@@ -154,11 +155,11 @@ def main() -> int:
     if not load(scene):
         return 3
     try:
-        work(scene, groups, start)
+        done = work(scene, groups, start)
     except StoreError as error:
         send("error", kind="store", message=error.message, where=error.where, hint=error.hint)
         return 3
-    send("end", seconds=0.5)
+    send("end", seconds=0.5, done=done)
     return 0
 
 
