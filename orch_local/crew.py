@@ -42,6 +42,8 @@ class Crew:
         self._session = session
         self._agents = {agent.name: agent for agent in session.plan.workers}
         self._shifts_run: list[Shift] = []
+        self._near: set[str] = set()
+        """Agents whose weights were read, or are being read."""
         self._began, self._clock = datetime.now(UTC), time.monotonic()
         rows = {lack.agent.name: len(lack.rows) for lack in lacks}
         merger = session.plan.merger
@@ -182,20 +184,25 @@ class Crew:
         def update(done: int) -> None:
             if not told.is_set():
                 told.set()
+                self._near.add(replica.agent)
                 self._bring_near(replica)
             progress(done)
 
         return update
 
     def _bring_near(self, replica: Replica) -> None:
-        """Begin to copy or read the weights of the models that come next on the devices of ``replica``."""
-        before = predecessors(self.placement)
-        following = {one.agent for one in self.placement.replicas if replica in before[one]}
-        for agent in (self._agents[name] for name in sorted(following - {replica.agent})):
-            if self._session.stage_to:
-                threading.Thread(target=_copy, args=(agent, self._session.stage_to), daemon=True).start()
-            else:
-                ReadAhead(open_model_folder(agent.model).weights).start()
+        """Begin to copy or read the weights of the model that comes next on the devices of ``replica``."""
+        place, slots = self.placement, set(self.placement.slots(replica))
+        later = (one for one in place.replicas if one.start_s >= replica.end_s)
+        following = next((one.agent for one in later if slots & set(place.slots(one))), replica.agent)
+        if following in self._near:
+            return
+        self._near.add(following)
+        agent, root = self._agents[following], self._session.stage_to
+        if root:
+            threading.Thread(target=_copy, args=(agent, root), daemon=True).start()
+        else:
+            ReadAhead(open_model_folder(agent.model).weights).start()
 
 
 def _copy(agent: AgentPlan, root: Path) -> None:

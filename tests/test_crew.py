@@ -1,0 +1,188 @@
+"""Each worker gets the seat that the placement has for it, and the next model is brought near in time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from run_folders import Run, analysis
+
+from orch_local import crew, devices
+from orch_local.config import EngineConfig
+from orch_local.devices import Gpu
+from orch_local.errors import InputError
+from orch_local.launch import Progress, Seat, Timing
+from orch_local.pipeline import execute
+from orch_local.plans import AgentPlan, load_plan, write_plan
+from orch_local.store import RunFolder, Store
+
+H100 = Gpu("NVIDIA H100 80GB HBM3", 80.0, "580.1", (9, 0), "GPU-aa")
+OLD = Gpu("Tesla T4", 16.0, "580.1", (7, 5), "GPU-bb")
+LETTERS = {"quant": "BACABACA", "chrono": "BBACBBAC"}
+
+
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, name: str, total: int, done: int) -> Progress:
+        """See the protocol."""
+        return lambda now: None
+
+
+class Worker:
+    """Stands for `AgentRun`: writes its rows at once, and notes where it sat."""
+
+    seats: list[tuple[str, Seat]]
+    """Of all workers, with their agents' names."""
+
+    def __init__(
+        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_s: float, recheck: int, seat: Seat
+    ) -> None:
+        self._run, self._agent, self.timing = run_of(folder), agent, Timing(1.0, 1.0)
+        self.seats.append((agent.name, seat))
+
+    def run(self, rows: Mapping[str, str], progress: Progress) -> None:
+        """See `AgentRun`."""
+        run, name = self._run, self._agent.name
+        keys = [one.key for one in run.questions]
+        made = (
+            run.merged()
+            if name == "merge"
+            else {key: analysis(key, said) for key, said in zip(keys, LETTERS[name], strict=True)}
+        )
+        if rows:
+            run.add(name, *(made[key] for key in rows))
+        progress(len(rows))
+
+    def follow(self, keys: Sequence[str], progress: Progress) -> None:
+        """See `AgentRun`; the merge that waits does it all."""
+
+    def complete(self) -> None:
+        """See `AgentRun`."""
+
+    def stop(self) -> None:
+        """See `AgentRun`."""
+
+
+RUNS: dict[Path, Run] = {}
+
+
+def run_of(folder: RunFolder) -> Run:
+    return RUNS[folder.root]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that has been prepared; its workers are ours."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    made = Run.begin(tmp_path, count=8)
+    RUNS[made.folder.root] = made
+    Worker.seats = []
+    monkeypatch.setattr(crew, "AgentRun", Worker)
+    return made
+
+
+def seats(run: Run) -> list[tuple[str, Seat]]:
+    """Run it, and tell who sat where; those that follow are left out."""
+    execute(run.folder, Silent())
+    return Worker.seats
+
+
+def on_gpus(run: Run, monkeypatch: pytest.MonkeyPatch, *found: Gpu, tensor_parallel: int = 1) -> None:
+    """Let the machine have these GPUs, and the run use them."""
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: found)
+    args = {
+        "tensor_parallel_size": tensor_parallel,
+        "pipeline_parallel_size": 1,
+        "gpu_memory_utilization": 0.85,
+    }
+    plan = load_plan(run.folder)
+
+    def there(agent: AgentPlan) -> AgentPlan:
+        return agent.model_copy(update={"settings": replace(agent.settings, device="cuda", args=args)})
+
+    agents = tuple(map(there, plan.agents))
+    merger = there(plan.merger) if plan.merger else None
+    write_plan(run.folder, plan.model_copy(update={"agents": agents, "merger": merger}))
+
+
+def limited(run: Run, at_once: int) -> None:
+    """Let it have so many workers side by side at most."""
+    plan = load_plan(run.folder)
+    config = plan.config.model_copy(update={"engine": EngineConfig(models_at_once=at_once)})
+    write_plan(run.folder, plan.model_copy(update={"config": config}))
+
+
+def test_workers_see_the_gpu_of_their_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpus(run, monkeypatch, H100, H100)
+    found = seats(run)
+    assert {seat.gpus for _, seat in found} == {"0", "1"}
+    assert all(seat.memory_share and 0 < seat.memory_share <= 0.85 for _, seat in found)
+    assert all(seat.cores == () for _, seat in found)
+
+
+def test_gpus_are_called_as_the_job_was_given_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpus(run, monkeypatch, H100, H100, H100)
+    limited(run, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
+    assert {seat.gpus for _, seat in seats(run)} == {"2", "1"}
+
+
+def test_a_gpu_of_another_kind_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpus(run, monkeypatch, H100, OLD, H100)
+    assert {seat.gpus for _, seat in seats(run)} == {"0", "2"}
+
+
+def test_a_model_that_is_spread_over_gpus_sees_them_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpus(run, monkeypatch, H100, H100, tensor_parallel=2)
+    assert {seat.gpus for _, seat in seats(run)} == {"0,1"}
+
+
+def test_a_slice_of_a_gpu_is_left_as_it_was_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpus(run, monkeypatch, H100)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
+    assert {seat.gpus for _, seat in seats(run)} == {None}
+
+
+def test_models_that_need_more_gpus_than_there_are_are_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpus(run, monkeypatch, H100, tensor_parallel=2)
+    with pytest.raises(InputError, match="2 GPUs"):
+        seats(run)
+    assert Worker.seats == []
+
+
+def test_workers_on_a_cpu_get_cores_of_their_own_where_all_are_at_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5})
+    found = seats(run)
+    assert {seat.cores for name, seat in found if name != "merge"} == {(4,), (5,)}
+    assert {seat.gpus for _, seat in found} == {None}
+
+
+def test_a_worker_alone_on_a_cpu_is_placed_by_the_kernel(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5})
+    limited(run, 1)
+    assert {seat.cores for _, seat in seats(run)} == {()}
+
+
+def test_the_weights_of_the_next_model_are_read_ahead(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(run, 1)
+    read: list[str] = []
+
+    class Reader:
+        def __init__(self, files: Sequence[Path]) -> None:
+            read.extend(file.parent.name for file in files)
+
+        def start(self) -> None:
+            """See `ReadAhead`."""
+
+    monkeypatch.setattr(crew, "ReadAhead", Reader)
+    seats(run)
+    assert read == ["chrono", "merge"]
