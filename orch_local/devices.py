@@ -17,6 +17,8 @@ import psutil
 from orch_local.placement import Machine
 
 _CPUINFO = Path("/proc/cpuinfo")
+_GROUP = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 _L2_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _FIELDS = ("name", "memory.total", "driver_version", "compute_cap", "uuid")
 _X86_FLAGS = re.compile(r"(avx|amx)\w*|fma4?|f16c|sse4_[12]")
@@ -169,10 +171,32 @@ def gpu_names() -> tuple[str, ...]:
 
 
 def cpu_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use.
+
+    A SLURM job may use those it was given, also where the cluster does not bind it to them.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, _of_job("SLURM_CPUS_ON_NODE") or cores)
 
 
 def free_memory_gib() -> float:
-    """Memory of the host that can be taken now, in GiB."""
-    return float(psutil.virtual_memory().available) / 2**30
+    """Memory of the host that can be taken now, in GiB, within what SLURM and control groups grant."""
+    granted_mib = _of_job("SLURM_MEM_PER_NODE") or _of_job("SLURM_MEM_PER_CPU") * cpu_cores()
+    grants = [granted_mib * 2**20] if granted_mib else []
+    return float(min([psutil.virtual_memory().available, *grants, *_group_limits()])) / 2**30
+
+
+def _of_job(name: str) -> int:
+    """What SLURM says of this job on this node; 0 where it says nothing, or this is no job."""
+    value = os.environ.get(name, "") if "SLURM_JOB_ID" in os.environ else ""
+    return int(value) if value.isdecimal() else 0
+
+
+def _group_limits() -> list[int]:
+    """Bytes that this process's control group (version 2) and those above it may take."""
+    own = re.search(r"^0::/(.*)$", _read(_GROUP), re.MULTILINE)
+    if own is None:
+        return []
+    folder = _GROUPS / own[1]
+    limits = (_read(one / "memory.max").strip() for one in (folder, *folder.parents))
+    return [int(limit) for limit in limits if limit.isdecimal()]
