@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -285,25 +285,24 @@ def shard(
 ) -> None:
     """Generate the rows of one shard: an array task of `submit`, or by hand."""
     # Imports take a second, and a signal that comes meanwhile is to be heeded behind them, not to kill.
-    held = {signal.SIGTERM, signal.SIGUSR1}
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    from orch_local.pipeline import work
-    from orch_local.plans import load_plan
-    from orch_local.shards import Shard
-    from orch_local.slurm.task import Job, run_shard
-    from orch_local.staging import expanded
+    with _held(signal.SIGTERM, signal.SIGUSR1) as release:
+        from orch_local.pipeline import work
+        from orch_local.plans import load_plan
+        from orch_local.shards import Shard
+        from orch_local.slurm.task import Job, run_shard
+        from orch_local.staging import expanded
 
-    folder, mine = _run_folder(run_folder), Shard.parse(part)
-    load_plan(folder)  # what is no run must not get files
-    with _watched(folder, quiet=True, again="`orch-local status` tells what is left", log=False) as watched:
-        display, stop = watched
+        folder, mine = _run_folder(run_folder), Shard.parse(part)
+        load_plan(folder)  # what is no run must not get files
+        again = "`orch-local status` tells what is left"
+        with _watched(folder, quiet=True, again=again, log=False) as (display, stop):
 
-        def go() -> None:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
-            local = expanded(stage_to) if stage_to else None
-            work(folder, display, mine, retry_failed=retry_failed, stop=stop, stage_to=local)
+            def go() -> None:
+                release()
+                local = expanded(stage_to) if stage_to else None
+                work(folder, display, mine, retry_failed=retry_failed, stop=stop, stage_to=local)
 
-        run_shard(Job.here(folder, mine.name), attempts, go)
+            run_shard(Job.here(folder, mine.name), attempts, go)
     print(f"shard {mine}: all rows are there")
 
 
@@ -407,6 +406,16 @@ def _print_result(result: Result, folder: RunFolder) -> None:
     print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
     print_standing(console, result.standing)
     print_warnings(console, result.plan.questions.bad_rows, result.violations, result.damaged)
+
+
+@contextmanager
+def _held(*signals: signal.Signals) -> Iterator[Callable[[], object]]:
+    """Let these signals wait until the block ends, or calls what it is given."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -46,11 +46,11 @@ def first_alone(spec: str, alive: Callable[[], None] = lambda: None) -> Iterator
     :func:`variables`. What a load that failed or was killed left in the folder is removed by the next one.
     """
     folder = _folder(spec)
-    root = Path(os.environ.get("VLLM_CACHE_ROOT") or folder / "vllm")
+    root = Path(os.environ.get("VLLM_CACHE_ROOT") or folder / "vllm").expanduser()
     ours = root == folder / "vllm"
     # Where the user has one folder for all specs, the loads of all wait for each other.
     place = folder if ours else root
-    loaded = place / f"{_LOADED}-{platform.node()}-{spec}"
+    loaded = place / f"{_LOADED}-{_host()}-{spec}"
     with ExitStack() as lock:
         if not loaded.exists() and _hold(lock, place, alive):
             if loaded.exists():
@@ -90,9 +90,13 @@ def _clear(place: Path) -> None:
 
 def _folder(spec: str) -> Path:
     """The folder of a spec on this host, in the user's cache or, where that is read-only, a temporary one."""
-    host = re.sub(r"[^\w.-]", "-", platform.node()) or "host"
-    folder = Path(platformdirs.user_cache_dir("orch-local")) / "compile" / spec / host
-    return folder if _is_writable(folder) else _temporary() / "compile" / spec / host
+    below = Path("compile") / spec / _host()
+    folder = Path(platformdirs.user_cache_dir("orch-local")) / below
+    return folder if _is_writable(folder) else _temporary() / below
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "-", platform.node()) or "host"
 
 
 def _is_writable(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from orch_local.devices import gpu_names, machine
 from orch_local.errors import OrchError, StoreError
 from orch_local.estimates import jobs
+from orch_local.keys import RowKeys
 from orch_local.launch import AgentRun, Progress, Seat, Timing
 from orch_local.missing import Lack, Merges
 from orch_local.models import open_model_folder
@@ -108,8 +109,8 @@ class Crew:
         replicas = [replace(one, follows=False) for one in self._replicas(agent)]
         return [self._shift(one, lack.rows, shown.of(one.number)) for one in replicas]
 
-    def _shift(self, replica: Replica, rows: Mapping[str, str], progress: Progress) -> Shift:
-        mine = dict(replica.part(list(rows.items())))
+    def _shift(self, replica: Replica, rows: RowKeys, progress: Progress) -> Shift:
+        mine = rows.picked(replica.part(range(len(rows))))
         runner = self._runner(replica)
         return Shift(replica, runner, lambda: runner.run(mine, self._then(replica, progress)), len(mine))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from array import array
 from dataclasses import dataclass
 
+from orch_local.keys import RowKeys, as_number
 from orch_local.merging import merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan
@@ -20,7 +21,7 @@ class Lack:
 
     agent: AgentPlan
     wanted: int
-    rows: Mapping[str, str]
+    rows: RowKeys
     """Question key -> row key, in the order of the questions."""
 
     @property
@@ -31,14 +32,15 @@ class Lack:
 
 def lacking_analyses(session: Session) -> list[Lack]:
     """What each agent of the panel lacks, in agent order."""
-    wanted = {key: key for key in session.questions.keys()}  # noqa: SIM118 - no mapping
+    wanted = RowKeys(array("Q", map(as_number, session.questions.keys())))
     return [lack_of(session, agent, wanted) for agent in session.plan.agents]
 
 
-def lack_of(session: Session, agent: AgentPlan, wanted: Mapping[str, str]) -> Lack:
+def lack_of(session: Session, agent: AgentPlan, wanted: RowKeys) -> Lack:
     """Which of the rows ``wanted`` (question key -> row key) are missing; damaged chunks are set aside."""
     stored, retry = session.store.read(agent.spec), session.retry_failed
-    rows = {key: row for key, row in wanted.items() if row not in stored or (retry and stored.failed(row))}
+    lacking = (row not in stored or (retry and stored.failed(row)) for _, row in wanted.items())
+    rows = wanted.picked(place for place, lacks in enumerate(lacking) if lacks)
     for chunk in stored.damaged:
         session.store.set_aside(chunk)
         session.damaged.add(chunk)
@@ -52,8 +54,8 @@ class Merges:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.wanted: dict[str, str] = {}
-        """Question key -> row key."""
+        self._asked, self._merges = array("Q"), array("Q")
+        """Keys of the questions that want a merge, and of its row."""
         self.open = session.questions
         """Questions whose panel is not complete."""
         # A failed analysis that is made again is another panel, so nothing is known yet.
@@ -63,14 +65,16 @@ class Merges:
     def look(self) -> None:
         """Look again at the questions that are open."""
         session, rules = self._session, self._session.plan.config.merge
-        panels, still_open = Panels(session.plan, session.store), []
-        for place, question in enumerate(self.open):
-            if not panels.complete(question.key):
+        panels, still_open = Panels(session.plan, session.store), array("I")
+        for place, key in enumerate(self.open.keys()):
+            if not panels.complete(key):
                 still_open.append(place)
                 continue
+            question = self.open[place]
             panel = panels.of(question)
             if needs_merge(panel, rules):
-                self.wanted[question.key] = merge_task(question, panel, rules).key
+                self._asked.append(as_number(key))
+                self._merges.append(as_number(merge_task(question, panel, rules).key))
         self.open = self.open.picked(still_open)
 
     def most(self) -> int:
@@ -80,4 +84,4 @@ class Merges:
 
     def lack(self, merger: AgentPlan) -> Lack:
         """What the merge agent lacks, of what is known."""
-        return lack_of(self._session, merger, self.wanted)
+        return lack_of(self._session, merger, RowKeys(self._asked, self._merges))

@@ -24,13 +24,13 @@ from orch_local.levels import state
 from orch_local.missing import Merges, lacking_analyses
 from orch_local.planning import check, draft
 from orch_local.plans import Plan, load_plan, plan_changes, write_plan
-from orch_local.questions import write_questions
+from orch_local.questions import read_questions, write_questions
 from orch_local.records import Decision, Standing
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.scoring import Cost, Metrics, Scorer
 from orch_local.sessions import Display, Session, StopRequest
 from orch_local.shards import Shard
-from orch_local.store import RunFolder, write_text
+from orch_local.store import RunFolder, Store, write_text
 
 log = logging.getLogger(__name__)
 
@@ -126,15 +126,27 @@ def score(folder: RunFolder) -> Result:
     return report(Session.of(folder, _Blind()))
 
 
-def left(folder: RunFolder, shard: Shard | None = None) -> int:
-    """Rows that a run, or one shard of it, still lacks: analyses, and the merges of complete panels.
+def left(folder: RunFolder) -> int:
+    """Rows that a run still lacks: analyses, and the merges of complete panels.
 
     Raises
     ------
     StoreError
         If the folder holds no plan, or the store cannot be read.
     """
-    session = Session.of(folder, _Blind(), shard)
+    return _left(Session.of(folder, _Blind()))
+
+
+def left_by_shard(folder: RunFolder, shards: int) -> list[int]:
+    """What each of so many shards lacks, one shard in memory at a time. Raises as :func:`left`."""
+    plan, parts = load_plan(folder), read_questions(folder.questions).by_shard(shards)
+    return [
+        _left(Session(folder, plan, part, Store(plan.store, Shard(number, shards)), _Blind()))
+        for number, part in enumerate(parts, 1)
+    ]
+
+
+def _left(session: Session) -> int:
     lacks, merger = lacking_analyses(session), session.plan.merger
     lacks += [Merges(session).lack(merger)] if merger else []
     return sum(len(lack.rows) for lack in lacks)

@@ -14,7 +14,7 @@ from typing import BinaryIO, overload
 
 from orch_local.errors import StoreError
 from orch_local.records import Question, canonical_json
-from orch_local.shards import Shard
+from orch_local.shards import Shard, number_of
 from orch_local.store import atomic_write
 
 # Of a question without examples the key is its id. Inside a JSON string a quotation mark stands behind a
@@ -121,6 +121,13 @@ class Questions(Sequence[Question]):
     def of_shard(self, shard: Shard) -> Questions:
         """Those of one shard, in order."""
         return self.picked(number for number, key in enumerate(self.keys()) if shard.holds(key))
+
+    def by_shard(self, of: int) -> list[Questions]:
+        """Those of each of so many shards; the file is gone through once for all."""
+        parts = [array("Q") for _ in range(of)]
+        for place, key in zip(self._places, self.keys(), strict=True):
+            parts[number_of(key, of) - 1].append(place)
+        return [Questions(self._opened, self._name, places) for places in parts]
 
     def picked(self, order: Iterable[int]) -> Questions:
         """Some of these questions, in this order."""

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 LABELS = "ABCDEFGHIJ"
@@ -36,7 +37,12 @@ def digest(value: Any) -> str:
 
 def _shallow(record: Any) -> dict[str, Any]:
     """Fields by name. ``dataclasses.asdict`` copies deeply, at several times the cost for each row."""
-    return {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
+    return {name: getattr(record, name) for name in _names(type(record))}
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(kind))
 
 
 class Outcome(StrEnum):

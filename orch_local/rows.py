@@ -1,7 +1,8 @@
 """The rows of one spec as an index: where each row lies in which chunk; a row is read when asked for.
 
-A row costs some 40 bytes of memory whatever its size, so a run of millions of rows can be looked up, decided
-and scored without holding an analysis longer than its own question takes.
+A row costs some 33 bytes of memory whatever its size, so a run of millions of rows can be looked up, decided
+and scored without holding an analysis longer than its own question takes. Chunks that come later are merged
+into the index, which costs one pass over it and no sorting.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import hashlib
 import json
 import os
 import re
+import resource
 import zlib
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +30,8 @@ from orch_local.shards import Shard
 # Inside a JSON string a quotation mark stands behind a backslash, so these match fields only.
 _KEY = re.compile(rb'"key":"([^"\\]*)"')
 _FAILED = f'"outcome":"{Outcome.FAILED}"'.encode()
-_OPEN_FILES = 32
+_OPEN_FILES = max(32, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 16))
+"""Files that the rows of one spec hold open: in the order of the questions each shard has a chunk in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +60,40 @@ class Rows(Mapping[str, Analysis]):
     def __init__(self, folder: Path, shard: Shard | None = None) -> None:
         self._folder = folder
         self._shard = shard
-        self._files: list[Path] = []
+        self._files: list[str] = []
+        self._known: set[str] = set()
         self._open: dict[int, int] = {}
-        self._keys = array("Q")
         self._chunks = array("I")
         self._offsets = array("Q")
         self._lengths = array("I")
         self._checks = array("I")
         self._failed = bytearray()
-        self._sorted: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
+        # Hashes of the keys in order, and where the row of each is; read through memoryviews, which give a
+        # single number several times faster than numpy does.
+        self._keys: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
         self._places: npt.NDArray[np.uint32] = np.empty(0, np.uint32)
-        self.violations: list[Violation] = []
+        self._sorted, self._placed = self._keys.data, self._places.data
+        self._rivals: dict[int, list[int]] = {}
+        """Hash of a key -> places of its contents, where they differ."""
+        self._violations: dict[int, list[Violation]] = {}
         self.damaged: list[Path] = []
         """Chunks whose bytes do not match their name; their rows count as missing."""
         self.update()
 
+    @property
+    def violations(self) -> list[Violation]:
+        """Different answers under one key, in a fixed order."""
+        return [violation for _, found in sorted(self._violations.items()) for violation in found]
+
     def update(self) -> Rows:
         """Take in the chunks that were written since; returns itself."""
-        there = (file for folder in self._folders() for file in folder.glob("*.jsonl"))
-        found = sorted(set(there) - set(self._files))
+        found, start, hashes = sorted(self._new_files()), len(self._chunks), array("Q")
         self.damaged.clear()  # they may have been made again
         for file in found:
             with suppress(FileNotFoundError):  # set aside by another run in this moment
-                self._add_chunk(file)
-        if found:
-            self._sort()
+                self._add_chunk(file, hashes)
+        if hashes:
+            self._index(np.array(hashes, dtype=np.uint64), start)
         return self
 
     def close(self) -> None:
@@ -123,41 +136,64 @@ class Rows(Mapping[str, Analysis]):
             folder for shard, folder in named if shard is not None and (mine is None or mine.meets(shard))
         ]
 
-    def _add_chunk(self, file: Path) -> None:
+    def _new_files(self) -> Iterator[str]:
+        for folder in self._folders():
+            with os.scandir(folder) as entries:
+                paths = (entry.path for entry in entries if entry.name.endswith(".jsonl"))
+                yield from (path for path in paths if path not in self._known)
+
+    def _add_chunk(self, file: str, hashes: array[int]) -> None:
         content = _content(file)
-        if hashlib.sha256(content).hexdigest() != file.stem:
-            self.damaged.append(file)
+        if hashlib.sha256(content).hexdigest() != Path(file).stem:
+            self.damaged.append(Path(file))
             return
         offset = 0
         self._files.append(file)
+        self._known.add(file)
         for line in content.split(b"\n"):
             if line:
-                self._add_line(file, line, offset)
+                hashes.append(self._add_line(file, line, offset))
             offset += len(line) + 1
 
-    def _add_line(self, file: Path, line: bytes, offset: int) -> None:
+    def _add_line(self, file: str, line: bytes, offset: int) -> int:
+        """Note where a row lies; returns the hash of its key."""
         key = _KEY.search(line)
         if key is None:
             raise _foreign(file, "a line without a key")
-        self._keys.append(_hash(key[1]))
         self._chunks.append(len(self._files) - 1)
         self._offsets.append(offset)
         self._lengths.append(len(line))
         self._checks.append(zlib.crc32(line))
         self._failed.append(_FAILED in line)
+        return _hash(key[1])
 
-    def _sort(self) -> None:
-        """Order the index by key, and choose one of the rows that share a key."""
-        self.violations.clear()
-        keys = np.array(self._keys, dtype=np.uint64)
-        order = np.argsort(keys, kind="stable").astype(np.uint32)
-        unique, first, counts = np.unique(keys[order], return_index=True, return_counts=True)
-        self._sorted, self._places = unique, order[first]
-        for number in np.flatnonzero(counts > 1):
-            start = first[number]
-            self._places[number] = self._choose(order[start : start + counts[number]].tolist())
+    def _index(self, hashes: npt.NDArray[np.uint64], start: int) -> None:
+        """Merge the rows from place ``start`` on, with these hashes of keys, into the order by key."""
+        order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        first = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
+        keys, places = hashes[first], (order[first] + start).astype(np.uint32)
+        at = np.searchsorted(self._keys, keys)
+        known = at < len(self._keys)
+        known[known] = self._keys[at[known]] == keys[known]
+        rivals = {int(key): self._rivals_of(int(key)) for key in keys[known]}
+        self._keys = np.insert(self._keys, at[~known], keys[~known])
+        self._places = np.insert(self._places, at[~known], places[~known])
+        self._sorted, self._placed = self._keys.data, self._places.data
+        ends = np.append(first[1:], len(hashes))
+        for number in np.flatnonzero(known | (ends - first > 1)):
+            new = order[first[number] : ends[number]] + start
+            key = int(keys[number])
+            self._places[bisect_left(self._sorted, key)] = self._choose(
+                key, rivals.get(key, []) + new.tolist()
+            )
 
-    def _choose(self, places: list[int]) -> int:
+    def _rivals_of(self, key: int) -> list[int]:
+        """Places of the contents that are known under a key."""
+        return self._rivals.get(key) or [self._placed[bisect_left(self._sorted, key)]]
+
+    def _choose(self, hashed: int, places: list[int]) -> int:
+        """The one of several rows under a key that is kept; notes the others if they differ from it."""
         good = [place for place in places if not self._failed[place]]
         if len(good) == 1:
             return good[0]
@@ -165,17 +201,18 @@ class Rows(Mapping[str, Analysis]):
         for place in good or places:
             contents.setdefault(digest(self._read(place).content()), place)
         kept, *others = sorted(contents)
-        if good:  # failures need not agree
+        if good and others:  # failures need not agree
             key = self._read(contents[kept]).key
-            self.violations += [Violation(self._folder.name, key, kept, other) for other in others]
+            self._rivals[hashed] = list(contents.values())
+            self._violations[hashed] = [Violation(self._folder.name, key, kept, other) for other in others]
         return contents[kept]
 
     def _find(self, key: str) -> int | None:
-        wanted = np.uint64(_hash(key.encode("utf-8", "surrogatepass")))
-        at = int(np.searchsorted(self._sorted, wanted))
+        wanted = _hash(key.encode("utf-8", "surrogatepass"))
+        at = bisect_left(self._sorted, wanted)
         if at == len(self._sorted) or self._sorted[at] != wanted:
             return None
-        return int(self._places[at])
+        return self._placed[at]
 
     def _read(self, place: int) -> Analysis:
         file = self._files[self._chunks[place]]
@@ -185,38 +222,40 @@ class Rows(Mapping[str, Analysis]):
             raise _unreadable(file, error) from None
         if zlib.crc32(line) != self._checks[place]:
             hint = "run the same command again: a damaged file is set aside and its rows are made again"
-            raise StoreError("has changed while it was read", where=str(file), hint=hint)
+            raise StoreError("has changed while it was read", where=file, hint=hint)
         try:
             return Analysis.from_row(json.loads(line.decode("utf-8", "surrogatepass")))
         except (ValueError, KeyError, TypeError) as error:
             raise _foreign(file, repr(error)) from None
 
     def _handle(self, chunk: int) -> int:
-        if chunk not in self._open:
+        handle = self._open.pop(chunk, None)
+        if handle is None:
             if len(self._open) >= _OPEN_FILES:
-                os.close(self._open.pop(next(iter(self._open))))
-            self._open[chunk] = os.open(self._files[chunk], os.O_RDONLY)
-        return self._open[chunk]
+                os.close(self._open.pop(next(iter(self._open))))  # the one that was used longest ago
+            handle = os.open(self._files[chunk], os.O_RDONLY)
+        self._open[chunk] = handle
+        return handle
 
 
 def _hash(key: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
 
 
-def _content(file: Path) -> bytes:
+def _content(file: str) -> bytes:
     try:
-        return file.read_bytes()
+        return Path(file).read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise _unreadable(file, error) from None
 
 
-def _unreadable(file: Path, error: OSError) -> StoreError:
+def _unreadable(file: str, error: OSError) -> StoreError:
     hint = "its rows are not lost: repair the disk or the permissions, or delete the file to make them again"
-    return StoreError(f"cannot be read: {error.strerror}", where=str(file), hint=hint)
+    return StoreError(f"cannot be read: {error.strerror}", where=file, hint=hint)
 
 
-def _foreign(file: Path, what: str) -> StoreError:
+def _foreign(file: str, what: str) -> StoreError:
     hint = "it is whole, so another version of orch-local wrote it: use that one, or another --store"
-    return StoreError(f"holds rows of another form: {what}", where=str(file), hint=hint)
+    return StoreError(f"holds rows of another form: {what}", where=file, hint=hint)

@@ -62,8 +62,13 @@ class Shard:
 
     def holds(self, key: str) -> bool:
         """Whether the question with this key belongs to the shard."""
-        return int(key[:_KEY_DIGITS], 16) % self.of == self.number - 1
+        return number_of(key, self.of) == self.number
 
     def meets(self, other: Shard) -> bool:
         """Whether any question can belong to both (by the Chinese remainder theorem)."""
         return (self.number - other.number) % math.gcd(self.of, other.of) == 0
+
+
+def number_of(key: str, of: int) -> int:
+    """Number of the shard, of so many, that the question with this key belongs to."""
+    return int(key[:_KEY_DIGITS], 16) % of + 1

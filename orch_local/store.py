@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 FLUSH_ROWS = 512
 FLUSH_SECONDS = 5.0
+FLUSH_SHARE = 0.01
+"""Of the seconds since a writer began: a kill costs a long run no larger share than a short one."""
+LONGEST_FLUSH_SECONDS = 60.0
 
 
 @contextmanager
@@ -198,13 +201,17 @@ class Store:
 
 
 class RowWriter:
-    """Collects rows and writes them as chunks, after some rows or seconds and at the end."""
+    """Collects rows and writes them as chunks, after some rows or seconds and at the end.
+
+    The seconds grow with what would be lost in proportion, from ``FLUSH_SECONDS`` on: a slow worker would
+    else fill a parallel file system with very many small files.
+    """
 
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self._folder = folder
         self._clock = clock
         self._lines: list[str] = []
-        self._since = clock()
+        self._began = self._since = clock()
 
     def __enter__(self) -> RowWriter:
         return self
@@ -221,7 +228,9 @@ class RowWriter:
 
     def flush_if_due(self) -> bool:
         """Write the collected rows if there are many or the oldest has waited long."""
-        due = len(self._lines) >= FLUSH_ROWS or self._clock() - self._since >= FLUSH_SECONDS
+        now = self._clock()
+        longest = min(max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began)), LONGEST_FLUSH_SECONDS)
+        due = len(self._lines) >= FLUSH_ROWS or now - self._since >= longest
         if due:
             self.flush()
         return due

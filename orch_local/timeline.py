@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from orch_local.errors import StoreError
-from orch_local.placement import Placement
+from orch_local.placement import Placement, Replica
 from orch_local.store import RunFolder, read_json, write_json
 
 
@@ -31,7 +33,7 @@ class Stint:
     lane: int
     start_s: float
     loaded_s: float | None
-    """``None`` where its model was never loaded."""
+    """``None`` where its model was never loaded, or nothing came of it."""
     end_s: float
     rows: int
 
@@ -98,11 +100,23 @@ def read_all(folder: RunFolder) -> Timelines:
     for file in sorted(folder.timelines.glob("*.json")):
         try:
             timeline = _FORMAT.validate_python(read_json(file))
-        except (StoreError, ValidationError):
+            _check_times(timeline)
+        except (StoreError, ValueError):
             damaged.append(file)
             continue
         found.append((timeline.began, file.name, timeline))
     return Timelines([timeline for *_, timeline in sorted(found, key=lambda one: one[:2])], damaged)
+
+
+def _check_times(timeline: Timeline) -> None:
+    """Refuse times that no worker can have; they could not be drawn."""
+    for one in (*_times(timeline.planned.replicas), *_times(timeline.stints)):
+        if not all(earlier <= later for earlier, later in pairwise((0.0, *one, sys.float_info.max))):
+            raise ValueError("times out of order")
+
+
+def _times(parts: Sequence[Replica] | Sequence[Stint]) -> list[list[float]]:
+    return [[at for at in (one.start_s, one.loaded_s, one.end_s) if at is not None] for one in parts]
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:

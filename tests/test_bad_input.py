@@ -133,7 +133,7 @@ def test_bad_row_names_file_row_and_reason(cli: Cli, tmp_path: Path, run_file: P
 
 
 def test_not_enough_memory(cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orch_local.placement.free_memory_gib", lambda: 0.5)
+    monkeypatch.setattr("orch_local.devices.free_memory_gib", lambda: 0.5)
     refused(cli("run", run_file), "not enough memory", "0.5 GiB")
     refused(cli("plan", run_file), "not enough memory", "0.5 GiB")
 
@@ -185,9 +185,25 @@ def test_the_parent_never_imports_torch(run_file: Path, tmp_path: Path) -> None:
     assert done.stderr.strip() == "False False"
 
 
-def test_more_models_at_once_than_memory(cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orch_local.placement.free_memory_gib", lambda: 4.0)
-    refused(cli("run", run_file), "2 models side by side", "4.0 GiB", "models_at_once")
+def test_models_wait_where_memory_holds_one(
+    cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orch_local.devices.cpu_cores", lambda: 2)
+    monkeypatch.setattr("orch_local.devices.free_memory_gib", lambda: 4.0)
+    planned = cli("plan", run_file)
+    assert planned.code == 0
+    assert "worker 0" in planned.out and "worker 1" not in planned.out
+
+
+def test_a_machine_that_is_none(cli: Cli, run_file: Path) -> None:
+    for written in ("4", "0x80GiB", "4x0", "4x80TiB", "x80", "4xH100", "-1x80GiB"):
+        refused(cli("plan", run_file, f"--machine={written}"), "--machine", "4x80GiB")
+
+
+def test_show_wants_a_question_or_the_timeline(cli: Cli, tmp_path: Path) -> None:
+    refused(cli("show", tmp_path), "--timeline")
+    refused(cli("show", tmp_path, "abc", "--timeline"), "not both")
+    refused(cli("show", tmp_path, "--timeline"), "has no timeline", str(tmp_path))
 
 
 def test_a_demo_folder_that_is_a_file(cli: Cli, tmp_path: Path) -> None:

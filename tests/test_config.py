@@ -80,7 +80,7 @@ def test_a_good_run_file_is_read_with_paths_beside_it(write: Callable[[str], Pat
     assert (config.engine.name, config.engine.grammar, config.engine.models_at_once) == (
         "transformers",
         "guidance",
-        1,
+        None,
     )
 
 

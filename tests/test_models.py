@@ -1,4 +1,4 @@
-"""Model folders as they come from interrupted downloads, bad disks and ill will; and what they need."""
+"""Model folders as they come from interrupted downloads, bad disks and ill will; and their sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orch_local import devices, placement
-from orch_local.config import AnswerConfig, ModelConfig
-from orch_local.engines.base import EngineSettings
-from orch_local.errors import InputError, ModelError
+from orch_local.config import ModelConfig
+from orch_local.errors import ModelError
 from orch_local.models import ModelFolder, digests, open_model_folder, read_header
-from orch_local.placement import Load, check_memory, need
-from orch_local.plans import AgentPlan
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"],

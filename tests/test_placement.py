@@ -279,7 +279,12 @@ def test_nothing_to_do_is_a_plan() -> None:
 @pytest.mark.parametrize(
     ("machine", "misfit", "said", "hint"),
     [
-        (Machine("cpu", 2, 8.0), job("x", memory_gib=14.0), "14.0 GiB, this machine has 8.0", "cpu_kv_cache_gib"),
+        (
+            Machine("cpu", 2, 8.0),
+            job("x", memory_gib=14.0),
+            "14.0 GiB, this machine has 8.0",
+            "cpu_kv_cache_gib",
+        ),
         (GPU_80, job("x", memory_gib=140.0, fixed_gib=2), "140.0 GiB, a GPU share of 90% has 72", "size: 2`"),
         (GPU_80, job("x", memory_gib=700.0, fixed_gib=2), "700.0 GiB, a GPU share", "size: 16`"),
         (Machine("cuda", 2, 80.0), job("x", width=4), "over 4 GPUs, there are 2", "size: 2`"),

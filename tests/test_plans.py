@@ -172,7 +172,7 @@ def test_fast_rows_have_specs_of_their_own(run_file: Path) -> None:
 
 def test_models_at_once_share_the_cores_where_fast(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orch_local.plans.cpu_cores", lambda: 13)
-    for at_once, fast, threads in ((1, True, 13), (3, True, 4), (64, True, 1), (1, False, 1)):
+    for at_once, fast, threads in ((None, True, 13), (3, True, 4), (64, True, 1), (1, False, 1)):
         overrides = {"engine.fast": fast, "engine.models_at_once": at_once}
         assert frozen(run_file, **overrides)[0].settings.threads == threads
 

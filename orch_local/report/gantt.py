@@ -178,7 +178,8 @@ class _Painter:
     def _painted(self, bar: Bar, load: int, work: int) -> str:
         cells = self.brush.load * load + self.brush.work * work
         room = work if work >= load else load + work
-        label = next((f" {text} " for text in self._labels(bar) if cell_len(text) + 4 <= room), "")
+        fitting = (text for text in self._labels(bar) if cell_len(text) == len(text) <= room - 4)
+        label = next((f" {text} " for text in fitting), "")
         if not label and room > 1:
             label = self._letter(bar.agent)
         offset = len(cells) - room + (room - len(label)) // 2

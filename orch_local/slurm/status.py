@@ -1,0 +1,227 @@
+"""How far a submitted run is: rows of the store first, then squeue, then what the tasks wrote down."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orch_local.errors import StoreError
+from orch_local.results import recorded_digest
+from orch_local.shards import Shard
+from orch_local.slurm.jobs import Submission
+from orch_local.slurm.queue import QueuedJob
+from orch_local.slurm.task import State, TaskRecord
+from orch_local.store import RunFolder
+
+LOG_LINES = 20
+_LOG_BYTES = 64 * 1024
+_WAITING = (
+    "PENDING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+)
+
+
+class Condition(StrEnum):
+    """Of a shard, or of the job that plans or scores."""
+
+    DONE = "done"
+    RUNNING = "running"
+    QUEUED = "queued"
+    STOPPED = "stopped"
+    """It was cancelled, or stopped outside SLURM."""
+    FAILED = "failed"
+    LOST = "lost"
+    """It began and is gone without a word: killed, or its node died."""
+    WAITING = "waiting"
+    """It has not begun, and is not in the queue."""
+
+
+TROUBLE = (Condition.FAILED, Condition.LOST, Condition.STOPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A shard, or ``plan`` or ``score``."""
+
+    name: str
+    condition: Condition
+    left: int | None = None
+    """Rows that a shard lacks; ``None`` where that is not known yet."""
+    attempt: int = 0
+    job: str = ""
+    node: str = ""
+    message: str = ""
+    hint: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """All of a run."""
+
+    planned: bool
+    plan: JobStatus
+    shards: tuple[JobStatus, ...]
+    score: JobStatus
+    digest: str
+    """Of the finished run; empty before."""
+    trouble: JobStatus | None
+    """What went wrong first."""
+    log_tail: tuple[str, ...]
+    """The last lines of its log."""
+    queue_error: str
+    """Why squeue could not be asked; empty where it could."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Shards by condition."""
+        counts = Counter(str(one.condition) for one in self.shards)
+        return {str(name): counts[name] for name in Condition if counts[name]}
+
+    @property
+    def active(self) -> bool:
+        """Whether anything of the run waits in the queue or runs."""
+        conditions = {one.condition for one in (self.plan, *self.shards, self.score)}
+        return bool(conditions & {Condition.RUNNING, Condition.QUEUED})
+
+    @property
+    def exit_code(self) -> int:
+        """0: finished and scored; 1: something failed; 3: not finished, and nothing wrong so far."""
+        if self.trouble:
+            return 1
+        return 0 if self.digest else 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {**asdict(self), "counts": self.counts, "active": self.active}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a status is made from."""
+
+    folder: RunFolder
+    submission: Submission | None
+    left: Sequence[int] | None
+    """Rows that each shard lacks; ``None`` where there is no plan yet."""
+    queue: Sequence[QueuedJob]
+    queue_error: str
+
+    @property
+    def shards(self) -> int:
+        """Into how many shards the run is divided."""
+        return self.submission.shards if self.submission else 1
+
+
+def status(facts: Facts) -> RunStatus:
+    """Put the facts together."""
+    queue = {(one.job, one.task): one for one in facts.queue}
+    shards = tuple(_shard(facts, number, queue) for number in range(1, facts.shards + 1))
+    digest = _digest(facts.folder) if facts.left is not None and not any(facts.left) else ""
+    plan, score = (_step(facts, step, queue) for step in ("plan", "score"))
+    if plan.condition is Condition.WAITING and facts.left is not None:
+        plan = replace(plan, condition=Condition.DONE)  # made without SLURM, or by an earlier submission
+    if digest:
+        score = replace(score, condition=Condition.DONE)
+    elif score.condition is Condition.DONE:
+        score = replace(score, condition=Condition.WAITING)  # of rows that are gone
+    first = _first_trouble((plan, *shards, score))
+    return RunStatus(
+        planned=facts.left is not None,
+        plan=plan,
+        shards=shards,
+        score=score,
+        digest=digest,
+        trouble=first,
+        log_tail=tail(Path(first.log)) if first and first.log else (),
+        queue_error=facts.queue_error,
+    )
+
+
+def tail(path: Path, lines: int = LOG_LINES) -> tuple[str, ...]:
+    """The last lines of a log; none where it cannot be read."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LOG_BYTES))
+        text = file.read().decode("utf-8", "replace")
+        return tuple(deque((line for line in text.splitlines() if line.strip()), maxlen=lines))
+    return ()
+
+
+_Queue = Mapping[tuple[str, int | None], QueuedJob]
+
+
+def _shard(facts: Facts, number: int, queue: _Queue) -> JobStatus:
+    shard = Shard(number, facts.shards)
+    left = facts.left[number - 1] if facts.left is not None else None
+    found = _job(facts, _Place(str(shard), shard.name, "shards", number), queue)
+    if left == 0:
+        return JobStatus(str(shard), Condition.DONE, left=0, attempt=found.attempt)
+    condition = Condition.WAITING if found.condition is Condition.DONE else found.condition
+    return replace(found, left=left, condition=condition)
+
+
+def _step(facts: Facts, step: str, queue: _Queue) -> JobStatus:
+    return _job(facts, _Place(step, step, step, None), queue)
+
+
+class _Place(NamedTuple):
+    """Where to look for what is known of a job."""
+
+    name: str
+    record: str
+    step: str
+    task: int | None
+
+
+def _job(facts: Facts, place: _Place, queue: _Queue) -> JobStatus:
+    """What queue, state file and log say of a job, whatever the rows say."""
+    submission = facts.submission
+    number = submission.jobs.get(place.step, "") if submission else ""
+    listed = queue.get((number, place.task)) if number else None
+    record = TaskRecord.read(facts.folder, place.record)
+    if record is not None and number and record.job.split("_")[0] not in ("", number):
+        record = None  # of an earlier submission
+    if record is not None:
+        told = (record.attempt, record.job, record.node, record.message, record.hint, record.log)
+        return JobStatus(place.name, _condition(listed, record.state, facts), None, *told)
+    log = submission.log(facts.folder, place.step, place.task) if submission else ""
+    began = bool(log) and Path(log).exists()
+    condition = _condition(listed, State.RUNNING if began else None, facts)
+    node = listed.node if listed else ""
+    return JobStatus(place.name, condition, job=number, node=node, log=log if began else "")
+
+
+def _condition(listed: QueuedJob | None, said: State | None, facts: Facts) -> Condition:
+    if listed is not None:
+        return Condition.QUEUED if listed.state in _WAITING else Condition.RUNNING
+    if said is State.RUNNING:
+        # Where squeue does not answer, or there was no submission, its own word is all there is.
+        return Condition.RUNNING if facts.queue_error or not facts.submission else Condition.LOST
+    return Condition(said) if said is not None else Condition.WAITING
+
+
+def _first_trouble(jobs: Sequence[JobStatus]) -> JobStatus | None:
+    """What went wrong first, in the order of the jobs; a message that was left says more than none."""
+    for condition in TROUBLE:
+        for one in jobs:
+            if one.condition is condition:
+                return one
+    return None
+
+
+def _digest(folder: RunFolder) -> str:
+    """The digest of a finished run; empty where there is none, or it cannot be read."""
+    with suppress(StoreError, json.JSONDecodeError):
+        return recorded_digest(folder)
+    return ""

@@ -1,0 +1,198 @@
+"""Submits a run to SLURM: cheap checks, scripts into the run folder, then the chain of jobs.
+
+The plan itself is made by the first job, on a node like those that generate: a login node has another CPU
+and no GPU, and what computes is part of every spec.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from orch_local.config import RunConfig, load_model_config, model_config_files
+from orch_local.errors import BenchmarkError, InputError, OrchError
+from orch_local.models import open_model_folder
+from orch_local.pipeline import left_by_shard
+from orch_local.prompts.template import load_template
+from orch_local.slurm import queue
+from orch_local.slurm.jobs import Submission, note, ranges, submissions
+from orch_local.slurm.queue import QueuedJob
+from orch_local.slurm.scripts import STEPS, Scripts, job_name
+from orch_local.slurm.status import Facts, RunStatus, status
+from orch_local.store import RunFolder, write_text
+
+
+class ActiveError(InputError):
+    """Jobs of the run are in the queue already."""
+
+
+class Submitting(NamedTuple):
+    """What is to be submitted, or shown."""
+
+    texts: Mapping[str, str]
+    """The scripts by step."""
+    run_file: str
+    """The run file as the plan job reads it."""
+    missing: tuple[int, ...]
+    """Shards with rows left."""
+    chain: tuple[tuple[str, tuple[str, ...]], ...]
+    """Steps, and the options of sbatch that are no part of their script; ``{plan}`` stands for a number."""
+
+    def commands(self, folder: RunFolder) -> list[str]:
+        """What is submitted, as one would type it; ``PLAN`` and ``SHARDS`` stand for numbers of jobs."""
+        jobs = {step: step.upper() for step, _ in self.chain}
+        return [
+            shlex.join(["sbatch", "--parsable", *_filled(options, jobs), str(folder.slurm_script(step))])
+            for step, options in self.chain
+        ]
+
+
+def check(config: RunConfig) -> None:
+    """Check what can be told on a login node: models, templates and benchmark are there.
+
+    Raises
+    ------
+    InputError
+        Whatever of it cannot be used.
+    """
+    if not config.benchmark.path.exists():
+        raise BenchmarkError(
+            "no such file or folder", where=str(config.benchmark.path), hint="check the path"
+        )
+    names = [agent.model for agent in config.agents] + [config.merge.model or ""]
+    for name in dict.fromkeys(filter(None, names)):
+        open_model_folder(load_model_config(name))
+    for prompt in filter(None, [*(agent.prompt for agent in config.agents), config.merge.prompt]):
+        load_template(prompt)
+
+
+def shards_before(folder: RunFolder) -> int:
+    """Into how many shards the last submission divided the run; 1 where there was none."""
+    made = submissions(folder)
+    return made[-1].shards if made else 1
+
+
+def compose(scripts: Scripts, config: RunConfig) -> Submitting:
+    """The scripts, and the jobs to submit: shards that have all rows are left out.
+
+    Raises
+    ------
+    StoreError
+        If the run folder is damaged.
+    """
+    missing = tuple(
+        number for number, rows in enumerate(_left(scripts.folder, scripts.shards) or (), 1) if rows
+    )
+    if not scripts.folder.plan.exists():
+        missing = tuple(range(1, scripts.shards + 1))
+    limit = f"%{scripts.slurm.array_limit}" if scripts.slurm.array_limit else ""
+    chain: tuple[tuple[str, tuple[str, ...]], ...] = (("score", ()),)
+    if missing:
+        chain = (
+            ("plan", ()),
+            ("shards", (f"--array={ranges(missing)}{limit}", "--dependency=afterok:{plan}")),
+            ("score", ("--dependency=afterok:{shards}",)),
+        )
+    return Submitting(scripts.texts(), snapshot(config), missing, chain)
+
+
+def submit(scripts: Scripts, composed: Submitting) -> Submission:
+    """Write scripts and run file into the run folder and submit them.
+
+    Raises
+    ------
+    ActiveError
+        If jobs of the run are waiting or running.
+    SlurmError
+        If SLURM is missing or refuses; nothing of this submission is then left in the queue.
+    StoreError
+        If the run folder cannot be written.
+    """
+    folder = scripts.folder
+    _refuse_active(folder)
+    for name, text in composed.texts.items():
+        write_text(folder.slurm_script(name), text)
+    write_text(folder.slurm_run_file, composed.run_file)
+    folder.slurm_log("any", "job").parent.mkdir(parents=True, exist_ok=True)
+    jobs: dict[str, str] = {}
+    try:
+        for step, options in composed.chain:
+            jobs[step] = queue.submit(folder.slurm_script(step), _filled(options, jobs))
+    except OrchError:
+        with suppress(OrchError):
+            queue.cancel(list(jobs.values()))
+        raise
+    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    made = Submission(scripts.shards, ranges(composed.missing), jobs, at)
+    note(folder, made)
+    return made
+
+
+def _filled(options: Sequence[str], jobs: Mapping[str, str]) -> list[str]:
+    return [option.format(**jobs) for option in options]
+
+
+def snapshot(config: RunConfig) -> str:
+    """The run file with all paths absolute and all options of the command line in it."""
+    values = config.model_dump(mode="json", exclude_defaults=True)
+    values["benchmark"] = config.benchmark.model_dump(mode="json", exclude_defaults=True)
+    for block in (*values["agents"], values["merge"]):
+        if block.get("model"):
+            block["model"] = _findable(block["model"])
+    head = "# The run file as submitted: options of the command line are in it, and all paths are absolute.\n"
+    return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def look(folder: RunFolder) -> RunStatus:
+    """How far a run is.
+
+    Raises
+    ------
+    StoreError
+        If the run folder is damaged, or is none.
+    """
+    made = submissions(folder)
+    last = made[-1] if made else None
+    lines, problem = _queued(last)
+    return status(Facts(folder, last, _left(folder, last.shards if last else 1), lines, problem))
+
+
+def _queued(last: Submission | None) -> tuple[Sequence[QueuedJob], str]:
+    try:
+        return (queue.queued(list(last.jobs.values())) if last else []), ""
+    except OrchError as error:
+        return [], error.message
+
+
+def _left(folder: RunFolder, shards: int) -> list[int] | None:
+    """Rows that each shard lacks; ``None`` where there is no plan."""
+    if not folder.plan.exists():
+        return None
+    return left_by_shard(folder, shards)
+
+
+def _refuse_active(folder: RunFolder) -> None:
+    jobs = [job for one in submissions(folder) for job in one.jobs.values()]
+    # A cluster starts its numbers anew some day: a number alone does not make a job one of ours.
+    names = {job_name(folder, step) for step in STEPS}
+    active = sorted({one.job for one in queue.queued(jobs) if one.name in names}, key=int)
+    if active:
+        raise ActiveError(
+            f"jobs of this run are in the queue: {', '.join(active)}",
+            where=str(folder.root),
+            hint=f"wait for them (`orch-local status`), or cancel them first: scancel {' '.join(active)}",
+        )
+
+
+def _findable(model: str) -> str:
+    """The model by a path: names are looked up in folders that depend on where the command was typed."""
+    file = model_config_files().get(model)
+    if file is not None:
+        return str(file.absolute())
+    return str(Path(model).absolute()) if Path(model).is_dir() else model

@@ -1,0 +1,275 @@
+"""Estimates by hand, the number of GPUs that a model takes, and what of a machine may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from running import write_run_file
+
+from orch_local import devices
+from orch_local.config import ModelConfig, load_run
+from orch_local.devices import Gpu, gpus_of_one_kind, machine
+from orch_local.engines.base import EngineSettings
+from orch_local.errors import InputError
+from orch_local.estimates import Load, LoadedModel, jobs, least_tensor_parallel, need, need_of, width
+from orch_local.models import ModelFolder
+from orch_local.placement import Machine
+from orch_local.planning import draft, elsewhere, outline, placed, read_machine
+from orch_local.plans import Plan, load_plan, write_plan
+from orch_local.store import RunFolder
+
+LLAMA_3_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+}
+ONE_ROW = Load(1, 1, 1)
+HOST = Machine("cpu", 2, 64.0)
+GPU = Machine("cuda", 8, 80.0, "NVIDIA H100 80GB HBM3")
+Folder = Callable[..., ModelFolder]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Llama 3 8B with weights of some size that take no room on the disk."""
+
+    def folder(gib: float = 15.0, **more: Any) -> ModelFolder:
+        file = tmp_path / "llama.safetensors"
+        with file.open("wb") as stream:
+            stream.truncate(round(gib * 2**30))
+        return ModelFolder(tmp_path, {**LLAMA_3_8B, **more}, (file,))
+
+    return folder
+
+
+def loaded(folder: ModelFolder, device: str, dtype: str = "bfloat16", **args: Any) -> LoadedModel:
+    engine = args.pop("engine", "vllm")
+    threads = args.pop("threads", 1)
+    model = ModelConfig(name="llama")
+    plain = {
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 1,
+        "max_num_seqs": 256,
+        "gpu_memory_utilization": 0.9,
+        "cpu_kv_cache_gib": 1.0,
+    }
+    return LoadedModel(
+        model,
+        EngineSettings(
+            name=engine,
+            model_path=Path(),
+            device=device,
+            grammar="guidance",
+            dtype=dtype,
+            max_model_len=8192,
+            args={**plain, **args},
+            threads=threads,
+        ),
+        folder,
+    )
+
+
+def memory(model: LoadedModel, machine: Machine = GPU) -> float:
+    return need(model, ONE_ROW, machine).memory_gib
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def test_memory_on_a_gpu_is_weights_one_sequence_and_overhead(folder: Folder) -> None:
+    # 15 GiB of weights, 8192 tokens of 128 KiB = 1 GiB, 2 GiB of overhead
+    assert memory(loaded(folder(), "cuda")) == pytest.approx(18)
+
+
+@pytest.mark.parametrize("args", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
+def test_a_model_over_two_gpus_needs_half_on_each(folder: Folder, args: dict[str, Any]) -> None:
+    model = loaded(folder(), "cuda", **args)
+    assert memory(model) == pytest.approx(10)
+    assert width(model.settings) == 2
+
+
+def test_memory_of_a_host_is_weights_configured_cache_and_overhead(folder: Folder) -> None:
+    assert memory(loaded(folder(), "cpu"), HOST) == pytest.approx(17.5)
+    assert memory(loaded(folder(), "cpu", "float32"), HOST) == pytest.approx(32.5)  # widened
+    awq = folder(5, quantization_config={"quant_method": "awq"})
+    assert memory(loaded(awq, "cpu", "float32"), HOST) == pytest.approx(7.5)
+    assert width(loaded(awq, "cpu", tensor_parallel_size=2).settings) == 1
+
+
+def test_the_transformers_engine_takes_one_gpu(folder: Folder) -> None:
+    assert width(loaded(folder(), "cuda", engine="transformers").settings) == 1
+
+
+def test_ample_memory_holds_what_runs_side_by_side(folder: Folder) -> None:
+    model = loaded(folder(), "cuda")
+    found = need(model, Load(1000, 700 * 1000, 324 * 1000), GPU)  # 256 sequences of 1,024 tokens = 32 GiB
+    assert found.ample_gib == pytest.approx(15 + 32 + 2)
+    assert need(model, Load(1, 1, 1), GPU).ample_gib == found.memory_gib
+    assert found.fixed_gib == 2
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.integers(1, 10**6),
+    prompt=st.integers(0, 10**9),
+    generated=st.integers(0, 10**9),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+def test_more_work_never_takes_less_time(
+    folder: Folder, rows: int, prompt: int, generated: int, device: str
+) -> None:
+    model, there = loaded(folder(), device), GPU if device == "cuda" else HOST
+    less = need(model, Load(rows, prompt, generated), there)
+    more = need(model, Load(rows, prompt * 2, generated * 2), there)
+    assert 0 <= less.generate_s <= more.generate_s
+    assert less.load_s == more.load_s > 0
+    assert 0 <= less.overlap <= 1 and 0 <= more.overlap <= 1
+
+
+def test_a_known_gpu_and_more_threads_are_faster(folder: Folder) -> None:
+    work = Load(1000, 500_000, 100_000)
+    model = loaded(folder(), "cuda")
+    known, unknown = (need(model, work, Machine("cuda", 1, 80.0, name)) for name in ("NVIDIA H100", "?"))
+    assert known.generate_s < unknown.generate_s / 3
+    one, four = (need(loaded(folder(), "cpu", threads=n), work, HOST) for n in (1, 4))
+    assert four.generate_s < one.generate_s
+    two = need(loaded(folder(), "cuda", tensor_parallel_size=2), work, GPU)
+    assert two.generate_s < need(model, work, GPU).generate_s
+
+
+def test_a_small_model_leaves_the_gpu_idle_and_a_large_one_does_not(folder: Folder) -> None:
+    work = Load(1000, 100_000, 100_000)
+    small, large = (need(loaded(folder(gib), "cuda"), work, GPU) for gib in (1.0, 60.0))
+    assert small.overlap > 0.5 > large.overlap
+
+
+# --- GPUs that a model takes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gib", "devices", "size"), [(15, 8, 1), (66, 8, 1), (75, 8, 2), (141, 8, 4), (600, 4, 4)]
+)
+def test_a_model_takes_as_few_gpus_as_hold_it(folder: Folder, gib: float, devices: int, size: int) -> None:
+    assert least_tensor_parallel(loaded(folder(gib), "cuda"), Machine("cuda", devices, 80.0)) == size
+
+
+def test_heads_stages_and_engines_bound_the_number(folder: Folder) -> None:
+    large = loaded(folder(141, num_attention_heads=18, head_dim=128), "cuda")
+    assert least_tensor_parallel(large, GPU) == 2  # 4 does not divide 18
+    in_stages = loaded(folder(400), "cuda", pipeline_parallel_size=4)
+    assert least_tensor_parallel(in_stages, GPU) == 2
+    for model in (loaded(folder(400), "cpu"), loaded(folder(400), "cuda", engine="transformers")):
+        assert least_tensor_parallel(model, GPU) == 1
+    assert least_tensor_parallel(loaded(folder(400), "cuda"), Machine("cuda", 8, 0.0)) == 1
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+A100 = Gpu("NVIDIA A100-SXM4-40GB", 40.0, capability=(8, 0))
+SMALL = Gpu("NVIDIA RTX A4000", 16.0, capability=(8, 6))
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return lambda *gpus: monkeypatch.setattr(devices, "gpus", lambda: gpus)
+
+
+def test_only_gpus_like_the_first_are_used(installed: Callable[..., None]) -> None:
+    installed(A100, SMALL, A100)
+    assert machine("cuda") == Machine("cuda", 2, 40.0, A100.name)
+    assert gpus_of_one_kind() == (0, 2)
+    installed()
+    assert machine("cuda") == Machine("cuda", 1, 0.0)
+    assert gpus_of_one_kind() == ()
+
+
+def test_a_slice_of_a_gpu_is_one_device(
+    installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(A100)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
+    assert machine("cuda") == Machine("cuda", 1, 0.0)
+
+
+def test_cores_are_shared_out_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cpu_cores", lambda: 13)
+    monkeypatch.setattr(devices, "free_memory_gib", lambda: 7.5)
+    assert machine("cpu") == Machine("cpu", 13, 7.5)
+    assert machine("cpu", threads=4).devices == 3
+    assert machine("cpu", threads=64).devices == 1
+
+
+def test_a_machine_is_read_as_it_is_written() -> None:
+    assert read_machine("4x80GiB") == Machine("cuda", 4, 80.0)
+    assert read_machine("8xH100:80GiB") == Machine("cuda", 8, 80.0, "H100")
+    assert read_machine("2xRTX 4090:24.5") == Machine("cuda", 2, 24.5, "RTX 4090")
+    with pytest.raises(InputError, match="is no machine"):
+        read_machine("4 GPUs")
+
+
+# --- of a plan ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan(run_file: Path, tmp_path: Path) -> Plan:
+    return draft(load_run(run_file), tmp_path / "store").plan
+
+
+def test_a_plan_keeps_the_lengths_of_its_prompts(plan: Plan, tmp_path: Path) -> None:
+    assert set(plan.tokens) == {agent.name for agent in plan.workers}
+    assert all(one.prompt > 1 and one.generated > 0 for one in plan.tokens.values())
+    write_plan(RunFolder(tmp_path / "run"), plan)
+    assert load_plan(RunFolder(tmp_path / "run")).tokens == plan.tokens
+    assert plan.identity() == plan.model_copy(update={"tokens": {}}).identity()
+
+
+def test_only_those_with_rows_left_are_placed(plan: Plan) -> None:
+    first, second, _ = plan.names
+    found, merge = jobs(plan, {first: 3, second: 0, "merge": 0}, HOST)
+    assert ([one.name for one in found], merge) == ([first], None)
+    assert {one.agent for one in placed(plan, HOST, {second: 5, "merge": 5}).replicas} == {second, "merge"}
+    assert {one.agent for one in placed(plan, HOST).replicas} == {*plan.names, "merge"}
+
+
+def test_more_rows_take_more_time(plan: Plan) -> None:
+    agent = plan.agents[0]
+    few, many = (need_of(agent, plan, rows, HOST).generate_s for rows in (100, 1000))
+    assert many > few
+    without = plan.model_copy(update={"tokens": {}})
+    assert need_of(agent, without, 10, HOST).generate_s > 0
+
+
+def test_a_plan_for_another_machine_keeps_its_specs(run_file: Path, tmp_path: Path) -> None:
+    here = draft(load_run(run_file), tmp_path / "store")
+    there = Machine("cuda", 4, 80.0)
+    moved = elsewhere(here, there)
+    assert [one.spec for one in moved.plan.workers] == [one.spec for one in here.plan.workers]
+    assert {one.settings.device for one in moved.plan.workers} == {"cuda"}
+    shown = outline(moved, there)
+    assert not shown.here and shown.placement.machine == there
+    assert outline(here).here
+
+
+def test_a_stated_number_of_gpus_stays_and_another_is_an_int(
+    run_values: dict[str, Any], tmp_path: Path
+) -> None:
+    agents = run_values["agents"]
+    (tmp_path / "mine.yaml").write_text(
+        f"name: mine\npath: {agents[0]['model']}\ntensor_parallel_size: 4\n", encoding="utf-8"
+    )
+    agents[0]["model"] = str(tmp_path / "mine.yaml")
+    plan = draft(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store").plan
+    assert [one.settings.args["tensor_parallel_size"] for one in plan.workers] == [4, 1, 1, 1]
