@@ -99,8 +99,7 @@ def run_shifts(shifts: Sequence[Shift], before: Mapping[Replica, set[Replica]]) 
                     del floor.running[future]
                     future.result()
         except BaseException:
-            for shift in shifts:
-                shift.runner.stop()
+            _stop(shifts)
             raise
 
 
@@ -108,3 +107,12 @@ def _complete(shifts: Sequence[Shift]) -> None:
     for shift in shifts:
         if shift.replica.follows:
             shift.runner.complete()
+
+
+def _stop(shifts: Sequence[Shift]) -> None:
+    """Stop all workers at once: each may take its time, and a batch system does not wait for long."""
+    stops = [threading.Thread(target=shift.runner.stop) for shift in shifts]
+    for stop in stops:
+        stop.start()
+    for stop in stops:
+        stop.join()

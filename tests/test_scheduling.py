@@ -106,6 +106,24 @@ def test_a_failure_stops_all_and_those_that_wait_never_begin() -> None:
     assert later.began == 0.0 and failing.ended >= failing.began > 0
 
 
+def test_workers_that_take_their_time_are_stopped_together() -> None:
+    together = threading.Barrier(3)
+
+    def fail(_: Runner) -> None:
+        raise EngineError("died")
+
+    class Slow(Runner):
+        def stop(self) -> None:
+            together.wait(10)
+
+    shifts = [shift(replica(name, device=place), fail) for place, name in enumerate("abc")]
+    for one in shifts:
+        one.runner = cast(AgentRun, Slow())
+    with pytest.raises(EngineError):
+        run_shifts(shifts, {})
+    assert not together.broken
+
+
 def test_progress_is_the_sum_over_the_workers() -> None:
     seen: list[int] = []
     shared = SharedProgress(seen.append)
