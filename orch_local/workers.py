@@ -25,6 +25,7 @@ evidence in the store: that is what a run's level rests on.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -272,6 +273,7 @@ def _hooks(work: _Work, writer: RowWriter, reporter: Reporter, recheck: _Recheck
 def main(arguments: Sequence[str]) -> int:
     """Entry of the worker process; returns its exit code."""
     events = _private_stdout()
+    _log_ours()
     reporter = Reporter(events)
     signal.signal(signal.SIGTERM, _stop)
     order, parent = Order.from_line(sys.stdin.readline()), Parent()
@@ -294,6 +296,15 @@ def _private_stdout() -> TextIO:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
+
+
+def _log_ours() -> None:
+    """Let our own messages, as of waiting for a copy, into the worker's log; libraries have their own way."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger("orch_local")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
 
 
 def _stop(signum: int, _frame: object) -> None:
