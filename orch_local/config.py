@@ -140,6 +140,9 @@ class EngineConfig(_Model):
         le=64,
         description="Most worker processes side by side; none lets the placement choose.",
     )
+    models_per_gpu: int = Field(
+        default=1, ge=1, le=4, description="Most small models that may share one GPU, each with its memory."
+    )
     fast: bool = Field(default=False, description="Give the promise of equal bytes up for speed.")
     stall_timeout_s: float = Field(
         default=900.0, gt=0, le=1e7, description="A worker silent for so long is stopped and replaced."
@@ -180,10 +183,12 @@ class SlurmConfig(_Model):
     score_partition: _SbatchValue | None = Field(
         default=None, description="Partition of the scoring job, which needs no GPU."
     )
-    setup: tuple[_Line, ...] = Field(
+    setup: Annotated[tuple[_Line, ...], BeforeValidator(_as_list)] = Field(
         default=(), description="Lines of shell that run first on the node, e.g. `module load cuda`."
     )
-    extra: tuple[_Line, ...] = Field(default=(), description="Further options of sbatch, e.g. --exclusive.")
+    extra: Annotated[tuple[_Line, ...], BeforeValidator(_as_list)] = Field(
+        default=(), description="Further options of sbatch, e.g. --exclusive."
+    )
     stop_before_s: int = Field(
         default=120, ge=1, le=65535, description="Stop so long before the time limit, and requeue."
     )

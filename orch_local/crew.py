@@ -94,7 +94,8 @@ class Crew:
         settings = plan.agents[0].settings
         here = machine(settings.device, settings.threads)
         lacking = {name: count for name, count in rows.items() if count}
-        return place(here, *jobs(plan, lacking, here), plan.config.engine.models_at_once)
+        engine = plan.config.engine
+        return place(here, *jobs(plan, lacking, here), engine.models_at_once, engine.models_per_gpu)
 
     def _replicas(self, agent: AgentPlan) -> list[Replica]:
         return [one for one in self.placement.replicas if one.agent == agent.name]

@@ -34,7 +34,9 @@ LEAST_PART = 0.1
 LEAST_OF_LOAD = 0.5
 """... and works at least half as long as it loads."""
 WORTH = 0.03
-"""Estimates are rough: lanes, or a merge agent that follows, must save as much to be taken."""
+"""Estimates are rough: a merge agent that follows must save as much of the time to be taken ..."""
+WORTH_OF_LANES = 0.1
+"""... and sharing GPUs so much, since how models disturb each other was never measured."""
 _HALVINGS = 24
 _FOLLOW_TRIALS = 16
 _ROWS_LOOKED_AT = 64
@@ -145,7 +147,11 @@ class Placement:
 
 
 def place(
-    machine: Machine, analyses: Sequence[Job], merge: Job | None, at_once: int | None = None
+    machine: Machine,
+    analyses: Sequence[Job],
+    merge: Job | None,
+    at_once: int | None = None,
+    per_gpu: int = MOST_LANES,
 ) -> Placement:
     """Plan which model sits where and when, so that all end early.
 
@@ -158,6 +164,8 @@ def place(
         Those who have rows to generate, in order.
     at_once:
         The most replicas side by side; none sets no bound.
+    per_gpu:
+        The most models that may share a GPU.
 
     Raises
     ------
@@ -167,7 +175,7 @@ def place(
     jobs = [*analyses, *([merge] if merge else [])]
     for job in jobs:
         _refuse_misfit(machine, job)
-    boards = list(_boards(machine, jobs, at_once))
+    boards = list(_boards(machine, jobs, at_once, per_gpu))
     pieces = _best(_spread(analyses, board, 0.0) for board in boards)
     if merge:
         after = _end(pieces)
@@ -266,12 +274,12 @@ def _best(plans: Iterable[list[_Piece]], begin: float = 0.0) -> list[_Piece]:
 
 def _caution(pieces: Sequence[_Piece]) -> float:
     lanes = any(lane for piece in pieces if len(piece.slots) == 1 for _, lane in piece.slots)
-    return 1 + WORTH * lanes + WORTH * any(piece.follows for piece in pieces)
+    return 1 + WORTH_OF_LANES * lanes + WORTH * any(piece.follows for piece in pieces)
 
 
-def _boards(machine: Machine, jobs: Sequence[Job], at_once: int | None) -> Iterator[_Board]:
+def _boards(machine: Machine, jobs: Sequence[Job], at_once: int | None, per_gpu: int) -> Iterator[_Board]:
     """One board for each number of lanes that every model can live with."""
-    most = MOST_LANES if machine.kind == "cuda" and any(job.width == 1 for job in jobs) else 1
+    most = min(per_gpu, MOST_LANES) if machine.kind == "cuda" and any(job.width == 1 for job in jobs) else 1
     host = machine.memory_gib if machine.kind == "cpu" and machine.memory_gib else math.inf
     for lanes in range(1, most + 1):
         slots = tuple((device, lane) for device in range(machine.devices) for lane in range(lanes))

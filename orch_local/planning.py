@@ -97,7 +97,8 @@ def placed(plan: Plan, machine: Machine, rows: Mapping[str, int] | None = None) 
     """
     missing = dict.fromkeys((agent.name for agent in plan.workers), plan.questions.count)
     analyses, merge = jobs(plan, missing if rows is None else rows, machine)
-    return place(machine, analyses, merge, plan.config.engine.models_at_once)
+    engine = plan.config.engine
+    return place(machine, analyses, merge, engine.models_at_once, engine.models_per_gpu)
 
 
 def read_machine(text: str) -> Machine:

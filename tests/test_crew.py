@@ -110,10 +110,11 @@ def on_gpus(run: Run, monkeypatch: pytest.MonkeyPatch, *found: Gpu, tensor_paral
     write_plan(run.folder, plan.model_copy(update={"agents": agents, "merger": merger}))
 
 
-def limited(run: Run, at_once: int) -> None:
-    """Let it have so many workers side by side at most."""
+def limited(run: Run, at_once: int | None = None, per_gpu: int = 1) -> None:
+    """Let it have so many workers side by side, and on one GPU, at most."""
     plan = load_plan(run.folder)
-    config = plan.config.model_copy(update={"engine": EngineConfig(models_at_once=at_once)})
+    engine = EngineConfig(models_at_once=at_once, models_per_gpu=per_gpu)
+    config = plan.config.model_copy(update={"engine": engine})
     write_plan(run.folder, plan.model_copy(update={"config": config}))
 
 
@@ -123,6 +124,14 @@ def test_workers_see_the_gpu_of_their_own(run: Run, monkeypatch: pytest.MonkeyPa
     assert {seat.gpus for _, seat in found} == {"0", "1"}
     assert all(seat.memory_share and 0 < seat.memory_share <= 0.85 for _, seat in found)
     assert all(seat.cores == () for _, seat in found)
+
+
+def test_models_share_a_gpu_where_that_is_allowed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpus(run, monkeypatch, H100)
+    limited(run, per_gpu=2)
+    found = [seat for name, seat in seats(run) if name != "merge"]
+    assert {seat.gpus for seat in found} == {"0"}
+    assert sum(seat.memory_share or 0 for seat in found) <= 0.92
 
 
 def test_gpus_are_called_as_the_job_was_given_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

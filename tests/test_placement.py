@@ -230,6 +230,7 @@ def test_small_models_share_a_gpu_where_it_idles() -> None:
     busy = [replace(one, overlap=0.0, load_s=1.0) for one in idle]
     assert place(GPU_80, busy, None).lanes == 1
     assert place(GPU_80, idle, None, at_once=1).lanes == 1
+    assert place(GPU_80, idle, None, per_gpu=1).lanes == 1
 
 
 def test_models_that_would_starve_do_not_share_a_gpu() -> None:
