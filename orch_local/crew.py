@@ -11,15 +11,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orch_local.devices import gpu_names, machine
+from orch_local.devices import gpu_names
 from orch_local.errors import OrchError, StoreError
-from orch_local.estimates import jobs
 from orch_local.keys import RowKeys
 from orch_local.launch import AgentRun, Progress, Seat, Timing
 from orch_local.missing import Lack, Merges
 from orch_local.models import open_model_folder
 from orch_local.pinning import core_sets, usable_cores
-from orch_local.placement import Placement, Replica, place, predecessors
+from orch_local.placement import Placement, Replica, predecessors
+from orch_local.planning import machine_for, placed
 from orch_local.plans import AgentPlan
 from orch_local.readahead import ReadAhead
 from orch_local.scheduling import SharedProgress, Shift, run_shifts
@@ -91,11 +91,7 @@ class Crew:
     def _placed(self, rows: Mapping[str, int]) -> Placement:
         """Where the rows that each agent lacks are to be generated."""
         plan = self._session.plan
-        settings = plan.agents[0].settings
-        here = machine(settings.device, settings.threads)
-        lacking = {name: count for name, count in rows.items() if count}
-        engine = plan.config.engine
-        return place(here, *jobs(plan, lacking, here), engine.models_at_once, engine.models_per_gpu)
+        return placed(plan, machine_for(plan), {name: count for name, count in rows.items() if count})
 
     def _replicas(self, agent: AgentPlan) -> list[Replica]:
         return [one for one in self.placement.replicas if one.agent == agent.name]
