@@ -11,18 +11,9 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 
 import numpy as np
 
-from orch_local.questions import Questions
+from orch_local.errors import StoreError
+from orch_local.questions import Questions, as_key, as_number
 from orch_local.records import Question
-
-
-def as_number(key: str) -> int:
-    """The number that a key is."""
-    return int(key, 16)
-
-
-def as_key(number: int) -> str:
-    """Inverse of :func:`as_number`."""
-    return f"{number:016x}"
 
 
 class _Places:
@@ -127,7 +118,11 @@ class QuestionsByKey(Mapping[str, Question]):
         self._places = _Places(self._keys)
 
     def __getitem__(self, key: str) -> Question:
-        return self._questions[self._places.of(key)]
+        question = self._questions[self._places.of(key)]
+        if question.key != key:
+            hint = "the file was changed after it was written: start again with another --out"
+            raise StoreError(f"the question {key} has become {question.key}", hint=hint)
+        return question
 
     def __iter__(self) -> Iterator[str]:
         return map(as_key, self._keys)

@@ -157,6 +157,8 @@ class AgentRun:
         :meth:`run`.
         """
         self._follows = True
+        if self._stopped:
+            return
         attempt = self._attempt([list(keys)], progress)
         if attempt.generate_s is None and not self._stopped:
             log.warning("the worker of %s that followed ended by %s", self._agent.name, attempt.reason)

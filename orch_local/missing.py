@@ -6,10 +6,11 @@ import logging
 from array import array
 from dataclasses import dataclass
 
-from orch_local.keys import RowKeys, as_number
+from orch_local.keys import RowKeys
 from orch_local.merging import merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan
+from orch_local.questions import as_number
 from orch_local.sessions import Session
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def lacking_analyses(session: Session) -> list[Lack]:
 def lack_of(session: Session, agent: AgentPlan, wanted: RowKeys) -> Lack:
     """Which of the rows ``wanted`` (question key -> row key) are missing; damaged chunks are set aside."""
     stored, retry = session.store.read(agent.spec), session.retry_failed
-    lacking = (row not in stored or (retry and stored.failed(row)) for _, row in wanted.items())
+    lacking = (row not in stored or (retry and stored.failed(row)) for row in wanted.values())
     rows = wanted.picked(place for place, lacks in enumerate(lacking) if lacks)
     for chunk in stored.damaged:
         session.store.set_aside(chunk)

@@ -1,14 +1,22 @@
-"""Questions in a file, one a line; only their places are held in memory, 8 bytes a question."""
+"""Questions in a file, one a line; only their places and keys are held in memory, 16 bytes a question.
+
+Beside the file lies an index of both, so that a job on one of many shards need not read all questions to
+find its own. Without an index, or with one that is not of this file, the questions are read through.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import struct
 import tempfile
 import weakref
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, overload
 
@@ -19,6 +27,9 @@ from orch_local.store import atomic_write
 
 # Of a question without examples the key is its id. Inside a JSON string a quotation mark stands behind a
 # backslash, so the end can match the field only.
+_HEAD = struct.Struct("=8sQQQ")
+"""Of an index: mark, size of the file of questions, number of questions, CRC-32 of what follows."""
+_MARK = b"ORCHKEY1"
 _PLAIN = re.compile(rb'\{"id": "([0-9a-f]{16})", .*"examples": \[\]\}\n', re.DOTALL)
 
 
@@ -30,8 +41,19 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
     StoreError
         If the file cannot be written; it is then as it was.
     """
+    places, keys, place = array("Q"), array("Q"), 0
+    with suppress(OSError):  # whoever looks meanwhile reads the questions through
+        _index(path).unlink()
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        file.writelines(map(_line, questions))
+        for question in questions:
+            line = _line(question)
+            file.write(line)
+            places.append(place)
+            keys.append(as_number(question.key))
+            place += len(line)
+    body = keys.tobytes() + places.tobytes()
+    with atomic_write(_index(path)) as temporary:
+        temporary.write_bytes(_HEAD.pack(_MARK, place, len(keys), zlib.crc32(body)) + body)
 
 
 def read_questions(path: Path) -> Questions:
@@ -47,11 +69,42 @@ def read_questions(path: Path) -> Questions:
     except OSError as error:
         message = f"the questions cannot be read: {error.strerror}"
         raise StoreError(message, where=str(path), hint="is this the folder of a run?") from None
+    indexed = _read_index(_index(path), os.fstat(file.fileno()).st_size)
+    if indexed is not None:
+        return Questions(_Open(file), str(path), *indexed)
     offsets, place = array("Q"), 0
     for line in file:
         offsets.append(place)
         place += len(line)
     return Questions(_Open(file), str(path), offsets)
+
+
+def as_number(key: str) -> int:
+    """The number that a key is: 16 hex digits."""
+    return int(key, 16)
+
+
+def as_key(number: int) -> str:
+    """Inverse of :func:`as_number`."""
+    return f"{number:016x}"
+
+
+def _index(path: Path) -> Path:
+    return path.with_suffix(".index")
+
+
+def _read_index(path: Path, size: int) -> tuple[array[int], array[int]] | None:
+    """Places and keys of the questions in a file of this size; ``None`` where there is no such index."""
+    try:
+        content = path.read_bytes()
+        mark, of_size, count, check = _HEAD.unpack_from(content)
+    except (OSError, struct.error):
+        return None
+    body = memoryview(content)[_HEAD.size :]
+    if (mark, of_size, 16 * count, check) != (_MARK, size, len(body), zlib.crc32(body)):
+        return None
+    keys, places = array("Q", body[: 8 * count].tobytes()), array("Q", body[8 * count :].tobytes())
+    return places, keys
 
 
 def questions_digest(questions: Iterable[Question]) -> str:
@@ -73,11 +126,12 @@ class _Open:
 class Questions(Sequence[Question]):
     """Questions of an open file, parsed when they are asked for."""
 
-    def __init__(self, opened: _Open, name: str, places: array[int]) -> None:
+    def __init__(self, opened: _Open, name: str, places: array[int], keys: array[int] | None = None) -> None:
         self._opened = opened
         self._file = opened.file
         self._name = name
         self._places = places
+        self._keys = keys
 
     def __len__(self) -> int:
         return len(self._places)
@@ -88,7 +142,8 @@ class Questions(Sequence[Question]):
     def __getitem__(self, index: slice) -> Questions: ...
     def __getitem__(self, index: int | slice) -> Question | Questions:
         if isinstance(index, slice):
-            return Questions(self._opened, self._name, self._places[index])
+            keys = None if self._keys is None else self._keys[index]
+            return Questions(self._opened, self._name, self._places[index], keys)
         return self._parsed(self._places[index])
 
     def _parsed(self, place: int) -> Question:
@@ -112,7 +167,10 @@ class Questions(Sequence[Question]):
         return self._file.read(place).count(b"\n") + 1
 
     def keys(self) -> Iterator[str]:
-        """The key of each question, in order; most are read without parsing their line."""
+        """The key of each question, in order; without an index most are read without parsing their line."""
+        if self._keys is not None:
+            yield from map(as_key, self._keys)
+            return
         for place in self._places:
             self._file.seek(place)
             plain = _PLAIN.fullmatch(self._file.readline())
@@ -120,7 +178,9 @@ class Questions(Sequence[Question]):
 
     def of_shard(self, shard: Shard) -> Questions:
         """Those of one shard, in order."""
-        return self.picked(number for number, key in enumerate(self.keys()) if shard.holds(key))
+        if self._keys is None:
+            return self.picked(number for number, key in enumerate(self.keys()) if shard.holds(key))
+        return self.picked(shard.held(self._keys))
 
     def by_shard(self, of: int) -> list[Questions]:
         """Those of each of so many shards; the file is gone through once for all."""
@@ -131,7 +191,10 @@ class Questions(Sequence[Question]):
 
     def picked(self, order: Iterable[int]) -> Questions:
         """Some of these questions, in this order."""
-        return Questions(self._opened, self._name, array("Q", (self._places[number] for number in order)))
+        numbers = array("Q", order)
+        places = array("Q", map(self._places.__getitem__, numbers))
+        keys = None if self._keys is None else array("Q", map(self._keys.__getitem__, numbers))
+        return Questions(self._opened, self._name, places, keys)
 
 
 class Pile(Questions):

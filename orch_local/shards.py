@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orch_local.errors import InputError
@@ -63,6 +65,15 @@ class Shard:
     def holds(self, key: str) -> bool:
         """Whether the question with this key belongs to the shard."""
         return number_of(key, self.of) == self.number
+
+    def held(self, keys: array[int]) -> Sequence[int]:
+        """Where among these keys, held as numbers, are those of the shard's questions."""
+        # Deferred: the command line starts without numpy.
+        import numpy as np
+
+        digits = np.frombuffer(keys, np.uint64) >> np.uint64(64 - 4 * _KEY_DIGITS)
+        found: list[int] = np.flatnonzero(digits % np.uint64(self.of) == self.number - 1).tolist()
+        return found
 
     def meets(self, other: Shard) -> bool:
         """Whether any question can belong to both (by the Chinese remainder theorem)."""

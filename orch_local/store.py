@@ -51,27 +51,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
     StoreError
         If the folder cannot be written or the disk is full; ``path`` is then as it was before.
     """
-    temporary: Path | None = None
+    handle, temporary = -1, path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
-        os.close(handle)
-        temporary = Path(name)
+        handle, temporary = _temporary(path)
+        os.fchmod(handle, 0o666 & ~_UMASK)
         yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_UMASK)
+        os.fsync(handle)
         temporary.replace(path)
+        temporary = path
     except OSError as error:
         raise unwritable(path, error) from None
     finally:
-        if temporary is not None:
+        if handle >= 0:
+            os.close(handle)
+        if temporary != path:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+def _temporary(path: Path) -> tuple[int, Path]:
+    """Open a new file beside ``path``. The folder is there but for the first file, so it is not asked for."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    return handle, Path(name)
 
 
 def _read_umask() -> int:

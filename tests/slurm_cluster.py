@@ -24,7 +24,7 @@ COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "sc
 PACKAGES = "slurmctld slurmd slurm-client munge"
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 _CLIENT_S = 30.0
-_NODE = "CPUs=4 RealMemory=4000 Gres=gpu:2"
+_NODE = "CPUs=4 RealMemory=40000 Gres=gpu:2"
 
 _CONFIG = """\
 ClusterName=lab

@@ -11,6 +11,7 @@ TABLE_SICK   number of an array task whose engine cannot be loaded
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -32,6 +33,8 @@ class GatedEngine(TableEngine):
         super().__init__(settings)
         if os.environ.get("TABLE_SICK", "none") == os.environ.get("SLURM_ARRAY_TASK_ID"):
             raise EngineError("this node has no GPU", hint="ask for one")
+        # A copy of a model is the same model: its folder must not tell.
+        self._model = hashlib.sha256((settings.model_path / "model.safetensors").read_bytes()).hexdigest()
         self._gate = Path(os.environ.get("TABLE_GATE", "/nowhere/at/all"))
         self._free = int(os.environ.get("TABLE_FREE", "1"))
 

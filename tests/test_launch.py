@@ -52,11 +52,16 @@ class FakeRun(AgentRun):
         )
 
 
+def key_of(number: int) -> str:
+    """The key of a question, as real ones look."""
+    return f"{number:016x}"
+
+
 class Stage:
     """One agent's run in a folder of its own."""
 
     def __init__(self, root: Path, count: int, stall_timeout_s: float = 60.0, **scene: Any) -> None:
-        self.keys = [f"q{n:03d}" for n in range(count)]
+        self.keys = [key_of(n) for n in range(count)]
         self.rows = {key: f"row-{key}" for key in self.keys}
         self.store = Store(root / "store")
         self.folder = RunFolder(root)
@@ -120,9 +125,9 @@ def test_nothing_to_do_starts_no_worker(stage: Callable[..., Stage]) -> None:
 
 
 def test_a_poisoned_prompt_among_64_costs_a_logarithm_of_workers(stage: Callable[..., Stage]) -> None:
-    run = stage(64, poison=["q037"])
+    run = stage(64, poison=[key_of(37)])
     timing = run.run()
-    run.check({"q037"}, "the engine died on this prompt (SIGKILL)")
+    run.check({key_of(37)}, "the engine died on this prompt (SIGKILL)")
     assert timing.deaths <= math.log2(64) + 2
     assert len(run.starts) <= timing.deaths + 1
     assert run.progress[-1] <= 64
@@ -131,14 +136,14 @@ def test_a_poisoned_prompt_among_64_costs_a_logarithm_of_workers(stage: Callable
 
 
 def test_prompts_not_yet_in_flight_are_no_suspects(stage: Callable[..., Stage]) -> None:
-    run = stage(40, capacity=8, poison=["q003"])
+    run = stage(40, capacity=8, poison=[key_of(3)])
     run.run()
-    run.check({"q003"}, "SIGKILL")
+    run.check({key_of(3)}, "SIGKILL")
     assert [len(group) for group in run.starts[1]] == [4, 4, 32]
     assert run.run_.timing.deaths <= math.log2(8) + 2
 
 
-@pytest.mark.parametrize("poison", [{"q000", "q001"}, {"q000", "q015"}, {"q007", "q008"}])
+@pytest.mark.parametrize("poison", [{key_of(0), key_of(1)}, {key_of(0), key_of(15)}, {key_of(7), key_of(8)}])
 def test_two_poisoned_prompts(stage: Callable[..., Stage], poison: set[str]) -> None:
     run = stage(16, poison=sorted(poison))
     run.run()
@@ -156,7 +161,7 @@ def test_any_poisoned_prompts(count: int, capacity: int, signal_: str, data: st.
     # No more than may follow each other before the engine is called ill.
     poison = data.draw(st.sets(st.sampled_from(range(count)), max_size=POISONED_IN_A_ROW - 1))
     with tempfile.TemporaryDirectory() as folder:
-        keys = [f"q{n:03d}" for n in sorted(poison)]
+        keys = [key_of(n) for n in sorted(poison)]
         run = Stage(Path(folder), count, capacity=capacity, poison=keys, kill_by=signal_)
         run.run()
         run.check(set(keys), signal_)
@@ -175,7 +180,7 @@ def test_a_death_in_the_midst_of_an_event(stage: Callable[..., Stage]) -> None:
 
 
 def test_an_engine_that_dies_of_every_prompt_is_given_up(stage: Callable[..., Stage]) -> None:
-    run = stage(64, poison=[f"q{n:03d}" for n in range(64)])
+    run = stage(64, poison=[key_of(n) for n in range(64)])
     with pytest.raises(EngineError, match="3 prompts in a row killed it, the last time by SIGKILL") as caught:
         run.run()
     assert str(run.folder.worker_log("solver")) in caught.value.hint
@@ -184,15 +189,15 @@ def test_an_engine_that_dies_of_every_prompt_is_given_up(stage: Callable[..., St
 
 
 def test_rows_finished_before_an_engine_falls_ill_are_kept(stage: Callable[..., Stage]) -> None:
-    run = stage(24, capacity=4, poison=[f"q{n:03d}" for n in range(4, 24)])
+    run = stage(24, capacity=4, poison=[key_of(n) for n in range(4, 24)])
     with pytest.raises(EngineError, match="does not stay alive"):
         run.run()
     kept = {row.key for row in run.found.values() if row.usable}
-    assert kept == {f"row-q{n:03d}" for n in range(4)}
+    assert kept == {f"row-{key_of(n)}" for n in range(4)}
 
 
 def test_poison_between_good_prompts_never_makes_the_engine_ill(stage: Callable[..., Stage]) -> None:
-    poison = {f"q{n:03d}" for n in range(1, 6, 2)}
+    poison = {key_of(n) for n in range(1, 6, 2)}
     assert len(poison) == POISONED_IN_A_ROW
     run = stage(6, capacity=2, poison=sorted(poison))
     run.run()
@@ -225,11 +230,11 @@ def test_an_error_of_the_engine_while_loading_is_passed_on(stage: Callable[..., 
 
 
 def test_a_prompt_that_hangs_the_engine_is_found(stage: Callable[..., Stage]) -> None:
-    run = stage(2, hang=["q001"], stall_timeout_s=1.0)
+    run = stage(2, hang=[key_of(1)], stall_timeout_s=1.0)
     started = time.monotonic()
     run.run()
     assert time.monotonic() - started < 30  # it does not listen to SIGTERM, which would cost 20 s each time
-    run.check({"q001"}, "silence of 1 s (engine.stall_timeout_s)")
+    run.check({key_of(1)}, "silence of 1 s (engine.stall_timeout_s)")
 
 
 def test_a_hanging_load_is_ended(stage: Callable[..., Stage]) -> None:
@@ -239,11 +244,11 @@ def test_a_hanging_load_is_ended(stage: Callable[..., Stage]) -> None:
 
 
 def test_a_child_that_outlives_its_worker_is_ended_and_holds_up_nothing(stage: Callable[..., Stage]) -> None:
-    run = stage(4, poison=["q000"], orphan=True)
+    run = stage(4, poison=[key_of(0)], orphan=True)
     started = time.monotonic()
     run.run()
     assert time.monotonic() - started < 30
-    run.check({"q000"}, "SIGKILL")
+    run.check({key_of(0)}, "SIGKILL")
 
 
 def test_a_store_that_cannot_be_written_ends_the_run(stage: Callable[..., Stage], tmp_path: Path) -> None:
@@ -300,14 +305,14 @@ def real(tmp_path: Path) -> Callable[..., Stage]:
 
 def test_the_real_worker_survives_a_poisoned_prompt(real: Callable[..., Stage]) -> None:
     # The fake engine makes rows of the question's own key.
-    run = real(6, capacity=1, poison=["q001"])
+    run = real(6, capacity=1, poison=[key_of(1)])
     run.rows = {key: key for key in run.keys}
     timing = run.run()
     assert 1 <= timing.deaths <= 4
     rows = run.found
     assert rows.keys() == set(run.keys)
-    assert [key for key, row in rows.items() if not row.usable] == ["q001"]
-    assert "SIGKILL" in rows["q001"].error
+    assert [key for key, row in rows.items() if not row.usable] == [key_of(1)]
+    assert "SIGKILL" in rows[key_of(1)].error
     assert "a library that prints" in run.folder.worker_log("solver").read_text()
 
 

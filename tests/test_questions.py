@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from orch_local.errors import StoreError
 from orch_local.questions import Pile, Questions, read_questions, write_questions
 from orch_local.records import Example, Question
+from orch_local.shards import Shard
 
 # Any code point, lone surrogates included, and all that someone takes for the end of a line.
 TEXT = st.text(st.characters(), max_size=10) | st.sampled_from(
@@ -199,3 +200,39 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         write_questions(path, broken())
     assert list(read_questions(path)) == [question(0)]
     assert [file.name for file in tmp_path.iterdir()] == ["questions.jsonl"]
+
+
+@pytest.mark.parametrize("how", ["whole", "gone", "cut", "flipped", "emptied", "of another file"])
+def test_with_or_without_a_good_index_the_questions_are_the_same(tmp_path: Path, how: str) -> None:
+    path, asked = tmp_path / "questions.jsonl", [question(number) for number in range(30)]
+    write_questions(path, asked)
+    index = path.with_suffix(".index")
+    content = index.read_bytes()
+    if how == "gone":
+        index.unlink()
+    elif how == "of another file":
+        asked = asked[:-1]
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    elif how != "whole":
+        flipped = content[:99] + bytes([content[99] ^ 1]) + content[100:]
+        index.write_bytes({"cut": content[:-8], "flipped": flipped, "emptied": b""}[how])
+    found = read_questions(path)
+    assert (found._keys is not None) == (how == "whole")
+    assert list(found) == asked
+    assert list(found.keys()) == [one.key for one in asked]
+    for part in (found[3:9:2], found.picked([5, 2])):
+        assert list(part.keys()) == [one.key for one in part]
+    for number in (1, 2, 3):
+        shard = Shard(number, 3)
+        assert list(found.of_shard(shard)) == [one for one in asked if shard.holds(one.key)]
+        assert list(found.of_shard(shard)) == list(found.by_shard(3)[number - 1])
+
+
+def test_a_shard_of_indexed_questions_is_found_without_reading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    write_questions(path, [question(number) for number in range(30)])
+    found = read_questions(path)
+    monkeypatch.setattr(found, "_file", None)
+    assert len(found.of_shard(Shard(1, 3))) + len(found.of_shard(Shard(2, 3))[::2]) < 30

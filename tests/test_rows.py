@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,21 @@ def test_more_chunks_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["k4"] == row("k4")
     del found
     assert open_files() == before
+
+
+def test_the_file_that_was_used_longest_ago_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Questions in order go back and forth between the shards: what is in use stays open."""
+    monkeypatch.setattr(rows_module, "_OPEN_FILES", 2)
+    store, opened = Store(tmp_path), []
+    for number in range(3):
+        put(store, row(f"k{number}"))
+    found, real = store.read(SPEC), os.open
+    monkeypatch.setattr(os, "open", lambda file, flags: (opened.append(file), real(file, flags))[1])
+    for key in ("k0", "k1", "k0", "k2", "k0", "k1"):
+        assert found[key].key == key
+    assert len(opened) == 4
 
 
 def open_files() -> int:

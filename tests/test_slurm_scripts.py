@@ -429,9 +429,8 @@ def test_only_shards_with_rows_left_are_submitted(
     folder = RunFolder(tmp_path / "mine")
     folder.root.mkdir()
     folder.plan.touch()
-    monkeypatch.setattr(
-        submitting, "left", lambda _, shard=None: left[shard.number - 1] if shard else sum(left)
-    )
+    monkeypatch.setattr(submitting, "left_by_shard", lambda *_: left)
+    monkeypatch.setattr(submitting, "_is_planned", lambda *_: True)
     composed = submitting.compose(
         Scripts(folder, tmp_path, SlurmConfig(array_limit=2), 3), load_run(run_file)
     )
@@ -488,6 +487,23 @@ def test_another_slurm_block_is_no_other_plan(cli: Cli, tmp_path: Path, run_valu
         result = cli("prepare", "run.yaml", "--out", "runs/mine", "--store", "runs/store")
         assert result.code == 0, result.err
         assert "planned: 12 questions, 3 agents" in result.out
+
+
+def test_a_finished_run_goes_through_the_plan_again_where_the_run_file_was_changed(
+    cli: Cli, tmp_path: Path, run_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_run_file(tmp_path, run_values)
+    assert cli("prepare", "run.yaml", "--out", "runs/mine", "--store", "runs/store").code == 0
+    monkeypatch.setattr(submitting, "left_by_shard", lambda *_: [0, 0])
+    scripts = Scripts(RunFolder(tmp_path / "runs" / "mine"), tmp_path, SlurmConfig(), 2)
+    for change, steps in (
+        ({"slurm": {"partition": "other"}}, ["score"]),
+        ({"benchmark.limit": 3}, ["plan", "score"]),
+        ({"merge.quorum": 2}, ["plan", "score"]),
+    ):
+        composed = submitting.compose(scripts, load_run(file, change))
+        assert [step for step, _ in composed.chain] == steps
+    assert composed.chain[-1] == ("score", ("--dependency=afterok:{plan}",))
 
 
 def test_a_list_of_submissions_that_is_none_is_told(tmp_path: Path, cli: Cli) -> None:

@@ -401,7 +401,10 @@ def test_the_page_of_many_shards_names_what_failed(folder: RunFolder) -> None:
 
 def test_the_page_of_a_finished_run(folder: RunFolder) -> None:
     finished(folder)
-    assert "Finished: 3 shards done and scored, digest dddd" in page(found(folder, [0, 0, 0]))
+    assert page(found(folder, [0, 0, 0])).split("\n\n") == [
+        "Finished: 3 shards done and scored.",
+        f"digest {'d' * 64}\n",
+    ]
 
 
 def test_the_tail_of_a_log_is_short_and_may_be_missing(tmp_path: Path) -> None:
@@ -417,8 +420,11 @@ def test_the_tail_of_a_log_is_short_and_may_be_missing(tmp_path: Path) -> None:
 
 def test_status_of_what_is_no_run(cli: Cli, tmp_path: Path) -> None:
     result = cli("status", "nothing")
+    assert result.code == 2 and "nothing: no such folder" in result.err
+    (tmp_path / "nothing").mkdir()
+    result = cli("status", "nothing")
     assert result.code == 3 and "no plan yet" in result.out
-    assert not (tmp_path / "nothing").exists()
+    assert not list((tmp_path / "nothing").iterdir())
 
 
 def test_status_prints_json_with_its_code(
@@ -464,18 +470,13 @@ def test_jobs_of_what_is_no_run_leave_nothing_behind(
     assert not (tmp_path / "nothing").exists()
 
 
-def test_rows_of_all_shards_are_counted_only_where_some_are_left(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_are_those_of_the_last_submission(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
     folder.root.mkdir()
     folder.plan.touch()
-    asked: list[Shard | None] = []
-
-    def left(_: RunFolder, shard: Shard | None = None) -> int:
-        asked.append(shard)
-        return 0
-
-    monkeypatch.setattr(submitting, "left", left)
-    note(folder, Submission(1000, "1-1000", {}, ""))
-    assert submitting.look(folder).counts == {"done": 1000}
-    assert asked == [None]
+    monkeypatch.setattr(submitting, "left_by_shard", lambda _, shards: [7, *[0] * (shards - 1)])
+    assert submitting.look(folder).counts == {"waiting": 1}
+    note(folder, Submission(8, "1-8", {"score": "3"}, "2025"))
+    note(folder, Submission(1000, "1-1000", {"score": "4"}, "2026"))
+    assert submitting.look(folder).counts == {"done": 999, "waiting": 1}
+    assert submitting.shards_before(folder) == 1000

@@ -120,6 +120,22 @@ def test_rows_are_written_after_a_while_even_if_there_are_few(tmp_path: Path) ->
     assert len(files(tmp_path / SPEC)) == 1
 
 
+def test_a_slow_writer_makes_fewer_chunks_the_longer_it_runs(tmp_path: Path) -> None:
+    """A row a second for ten hours: chunks every 5 s at first, every 60 s in the end."""
+    now, flushed = [0.0], [0.0]
+    writer = Store(tmp_path).writer(SPEC, clock=lambda: now[0])
+    for _ in range(36_000):
+        now[0] += 1.0
+        if writer.flush_if_due():
+            flushed.append(now[0])
+    waits = [later - earlier for earlier, later in itertools.pairwise(flushed)]
+    assert waits[:100] == [5.0] * 100
+    assert waits == sorted(waits)
+    assert all(wait <= max(6.0, 0.01 * end + 1) for wait, end in zip(waits, flushed[1:], strict=True))
+    assert waits[-1] == 60.0
+    assert len(waits) < 36_000 / 5 / 8
+
+
 def test_rows_are_kept_when_the_block_of_a_writer_raises(tmp_path: Path) -> None:
     store = Store(tmp_path)
 

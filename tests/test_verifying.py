@@ -17,10 +17,10 @@ from orch_local.errors import EngineError, StoreError
 from orch_local.evidence import Evidence, other_batches, read_evidence
 from orch_local.launch import Progress
 from orch_local.models import ModelFolder
-from orch_local.sessions import StopRequest
 from orch_local.plans import AgentPlan
 from orch_local.questions import write_questions
 from orch_local.records import Analysis, Outcome, Usage
+from orch_local.sessions import StopRequest
 from orch_local.store import RunFolder, Store
 from orch_local.verifying import Rate, Stage, Verification, verify
 

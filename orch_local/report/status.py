@@ -23,6 +23,8 @@ MAX_SHARDS = 20
 def print_status(console: Console, found: RunStatus, folder: Path) -> None:
     """Print counts, the shards that are not done, and the log of the first failure."""
     print_paragraph(console, visible(_summary(found)), style="bold")
+    if found.digest:  # not to be copied where a line break is in it
+        console.print(Text.assemble(("digest ", "dim"), safe(found.digest)), soft_wrap=True)
     for step in (found.plan, found.score):
         if step.condition is not Condition.DONE:
             print_paragraph(console, visible(_of_step(step)))
@@ -66,7 +68,7 @@ def print_submission(console: Console, made: Submission, folder: Path) -> None:
 
 def _summary(found: RunStatus) -> str:
     if found.digest:
-        return f"Finished: {counted(len(found.shards), 'shard')} done and scored, digest {found.digest}."
+        return f"Finished: {counted(len(found.shards), 'shard')} done and scored."
     counts = ", ".join(f"{count:,} {name}" for name, count in found.counts.items())
     left = sum(one.left or 0 for one in found.shards)
     rows = f"; {counted(left, 'row')} left" if found.planned else "; there is no plan yet"

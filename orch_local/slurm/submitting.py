@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-from orch_local.config import RunConfig, load_model_config, model_config_files
-from orch_local.errors import BenchmarkError, InputError, OrchError
+from orch_local.config import RunConfig, SlurmConfig, load_model_config, model_config_files
+from orch_local.errors import BenchmarkError, InputError, OrchError, StoreError
 from orch_local.models import open_model_folder
 from orch_local.pipeline import left_by_shard
+from orch_local.plans import load_plan
 from orch_local.prompts.template import load_template
 from orch_local.slurm import queue
 from orch_local.slurm.jobs import Submission, note, ranges, submissions
@@ -86,20 +87,23 @@ def compose(scripts: Scripts, config: RunConfig) -> Submitting:
     StoreError
         If the run folder is damaged.
     """
-    missing = tuple(
-        number for number, rows in enumerate(_left(scripts.folder, scripts.shards) or (), 1) if rows
-    )
-    if not scripts.folder.plan.exists():
-        missing = tuple(range(1, scripts.shards + 1))
+    left = _left(scripts.folder, scripts.shards)
+    numbers = range(1, scripts.shards + 1)
+    missing = tuple(numbers if left is None else (number for number in numbers if left[number - 1]))
     limit = f"%{scripts.slurm.array_limit}" if scripts.slurm.array_limit else ""
-    chain: tuple[tuple[str, tuple[str, ...]], ...] = (("score", ()),)
+    chain: list[tuple[str, tuple[str, ...]]] = [("score", ())]
     if missing:
-        chain = (
-            ("plan", ()),
-            ("shards", (f"--array={ranges(missing)}{limit}", "--dependency=afterok:{plan}")),
+        array = f"--array={ranges(missing)}{limit}"
+        chain = [
+            ("shards", (array, "--dependency=afterok:{plan}")),
             ("score", ("--dependency=afterok:{shards}",)),
-        )
-    return Submitting(scripts.texts(), snapshot(config), missing, chain)
+        ]
+    elif not _is_planned(config, scripts.folder):
+        # The result of an older run file must not pass for that of this one.
+        chain = [("score", ("--dependency=afterok:{plan}",))]
+    if chain[0][1]:
+        chain.insert(0, ("plan", ()))
+    return Submitting(scripts.texts(), snapshot(config), missing, tuple(chain))
 
 
 def submit(scripts: Scripts, composed: Submitting) -> Submission:
@@ -138,15 +142,28 @@ def _filled(options: Sequence[str], jobs: Mapping[str, str]) -> list[str]:
     return [option.format(**jobs) for option in options]
 
 
+def _is_planned(config: RunConfig, folder: RunFolder) -> bool:
+    """Whether the plan was made from just these settings; those of SLURM are no part of it."""
+    before, now = (
+        _fixed(one.model_copy(update={"slurm": SlurmConfig()})) for one in (load_plan(folder).config, config)
+    )
+    return before == now
+
+
 def snapshot(config: RunConfig) -> str:
     """The run file with all paths absolute and all options of the command line in it."""
+    head = "# The run file as submitted: options of the command line are in it, and all paths are absolute.\n"
+    return head + yaml.safe_dump(_fixed(config), sort_keys=False, allow_unicode=True)
+
+
+def _fixed(config: RunConfig) -> dict[str, Any]:
+    """The values of a run file that mean the same wherever they are read."""
     values = config.model_dump(mode="json", exclude_defaults=True)
     values["benchmark"] = config.benchmark.model_dump(mode="json", exclude_defaults=True)
     for block in (*values["agents"], values["merge"]):
         if block.get("model"):
             block["model"] = _findable(block["model"])
-    head = "# The run file as submitted: options of the command line are in it, and all paths are absolute.\n"
-    return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return values
 
 
 def look(folder: RunFolder) -> RunStatus:
@@ -155,8 +172,10 @@ def look(folder: RunFolder) -> RunStatus:
     Raises
     ------
     StoreError
-        If the run folder is damaged, or is none.
+        If the run folder is damaged, or there is none.
     """
+    if not folder.root.is_dir():
+        raise StoreError("no such folder", where=str(folder.root), hint="is this the folder of a run?")
     made = submissions(folder)
     last = made[-1] if made else None
     lines, problem = _queued(last)

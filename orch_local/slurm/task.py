@@ -151,14 +151,16 @@ def run_shard(job: Job, attempts: int, work: Callable[[], None]) -> None:
 
 def _see_to(job: Job, attempts: int, signum: int) -> None:
     """Put a stopped task back into the queue, or leave it."""
-    by = f"stopped by {signal.Signals(signum).name}"
-    why, again = (
-        ending(_info(job.number), job.restarts) if job.number else ("this is no job of SLURM's", False)
-    )
-    log.warning("%s: %s", by, why)
+    why, again = "no job of SLURM", False
+    if job.number:
+        why, again = ending(_info(job.number), job.restarts)
+    told = f"stopped by {signal.Signals(signum).name}: {why}"
     if again and job.attempt >= attempts:
+        log.warning(told)
         raise _too_often(attempts)
-    job.record(State.STOPPED, f"{by}: {why}" + (", so it is put back into the queue" if again else ""))
+    told += "; it is put back into the queue" if again else ""
+    log.warning(told)
+    job.record(State.STOPPED, told)
     if again:
         requeue(job.number)
 
