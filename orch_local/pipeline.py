@@ -201,12 +201,12 @@ def report(session: Session) -> Result:
 
 
 def _refuse_missing(deciding: Deciding) -> None:
-    """All rows were there a moment ago; what is made of the rest would pass for a finished run."""
+    """What is made of the rest would pass for a finished run."""
     missing = ", ".join(f"{count:,} of {name}" for name, count in deciding.missing.items() if count)
     if missing:
         raise StoreError(
-            f"rows are missing that were there before: {missing}",
-            hint="a file of the store was damaged or removed meanwhile: run the same command again",
+            f"the run is not finished, rows are missing: {missing}",
+            hint="run or submit it again: just what is missing is generated",
         )
 
 

@@ -528,7 +528,7 @@ def _refuse_misfit(machine: Machine, job: Job) -> None:
     if not machine.memory_gib or job.memory_gib <= available:
         return
     each = f" on each of {job.width} GPUs" if job.width > 1 else ""
-    place = f"a GPU share of {share:.0%}" if machine.kind == "cuda" else "this machine"
+    place = f"a GPU share of {share:.0%}" if machine.kind == "cuda" else "this machine (or job)"
     raise InputError(
         f"not enough memory for its model: it needs about {job.memory_gib:.1f} GiB{each}, "
         f"{place} has {available:.1f} GiB",

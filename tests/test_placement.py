@@ -283,7 +283,7 @@ def test_nothing_to_do_is_a_plan() -> None:
         (
             Machine("cpu", 2, 8.0),
             job("x", memory_gib=14.0),
-            "14.0 GiB, this machine has 8.0",
+            "14.0 GiB, this machine (or job) has 8.0",
             "cpu_kv_cache_gib",
         ),
         (GPU_80, job("x", memory_gib=140.0, fixed_gib=2), "140.0 GiB, a GPU share of 90% has 72", "size: 2`"),
