@@ -31,7 +31,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -44,6 +44,7 @@ from orch_local.errors import OrchError, StoreError
 from orch_local.evidence import Evidence, keep_evidence, other_batches
 from orch_local.following import Following
 from orch_local.generating import Hooks, Scribe, Unit, generate
+from orch_local.keys import QuestionsByKey
 from orch_local.merging import merge_task
 from orch_local.orders import Order
 from orch_local.panels import Panels
@@ -141,23 +142,6 @@ class _Work:
             yield unit
 
 
-class _Questions(Mapping[str, Question]):
-    """Questions by key, read from the file when they are asked for."""
-
-    def __init__(self, file: Questions) -> None:
-        self._file = file
-        self._places = {question.key: place for place, question in enumerate(file)}
-
-    def __getitem__(self, key: str) -> Question:
-        return self._file[self._places[key]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
 def unit_maker(plan: Plan, agent: AgentPlan, store: Store) -> Callable[[Question], Unit]:
     """How a question becomes a unit. For the merge agent the panel is read from the store."""
     if agent.kind == "analysis":
@@ -219,7 +203,7 @@ def _batches(
     plan: Plan, agent: AgentPlan, order: Order, parent: Parent, questions: Questions
 ) -> Iterator[Iterable[Unit | None]]:
     """The units of each group of the order."""
-    asked = _Questions(questions.of_shard(order.shard) if order.shard else questions)
+    asked = QuestionsByKey(questions.of_shard(order.shard) if order.shard else questions)
     store = Store(plan.store, order.shard)
     if order.follow:
         following = Following(plan, agent, store, asked)
