@@ -245,6 +245,9 @@ class AgentRun:
                     self._converse(process, groups, attempt, progress)
             finally:
                 self._end_worker()
+                assert process.stdin is not None
+                with suppress(BrokenPipeError):  # words that a dead worker did not take are still in it
+                    process.stdin.close()
         elapsed = time.monotonic() - started
         load_s = elapsed if attempt.load_s is None else attempt.load_s
         self.timing.load_s += load_s

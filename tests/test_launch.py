@@ -22,6 +22,7 @@ from fake_worker import Scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orch_local import launch
 from orch_local.errors import EngineError, StoreError
 from orch_local.launch import POISONED_IN_A_ROW, AgentRun, Timing
 from orch_local.questions import write_questions
@@ -280,6 +281,16 @@ def test_stop_keeps_what_is_finished_and_starts_no_other_worker(stage: Callable[
     assert 3 <= len(run.found) < 1000
     assert all(row.usable for row in run.found.values())
     assert len(run.starts) == 1
+
+
+def test_a_worker_that_dies_without_hearing_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "WORKER_COMMAND", ("/bin/false",))
+    rows = {key_of(number): key_of(number) for number in range(20_000)}  # more than a pipe takes
+    run = AgentRun(RunFolder(tmp_path), agent_plan(), Store(tmp_path / "store"), 60.0)
+    with pytest.raises(EngineError, match="exit code 1 while loading"):
+        run.run(rows, lambda done: None)
 
 
 def test_stop_before_the_start_starts_nothing(stage: Callable[..., Stage]) -> None:
