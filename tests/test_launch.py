@@ -286,11 +286,17 @@ def test_stop_keeps_what_is_finished_and_starts_no_other_worker(stage: Callable[
 def test_a_worker_that_dies_without_hearing_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tell = launch._tell
+
+    def too_late(process: subprocess.Popen[str], line: str) -> None:
+        process.wait()
+        tell(process, line)
+
     monkeypatch.setattr(launch, "WORKER_COMMAND", ("/bin/false",))
-    rows = {key_of(number): key_of(number) for number in range(20_000)}  # more than a pipe takes
+    monkeypatch.setattr(launch, "_tell", too_late)
     run = AgentRun(RunFolder(tmp_path), agent_plan(), Store(tmp_path / "store"), 60.0)
     with pytest.raises(EngineError, match="exit code 1 while loading"):
-        run.run(rows, lambda done: None)
+        run.run({key_of(0): key_of(0)}, lambda done: None)
 
 
 def test_stop_before_the_start_starts_nothing(stage: Callable[..., Stage]) -> None:
