@@ -64,9 +64,8 @@ class Crew:
     def keep_timeline(self) -> None:
         """Write down when each worker loaded and generated; a run does not fail for want of it."""
         stints = tuple(self._stint(shift) for shift in self._shifts_run if shift.began)
-        timeline = Timeline(
-            self._began.isoformat(timespec="milliseconds"), platform.node(), self.placement, stints
-        )
+        shard, began = self._session.store.shard, self._began.isoformat(timespec="milliseconds")
+        timeline = Timeline(began, platform.node(), str(shard or ""), self.placement, stints)
         try:
             if stints:
                 keep(self._session.folder, timeline)

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 WORKER_COMMAND = (sys.executable, "-m", "orch_local.workers")
 
+LOADS_LOST = 2
+"""So many workers killed one after another before their first prompt mean that no load will succeed."""
+
 POISONED_IN_A_ROW = 3
 """So many prompts killing the engine one after another, with no row between, mean that the engine is ill."""
 
@@ -64,6 +67,10 @@ class Timing:
     load_s: float = 0.0
     generate_s: float = 0.0
     deaths: int = 0
+
+    def __str__(self) -> str:
+        died = f", {self.deaths} of its workers died" if self.deaths else ""
+        return f"loaded in {self.load_s:.1f} s, generated in {self.generate_s:.1f} s{died}"
 
     def add(self, other: Timing) -> None:
         """Add the figures of another worker."""
@@ -128,13 +135,14 @@ class AgentRun:
             If the worker could not write its rows.
         """
         groups = deque(list(batch) for batch in (batches or [list(rows)]) if batch)
-        finished = poisoned = 0
+        finished = poisoned = lost = 0
         while groups and not self._stopped:
             attempt = self._attempt(list(groups), _after(finished, progress))
             if attempt.generate_s is not None or self._stopped:
                 log.info("%s: %s", self._agent.name, self.timing)
                 return self.timing
-            self._check_alive(attempt)
+            lost = 0 if attempt.admitted else lost + 1
+            self._check_alive(attempt, lost)
             self.timing.deaths += 1
             log.warning(
                 "the worker of %s died (%s); the rows in flight go again", self._agent.name, attempt.reason
@@ -190,8 +198,8 @@ class AgentRun:
             process.kill()
             process.wait()
 
-    def _check_alive(self, attempt: _Attempt) -> None:
-        """Raise where trying again would not help."""
+    def _check_alive(self, attempt: _Attempt, lost: int) -> None:
+        """Raise where trying again would not help; ``lost`` workers in a row came to no prompt."""
         if attempt.error and attempt.error["kind"] == "store":
             raise StoreError(
                 attempt.error["message"], where=attempt.error["where"], hint=attempt.error["hint"]
@@ -200,6 +208,8 @@ class AgentRun:
             return
         if attempt.error:
             raise self._error(attempt.error)
+        if attempt.reason.startswith("SIG") and lost < LOADS_LOST:
+            return  # somebody's kill, or memory that another process may have given back by now
         when = "while loading" if attempt.load_s is None else "before its first prompt"
         raise self._dead(f"it ended by {attempt.reason} {when}")
 

@@ -52,7 +52,7 @@ def _judge(name: str, invariant: bool, found: Found) -> tuple[Level, str]:
     if same < rows:
         return Level.RULES, f"{name}: {rows - same} of {rows} rows generated again differed"
     if not rows:
-        return Level.RULES, f"{name}: no row was generated again"
+        return Level.RULES, f"{name}: no row was generated again (`orch-local verify` does that)"
     if not invariant:
         return Level.VERIFIED, f"{name}: its engine is not set up to be batch-invariant"
     return Level.BITWISE, ""

@@ -42,7 +42,7 @@ def lack_of(session: Session, agent: AgentPlan, wanted: RowKeys) -> Lack:
     stored, retry = session.store.read(agent.spec), session.retry_failed
     lacking = (row not in stored or (retry and stored.failed(row)) for row in wanted.values())
     rows = wanted.picked(place for place, lacks in enumerate(lacking) if lacks)
-    for chunk in stored.damaged:
+    for chunk in () if session.looks_only else stored.damaged:
         session.store.set_aside(chunk)
         session.damaged.add(chunk)
         log.warning("%s: %s was damaged and is set aside; its rows are generated again", agent.name, chunk)

@@ -134,14 +134,18 @@ def left(folder: RunFolder) -> int:
     StoreError
         If the folder holds no plan, or the store cannot be read.
     """
-    return _left(Session.of(folder, _Blind()))
+    session = Session.of(folder, _Blind())
+    session.looks_only = True
+    return _left(session)
 
 
 def left_by_shard(folder: RunFolder, shards: int) -> list[int]:
     """What each of so many shards lacks, one shard in memory at a time. Raises as :func:`left`."""
     plan, parts = load_plan(folder), read_questions(folder.questions).by_shard(shards)
     return [
-        _left(Session(folder, plan, part, Store(plan.store, Shard(number, shards)), _Blind()))
+        _left(
+            Session(folder, plan, part, Store(plan.store, Shard(number, shards)), _Blind(), looks_only=True)
+        )
         for number, part in enumerate(parts, 1)
     ]
 

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 16 * 2**20
 _LOWEST_PRIORITY = 19
+_WORTH_TELLING_GIB = 0.1
 SPARE_BYTES = 4 * 2**30
 """Memory that stays free for what runs beside: the cache is given up first, but not without cost."""
 
@@ -66,7 +67,8 @@ class ReadAhead:
         except (OSError, psutil.Error) as error:
             log.info("reading ahead failed: %s", error)
         read, seconds = self.read_bytes / 2**30, time.monotonic() - started
-        log.info("read %.2f GiB ahead in %.1f s", read, seconds)
+        if read >= _WORTH_TELLING_GIB:
+            log.info("read %.1f GiB of weights ahead in %.1f s", read, seconds)
 
     def _read(self, file: Path, left: int) -> int:
         """Read a file; returns how many bytes of all files are then left."""

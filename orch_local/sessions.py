@@ -46,6 +46,8 @@ class Session:
     display: Display
     stop: StopRequest = field(default_factory=StopRequest)
     retry_failed: bool = False
+    looks_only: bool = False
+    """Nothing is to be changed: damaged chunks stay where they are."""
     stage_to: Path | None = None
     """Folder on a local disk that weights are copied to first."""
     timings: dict[str, Timing] = field(default_factory=dict)

@@ -45,6 +45,8 @@ class Timeline:
     began: str
     """ISO 8601, with the time zone."""
     host: str
+    shard: str
+    """Such as ``3/8``; empty where the execution was of the whole run."""
     planned: Placement
     stints: tuple[Stint, ...]
 

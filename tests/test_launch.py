@@ -219,7 +219,8 @@ def test_a_death_while_loading_is_told_with_the_log(
     assert str(log) in caught.value.hint
     assert ("memory ran out" in caught.value.message) == (load == "die")
     assert ("something unforeseen" in log.read_text()) == (load == "exit")
-    assert len(run.starts) == 1
+    # Somebody's kill is tried once more; what the worker itself ends with is not.
+    assert len(run.starts) == (2 if load == "die" else 1)
 
 
 def test_an_error_of_the_engine_while_loading_is_passed_on(stage: Callable[..., Stage]) -> None:

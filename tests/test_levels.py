@@ -100,7 +100,7 @@ def test_what_is_said_of_each_agent(tmp_path: Path) -> None:
     }
     assert assess(made(tmp_path, cases)).reasons == (
         "quant: 1 of 16 rows generated again differed",
-        "chrono: no row was generated again",
+        "chrono: no row was generated again (`orch-local verify` does that)",
         "verbal: its engine is not set up to be batch-invariant",
     )
 

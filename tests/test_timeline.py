@@ -37,7 +37,7 @@ STINTS = (
     stint("chrono", 1, 0.0, 20.0, 50.0),
     stint("merge", 0, 100.0, 120.0, 200.0),
 )
-ONE = Timeline("2026-11-23T10:00:00.000+00:00", "node-7", PLANNED, STINTS)
+ONE = Timeline("2026-11-23T10:00:00.000+00:00", "node-7", "", PLANNED, STINTS)
 
 
 def printed(found: Timelines, width: int = 80, *, terminal: bool = True) -> str:
@@ -81,7 +81,7 @@ def test_any_stints_are_kept_and_drawn(
     tmp_path_factory: pytest.TempPathFactory, some: list[Stint], host: str
 ) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("run"))
-    timeline = Timeline("2026-11-23T10:00:00+00:00", host, PLANNED, tuple(some))
+    timeline = Timeline("2026-11-23T10:00:00+00:00", host, "3/8", PLANNED, tuple(some))
     keep(folder, timeline)
     assert read_all(folder).read == [timeline]
     text = printed(Timelines([timeline], []), terminal=False)
@@ -159,7 +159,7 @@ def test_idle_is_the_time_without_a_worker() -> None:
     assert ONE.idle() == {0: 0.0, 1: 0.75}
     overlapping = (stint("a", 0, 0.0, 1.0, 10.0), stint("b", 0, 5.0, 6.0, 20.0), stint("c", 1, 0, 1, 40))
     assert replace(ONE, stints=overlapping).idle() == {0: 0.5, 1: 0.0}
-    assert Timeline("", "", Placement(TWO_CORES, ()), ()).idle() == {}
+    assert Timeline("", "", "", Placement(TWO_CORES, ()), ()).idle() == {}
 
 
 def test_planned_stands_above_real_on_one_scale() -> None:

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 PLAIN_EVERY_S = 15.0
+_LEAST_S = 1.0
 
 
 class _Rate(ProgressColumn):
@@ -92,17 +93,25 @@ class PlainDisplay:
             if now and not first:
                 began = last = at
                 first = now
-            elif now and (done + now >= total or at - last >= PLAIN_EVERY_S) and at > began:
+            elif now and (done + now >= total or at - last >= PLAIN_EVERY_S):
                 last = at
-                rate = (now - first) / (at - began)
-                left = f", {(total - done - now) / rate:.0f} s left" if rate else ""
-                self._say(f"{name}: {done + now:,} of {total:,}, {rate:.1f}/s{left}")
+                self._say(
+                    f"{name}: {done + now:,} of {total:,}{_pace(now - first, at - began, total - done - now)}"
+                )
 
         return update
 
     def _say(self, line: str) -> None:
         if not self._quiet:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _pace(rows: int, seconds: float, left: int) -> str:
+    """Rows a second and the time left; nothing of what lasted too short to tell."""
+    if rows == 0 or seconds < _LEAST_S:
+        return ""
+    rate = rows / seconds
+    return f", {rate:.1f}/s" + (f", {left / rate:.0f} s left" if left else "")
 
 
 def display_for(console: Console, *, quiet: bool) -> LiveDisplay | PlainDisplay:

@@ -25,7 +25,8 @@ def print_timelines(console: Console, found: Timelines) -> None:
 
 
 def _print_timeline(console: Console, timeline: Timeline, title: str) -> None:
-    console.print(safe(f"{title}: {timeline.began} on {timeline.host}", "bold"), soft_wrap=True)
+    part = f"shard {timeline.shard}, " if timeline.shard else ""
+    console.print(safe(f"{title}: {part}{timeline.began} on {timeline.host}", "bold"), soft_wrap=True)
     console.print()
     planned, real = timeline.planned.seconds, timeline.seconds
     bars = {
