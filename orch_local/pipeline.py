@@ -49,6 +49,8 @@ class Result(NamedTuple):
     damaged: int
     """Chunks of the store that were damaged and have been set aside."""
     standing: Standing
+    deaths: Mapping[str, int]
+    """How often a worker died and was replaced, by agent."""
 
 
 def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_environment: bool = False) -> Plan:
@@ -127,7 +129,7 @@ def score(folder: RunFolder) -> Result:
 
 
 def left(folder: RunFolder) -> int:
-    """Rows that a run still lacks: analyses, and the merges of complete panels.
+    """Rows that a run still lacks, at most: analyses, and merges, one for each panel that is not complete.
 
     Raises
     ------
@@ -151,9 +153,8 @@ def left_by_shard(folder: RunFolder, shards: int) -> list[int]:
 
 
 def _left(session: Session) -> int:
-    lacks, merger = lacking_analyses(session), session.plan.merger
-    lacks += [Merges(session).lack(merger)] if merger else []
-    return sum(len(lack.rows) for lack in lacks)
+    analyses = sum(len(lack.rows) for lack in lacking_analyses(session))
+    return analyses + Merges(session).most()
 
 
 class _Blind:
@@ -201,7 +202,8 @@ def report(session: Session) -> Result:
         log.warning("two different answers under one key: %s", violation)
     log.info("finished: digest %s, level %s", digest.value, standing.level)
     counts = len(deciding.violations), len(session.damaged)
-    return Result(plan, metrics, costs, digest.value, *counts, standing)
+    deaths = {name: timing.deaths for name, timing in session.timings.items() if timing.deaths}
+    return Result(plan, metrics, costs, digest.value, *counts, standing, deaths)
 
 
 def _refuse_missing(deciding: Deciding) -> None:

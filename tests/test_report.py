@@ -346,9 +346,10 @@ class TestFiles:
 
 def test_skipped_rows_and_violations_are_told_and_nothing_else() -> None:
     console, file = make_console(80, terminal=False)
-    print_warnings(console, bad_rows=0, violations=0, damaged=0)
+    print_warnings(console, bad_rows=0, violations=0, damaged=0, deaths={})
     assert file.getvalue() == ""
-    print_warnings(console, bad_rows=1234, violations=2, damaged=3)
+    print_warnings(console, bad_rows=1234, violations=2, damaged=3, deaths={"quant": 2})
     assert "1,234 bad rows" in file.getvalue()
     assert "VIOLATION: 2 rows" in file.getvalue()
     assert "3 files of the store" in file.getvalue()
+    assert "A worker of quant died 2 times" in file.getvalue()

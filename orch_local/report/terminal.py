@@ -54,7 +54,9 @@ def print_metrics(
         console.print(Text.assemble((name, "dim"), safe(value)), soft_wrap=True)
 
 
-def print_warnings(console: Console, bad_rows: int, violations: int, damaged: int) -> None:
+def print_warnings(
+    console: Console, bad_rows: int, violations: int, damaged: int, deaths: Mapping[str, int]
+) -> None:
     """Print what a reader of the result must not miss.
 
     Parameters
@@ -65,7 +67,14 @@ def print_warnings(console: Console, bad_rows: int, violations: int, damaged: in
         Rows of the store with two different answers under one key.
     damaged:
         Files of the store whose bytes had changed.
+    deaths:
+        How often a worker died and was replaced, by agent.
     """
+    for name, count in deaths.items():
+        print_paragraph(
+            console,
+            f"A worker of {name} died {counted(count, 'time')} and was replaced; no row is lost. See run.log.",
+        )
     if bad_rows:
         print_paragraph(console, f"{bad_rows:,} bad rows of the benchmark were skipped; see bad_rows.jsonl.")
     if damaged:
