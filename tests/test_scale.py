@@ -13,7 +13,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "scale.py"
-QUESTIONS, AGENTS, RATE = 2_000, 5, 20.0
+QUESTIONS, AGENTS, RATE = 1_000, 5, 20.0
 
 
 @pytest.fixture(scope="module")

@@ -71,10 +71,9 @@ def print_warnings(
         How often a worker died and was replaced, by agent.
     """
     for name, count in deaths.items():
-        print_paragraph(
-            console,
-            f"A worker of {name} died {counted(count, 'time')} and was replaced; no row is lost. See run.log.",
-        )
+        often = counted(count, "time")
+        told = f"A worker of {name} died {often} and was replaced; no row is lost, run.log says how."
+        print_paragraph(console, visible(told))
     if bad_rows:
         print_paragraph(console, f"{bad_rows:,} bad rows of the benchmark were skipped; see bad_rows.jsonl.")
     if damaged:
