@@ -204,13 +204,16 @@ def submit(
     store: StoreOption = None,
     shards: Annotated[
         int | None,
-        typer.Option(min=1, help="Parts of the questions, one job each. [default: as before, or 1]"),
+        typer.Option(
+            min=1, help="Parts of the questions, one job each, at most 100,000. [default: as before, or 1]"
+        ),
     ] = None,
     limit: Limit = None,
     categories: Categories = None,
     split: Split = None,
     shuffle_seed: Shuffle = None,
     skip_bad_rows: SkipBadRows = False,
+    retry_failed: RetryFailed = False,
     fast: Fast = False,
     accept_new_environment: NewEnvironment = False,
     dry_run: Annotated[
@@ -229,7 +232,7 @@ def submit(
     config = load_run(run_file, given)
     submitting.check(config)
     parts = shards or submitting.shards_before(folder)
-    scripts = Scripts(folder, store, config.slurm, parts, accept_new_environment)
+    scripts = Scripts(folder, store, config.slurm, parts, accept_new_environment, retry_failed)
     composed = submitting.compose(scripts, config)
     if dry_run:
         print_submitting(_console(), composed, folder)
@@ -242,7 +245,7 @@ def status(
     run_folder: Folder,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how far a run is. Code 0: finished and scored; 1: something failed; 3: not finished yet."""
+    """Show how far a run is. Code 0: finished and scored; 1: failed or stopped; 3: not finished yet."""
     from orch_local.report.status import print_status, print_status_json
     from orch_local.slurm.submitting import look
 
@@ -265,13 +268,14 @@ def prepare(
     from orch_local.config import load_run
     from orch_local.pipeline import prepare as prepare_run
     from orch_local.report.outline import print_obstacles
+    from orch_local.report.terminal import counted
     from orch_local.slurm.task import Job
 
     folder = _run_folder(out)
     with Job.here(folder, "plan").recorded():
         planned = prepare_run(load_run(run_file), folder, store.absolute(), accept_new_environment)
     print_obstacles(_console(stderr=True), planned)
-    print(f"planned: {planned.questions.count:,} questions, {len(planned.agents)} agents")
+    print(f"planned: {counted(planned.questions.count, 'question')}, {counted(len(planned.agents), 'agent')}")
 
 
 @app.command()
@@ -406,7 +410,8 @@ def _print_result(result: Result, folder: RunFolder) -> None:
     console = _console()
     print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
     print_standing(console, result.standing)
-    print_warnings(console, result.plan.questions.bad_rows, result.violations, result.damaged)
+    counts = result.plan.questions.bad_rows, result.violations, result.damaged
+    print_warnings(console, *counts, result.deaths)
 
 
 @contextmanager
@@ -445,7 +450,8 @@ def _watched(
             yield display, stop
     except KeyboardInterrupt as interrupt:
         signum = getattr(interrupt, "signum", signal.SIGINT)
-        logging.getLogger(__name__).warning("stopped by %s", signal.Signals(signum).name)
+        if log:  # a shard says by itself what stopped it, and why
+            logging.getLogger(__name__).warning("stopped by %s", signal.Signals(signum).name)
         raise InterruptedRunError(signum, again) from None
 
 

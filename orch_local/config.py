@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from orch_local.errors import ConfigError
 from orch_local.yaml_files import nearest, parse, read_yaml
@@ -155,13 +165,59 @@ class EngineConfig(_Model):
     )
 
 
+def _as_lines(value: Any) -> Any:
+    return [line for line in value.split("\n") if line.strip()] if isinstance(value, str) else value
+
+
+def _quoted(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f'put it in quotes, as "{value}"')
+    return value
+
+
+class _Form(NamedTuple):
+    """What a text must look like, as a pattern, and in words for those who wrote it otherwise."""
+
+    pattern: str
+    words: str
+
+    def check(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(self.words)
+        return text
+
+    def schema(self) -> WithJsonSchema:
+        return WithJsonSchema({"type": "string", "pattern": f"^({self.pattern})$"})
+
+
 # sbatch reads the lines `#SBATCH ...` like a shell: quotes, backslashes, spaces and # would mean something.
-_SbatchValue = Annotated[str, Field(pattern=r"^[!$-&(-\[\]-~]{1,256}$")]
-_Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f\x85\u2028\u2029]{1,4000}$")]
+_WORD = _Form(
+    r"[!$-&(-\[\]-~]{1,256}", 'write one word without blanks, quotes, "#" and backslashes, e.g. gpu'
+)
+_LINE = _Form(
+    r"[^\x00-\x1f\x7f\x85\u2028\u2029]{1,4000}",
+    "write one line of at most 4,000 characters for each entry, without control characters",
+)
+_TIME = _Form(
+    r"[0-9]{1,6}(:[0-5][0-9]){0,2}|[0-9]{1,3}-[0-9]{1,2}(:[0-5][0-9]){0,2}",
+    'write minutes ("90"), hours ("4:00:00") or days and hours ("1-12"); minutes and seconds end at 59',
+)
+_MEM = _Form("[0-9]{1,12}[KMGT]?", 'write a whole number and K, M, G or T, e.g. "64G"')
+_SbatchValue = Annotated[str, BeforeValidator(_quoted), AfterValidator(_WORD.check), _WORD.schema()]
+_Line = Annotated[str, AfterValidator(_LINE.check), _LINE.schema()]
+_Time = Annotated[str, BeforeValidator(_quoted), AfterValidator(_TIME.check), _TIME.schema()]
+_Mem = Annotated[str, BeforeValidator(_quoted), AfterValidator(_MEM.check), _MEM.schema()]
 _OURS = frozenset(
     "--array --chdir --dependency --error --job-name --kill-on-invalid-dep --no-requeue --open-mode --output "
     "--parsable --requeue --signal --wrap -D -J -a -d -e -o".split()
 )
+
+
+def _words(option: str) -> list[str]:
+    try:
+        return shlex.split(option)
+    except ValueError:
+        raise ValueError(f"{option!r} has quotes that do not close") from None
 
 
 class SlurmConfig(_Model):
@@ -172,18 +228,18 @@ class SlurmConfig(_Model):
     qos: _SbatchValue | None = None
     constraint: _SbatchValue | None = None
     gres: _SbatchValue | None = Field(default=None, description="For each task of the array, e.g. gpu:1.")
-    time: str | None = Field(
+    time: _Time | None = Field(
         default=None,
-        pattern=r"^(\d{1,6}(:\d\d){0,2}|\d{1,3}-\d{1,2}(:\d\d){0,2})$",
         description="Time limit of each job, in quotes: minutes, or h:mm:ss, or days-hours.",
     )
     cpus_per_task: int | None = Field(default=None, ge=1)
-    mem: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="Memory of a node, e.g. 64G.")
+    mem: _Mem | None = Field(default=None, description="Memory of a node, e.g. 64G.")
     array_limit: int | None = Field(default=None, ge=1, description="Tasks that run at once (`--array %K`).")
     score_partition: _SbatchValue | None = Field(
         default=None, description="Partition of the scoring job, which needs no GPU."
     )
-    setup: Annotated[tuple[_Line, ...], BeforeValidator(_as_list)] = Field(
+    score_mem: _Mem | None = Field(default=None, description="Memory of the scoring job, e.g. 8G.")
+    setup: Annotated[tuple[_Line, ...], BeforeValidator(_as_lines)] = Field(
         default=(), description="Lines of shell that run first on the node, e.g. `module load cuda`."
     )
     extra: Annotated[tuple[_Line, ...], BeforeValidator(_as_list)] = Field(
@@ -206,6 +262,9 @@ class SlurmConfig(_Model):
                 raise ValueError(f"{option!r} is no option of sbatch; write it as --name=value")
             if name[0] in _OURS:
                 raise ValueError(f"{name[0]} is set by orch-local itself")
+            further = [word for word in _words(option)[1:] if re.match(r"-[A-Za-z-]", word)]
+            if further:
+                raise ValueError(f"write one option for each entry: {further[0]} begins another")
         return options
 
     @model_validator(mode="after")
@@ -316,6 +375,8 @@ def load_run(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
         Naming the file and the key.
     """
     values = read_yaml(path)
+    if values.get("slurm", {}) is None:
+        del values["slurm"]  # the block is there, and all its lines are comments
     for dotted, value in (overrides or {}).items():
         *parents, last = dotted.split(".")
         target = values

@@ -57,7 +57,9 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
 def _plain_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
     text = str(loader.construct_scalar(node))
     if _AMBIGUOUS.fullmatch(text):
-        problem = f"write the number {text[:_LONGEST_SHOWN]} in plain decimal digits"
+        problem = (
+            f"write the number {text[:_LONGEST_SHOWN]} in plain decimal digits, or in quotes, if it is a text"
+        )
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     read = loader.construct_yaml_int if node.tag.endswith(":int") else loader.construct_yaml_float
     return read(node)

@@ -160,7 +160,7 @@ def _kill_worker(runner: AgentRun) -> None:
 def test_shards_come_to_the_digest_of_the_whole_run(prepared: Prepared, digest: str) -> None:
     folder = prepared()
     parts = [Shard(number, 3) for number in (1, 2, 3)]
-    assert left(folder) == 2 * QUESTIONS == sum(left_by_shard(folder, 3))
+    assert left(folder) == 3 * QUESTIONS == sum(left_by_shard(folder, 3))
     for shard in parts:
         work(folder, Silent(), shard)
         assert left_by_shard(folder, 3)[shard.number - 1] == 0
@@ -185,7 +185,7 @@ def test_a_shard_begun_elsewhere_is_finished_by_the_whole_run(prepared: Prepared
     folder = prepared()
     work(folder, Silent(), Shard(1, 2))
     before = left(folder)
-    assert 0 < before < 2 * QUESTIONS
+    assert 0 < before < 3 * QUESTIONS
     result = execute(folder, Silent())
     assert result.digest == digest
-    assert sum(result.costs[name].generated_now for name in ("quant", "verbal")) == before
+    assert sum(cost.generated_now for cost in result.costs.values()) == before

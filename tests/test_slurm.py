@@ -209,9 +209,9 @@ def test_eight_shards_two_at_a_time_come_to_the_digest_of_one_box(
         in (run.out / "slurm" / "logs" / f"orch-one-score-{made['jobs']['score']}.log").read_text()
     )
     assert list((folder / "local disk").rglob("model.safetensors"))
-    # Once more: nothing is left but the score.
+    # Once more: nothing is left but to check the plan, and the score.
     made = run.submit()
-    assert (set(made["jobs"]), made["array"], made["shards"]) == ({"score"}, "", 8)
+    assert (set(made["jobs"]), made["array"], made["shards"]) == ({"plan", "score"}, "", 8)
     assert run.finished(made)["digest"] == digests(False)
     # With another run file the plan job refuses, and nothing waits for it.
     made = run.submit("--limit", "5")
@@ -220,6 +220,8 @@ def test_eight_shards_two_at_a_time_come_to_the_digest_of_one_box(
     found = run.status()
     assert (found["code"], found["trouble"]["name"]) == (1, "plan")
     assert "different plan" in found["trouble"]["message"]
+    # A plan that is right again makes that one past.
+    assert run.finished(run.submit())["digest"] == digests(False)
 
 
 def test_requeued_terminated_and_cancelled_tasks(run: Run, digests: Callable[[bool], str]) -> None:
@@ -269,7 +271,7 @@ def test_a_failing_shard_does_not_let_the_scoring_job_hang(run: Run, digests: Ca
     assert found["code"] == 1 and found["counts"] == {"done": 2, "failed": 1}
     assert found["trouble"]["name"] == "2/3" and "no GPU" in found["trouble"]["message"]
     assert any("this node has no GPU" in line for line in found["log_tail"])
-    assert found["score"]["condition"] == "waiting"
+    assert found["score"]["condition"] == "stopped"
     # A person reads the same; where there is no squeue, that is said, and the rest is told all the same.
     page = run.call("status", str(run.out), path="/nowhere")
     assert page.returncode == 1

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from running import Cli, write_run_file
 
 from orch_local.config import SlurmConfig, load_run
-from orch_local.errors import InputError
+from orch_local.errors import ConfigError, InputError
 from orch_local.slurm import queue, scripts, submitting
 from orch_local.slurm.jobs import Submission, note, numbers, ranges, submissions
 from orch_local.slurm.queue import JobInfo, QueuedJob, SlurmError
@@ -34,6 +34,7 @@ FULL: dict[str, Any] = {
     "mem": "64G",
     "array_limit": 4,
     "score_partition": "cpu",
+    "score_mem": "8G",
     "setup": ("module load cuda", "source /opt/env.sh"),
     "extra": ("--exclusive", "--exclude=n7"),
     "stop_before_s": 300,
@@ -138,12 +139,26 @@ def test_the_plan_is_made_on_a_node_like_those_of_the_shards_and_the_score_needs
     nodes = {"--gres=gpu:2", "--constraint=a100&ib", "--cpus-per-task=8", "--mem=64G", "--exclude=n7"}
     assert nodes | {"--partition=gpu"} <= options["plan"] & options["shards"]
     assert not nodes & options["score"]
-    assert "--partition=cpu" in options["score"] and "--account=lab" in options["score"]
+    assert {"--partition=cpu", "--mem=8G", "--account=lab"} <= options["score"]
+    assert "--mem=8G" not in options["plan"] | options["shards"]
     assert "--kill-on-invalid-dep=yes" not in options["plan"]
     assert texts["plan"].splitlines()[-1] == (
         "exec /env/bin/python -m orch_local prepare /data/mine/slurm/run.yaml --out /data/mine "
         "--store /data/store --accept-new-environment"
     )
+
+
+@pytest.mark.usefixtures("_fixed_command")
+def test_what_failed_is_made_again_by_the_shards() -> None:
+    texts = made(retry_failed=True).texts()
+    assert texts["shards"].splitlines()[-1].endswith('/8" --attempts 10 --retry-failed')
+    assert "--retry-failed" not in texts["plan"] + texts["score"]
+
+
+@pytest.mark.parametrize("shards", [100_001, 99_999_999_999])
+def test_more_shards_than_any_cluster_takes_are_refused(cli: Cli, run_file: Path, shards: int) -> None:
+    result = cli("submit", "run.yaml", "--shards", shards, "--dry-run")
+    assert result.code == 2 and "more than 100,000" in result.err and "often 1001" in result.err
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -200,6 +215,14 @@ def test_job_names_are_harmless(folder: str, name: str) -> None:
         {"constraint": "a\\"},
         {"time": "1 hour"},
         {"time": "1:0"},
+        {"time": "1:60:00"},
+        {"time": "1:00:60"},
+        {"time": "30:99"},
+        {"time": "1-2:75"},
+        {"time": "٣٠"},
+        {"time": 90},
+        {"mem": 64},
+        {"score_mem": "8 G"},
         {"time": "2", "stop_before_s": 120},
         {"time": "0-0:01", "stop_before_s": 60},
         {"mem": "64 GB"},
@@ -214,6 +237,9 @@ def test_job_names_are_harmless(folder: str, name: str) -> None:
         {"extra": ("--array=1-3",)},
         {"extra": ("-o", "x")},
         {"extra": ("--output=x",)},
+        {"extra": ("--exclusive --output=/tmp/x",)},
+        {"extra": ("--exclusive -o /tmp/x",)},
+        {"extra": ("--comment='a",)},
         {"stage_to": "a\nb"},
         {"unknown": 1},
     ],
@@ -221,6 +247,54 @@ def test_job_names_are_harmless(folder: str, name: str) -> None:
 def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SlurmConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("time: 90", '`slurm.time`: put it in quotes, as "90"'),
+        ("mem: 64", '`slurm.mem`: put it in quotes, as "64"'),
+        ("account: 12", '`slurm.account`: put it in quotes, as "12"'),
+        ("time: 4:00:00", "4:00:00 in plain decimal digits, or in quotes, if it is a text"),
+        ("time: abc", 'write minutes ("90"), hours ("4:00:00")'),
+        ("mem: 64GB", 'write a whole number and K, M, G or T, e.g. "64G", not "64GB"'),
+        ('partition: "a b"', 'write one word without blanks, quotes, "#" and backslashes, e.g. gpu'),
+        ('setup: ["a\\nb"]', "write one line of at most 4,000 characters for each entry"),
+        ('extra: ["--exclusive --output=/x"]', "write one option for each entry: --output=/x begins"),
+    ],
+)
+def test_what_is_wrong_with_a_setting_is_told_in_words(
+    tmp_path: Path, run_values: dict[str, Any], lines: str, message: str
+) -> None:
+    file = write_run_file(tmp_path, run_values)
+    file.write_text(f"{file.read_text()}\nslurm:\n  {lines}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_run(file)
+    assert message in str(caught.value) and "pattern" not in str(caught.value)
+
+
+def test_further_options_may_have_values_with_blanks() -> None:
+    extra = ("-p gpu", "--comment='a -b'", "--nice -5")
+    assert SlurmConfig(extra=extra).extra == extra
+
+
+@pytest.mark.parametrize(
+    ("text", "setup"),
+    [
+        ("slurm:", ()),
+        ("slurm:\n  setup: module load cuda", ("module load cuda",)),
+        (
+            "slurm:\n  setup: |\n    module load cuda\n\n    if a; then\n      b\n    fi\n",
+            ("module load cuda", "if a; then", "  b", "fi"),
+        ),
+    ],
+)
+def test_a_block_may_be_empty_and_setup_may_be_one_text(
+    tmp_path: Path, run_values: dict[str, Any], text: str, setup: tuple[str, ...]
+) -> None:
+    file = write_run_file(tmp_path, run_values)
+    file.write_text(f"{file.read_text()}\n{text}\n")
+    assert load_run(file).slurm == SlurmConfig(setup=setup)
 
 
 @pytest.mark.parametrize(
@@ -327,6 +401,11 @@ def test_jobs_that_slurm_has_forgotten_are_not_in_the_queue(clients: Callable[..
             "invalid partition: gpuu",
             "`slurm` block",
         ),
+        (
+            "printf 'sbatch: error: one\\n\\nsbatch: error:  two\\n' >&2; exit 1",
+            "sbatch refused: sbatch: error: one; sbatch: error: two",
+            "",
+        ),
         ("echo hello", "answered 'hello'", ""),
     ],
 )
@@ -380,11 +459,20 @@ def test_the_chain_is_submitted(
         f"sbatch --parsable --dependency=afterok:12 {folder}/score.sbatch",
     ]
     assert "submitted: shards 1-3 of 3 (jobs: plan 11, shards 12, score 13)" in result.out
+    assert "follow it: orch-local status runs/mine\n" in result.out
     assert yaml.safe_load(Path(f"{folder}/run.yaml").read_text())["benchmark"]["limit"] == 2
     (noted,) = submissions(RunFolder(tmp_path / "runs" / "mine"))
     assert (noted.shards, noted.array) == (3, "1-3")
     assert noted.jobs == {"plan": "11", "shards": "12", "score": "13"}
     assert Path(f"{folder}/logs").is_dir()
+
+
+def test_a_run_folder_with_a_blank_in_it_is_named_so_that_it_can_be_pasted(
+    cli: Cli, run_file: Path, clients: Callable[..., Path]
+) -> None:
+    clients(sbatch=COUNTING, squeue="", scancel="")
+    result = cli("submit", "run.yaml", "--out", "runs/my run")
+    assert result.code == 0 and "follow it: orch-local status 'runs/my run'\n" in result.out
 
 
 def test_where_a_job_is_refused_none_is_left_in_the_queue(
@@ -415,7 +503,7 @@ def test_a_run_whose_jobs_are_in_the_queue_is_not_submitted_again(
     [
         ([0, 4, 0], "2", ["plan", "shards", "score"]),
         ([1, 4, 1], "1-3", ["plan", "shards", "score"]),
-        ([0, 0, 0], "", ["score"]),
+        ([0, 0, 0], "", ["plan", "score"]),
     ],
 )
 def test_only_shards_with_rows_left_are_submitted(
@@ -430,13 +518,31 @@ def test_only_shards_with_rows_left_are_submitted(
     folder.root.mkdir()
     folder.plan.touch()
     monkeypatch.setattr(submitting, "left_by_shard", lambda *_: left)
-    monkeypatch.setattr(submitting, "_is_planned", lambda *_: True)
     composed = submitting.compose(
         Scripts(folder, tmp_path, SlurmConfig(array_limit=2), 3), load_run(run_file)
     )
     assert [step for step, _ in composed.chain] == steps
     options = dict(composed.chain).get("shards", ("",))
     assert options[0] == (f"--array={array}%2" if array else "")
+    assert dict(composed.chain)["score"] == (f"--dependency=afterok:{{{steps[-2]}}}",)
+
+
+@pytest.mark.parametrize("option", ["retry_failed", "accept_new_environment"])
+def test_where_rows_that_are_there_are_made_anew_all_shards_are_submitted(
+    cli: Cli, tmp_path: Path, run_file: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    folder.root.mkdir()
+    folder.plan.touch()
+    monkeypatch.setattr(submitting, "left_by_shard", lambda *_: [0, 0, 0])
+    given: dict[str, Any] = {option: True}
+    composed = submitting.compose(Scripts(folder, tmp_path, SlurmConfig(), 3, **given), load_run(run_file))
+    assert composed.missing == (1, 2, 3)
+    shown = cli(
+        "submit", "run.yaml", "--out", "mine", "--shards", 3, f"--{option.replace('_', '-')}", "--dry-run"
+    )
+    assert shown.code == 0 and "--array=1-3" in shown.out
+    assert cli("submit", "run.yaml", "--out", "mine", "--shards", 3, "--dry-run").out.count("--array=1") == 0
 
 
 def test_dry_run_prints_everything_writes_nothing_and_needs_no_slurm(
@@ -489,21 +595,18 @@ def test_another_slurm_block_is_no_other_plan(cli: Cli, tmp_path: Path, run_valu
         assert "planned: 12 questions, 3 agents" in result.out
 
 
-def test_a_finished_run_goes_through_the_plan_again_where_the_run_file_was_changed(
-    cli: Cli, tmp_path: Path, run_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_a_finished_run_is_submitted_with_a_check_of_its_plan(
+    cli: Cli, tmp_path: Path, run_file: Path, clients: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_run_file(tmp_path, run_values)
     assert cli("prepare", "run.yaml", "--out", "runs/mine", "--store", "runs/store").code == 0
-    monkeypatch.setattr(submitting, "left_by_shard", lambda *_: [0, 0])
-    scripts = Scripts(RunFolder(tmp_path / "runs" / "mine"), tmp_path, SlurmConfig(), 2)
-    for change, steps in (
-        ({"slurm": {"partition": "other"}}, ["score"]),
-        ({"benchmark.limit": 3}, ["plan", "score"]),
-        ({"merge.quorum": 2}, ["plan", "score"]),
-    ):
-        composed = submitting.compose(scripts, load_run(file, change))
-        assert [step for step, _ in composed.chain] == steps
-    assert composed.chain[-1] == ("score", ("--dependency=afterok:{plan}",))
+    monkeypatch.setattr(submitting, "left_by_shard", lambda _, shards: [0] * shards)
+    result, calls = submit_with(cli, clients, COUNTING)
+    folder = f"{tmp_path}/runs/mine/slurm"
+    assert calls == [
+        f"sbatch --parsable {folder}/plan.sbatch",
+        f"sbatch --parsable --dependency=afterok:11 {folder}/score.sbatch",
+    ]
+    assert "only the check of the plan and the score, no shard has rows left (jobs: plan 11" in result.out
 
 
 def test_a_list_of_submissions_that_is_none_is_told(tmp_path: Path, cli: Cli) -> None:

@@ -199,14 +199,14 @@ def test_a_state_file_that_cannot_be_written_costs_no_work(folder: RunFolder) ->
     assert worked == [True]
 
 
-def test_by_hand_there_is_nothing_to_put_back(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_hand_there_is_nothing_to_put_back_and_no_record(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slurm = Slurm(monkeypatch, JobInfo("RUNNING", "None", 0))
     here = Job.here(folder, SHARD.name, {})
     with pytest.raises(Stopped):
         run_shard(here, 1, stopped_by(signal.SIGTERM))
-    record = TaskRecord.read(folder, SHARD.name)
-    assert slurm.requeued == [] and record is not None
-    assert (record.state, record.job, record.log) == (State.STOPPED, "", "")
+    assert slurm.requeued == [] and TaskRecord.read(folder, SHARD.name) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"state": "odd"}', '{"state": "done"}', "{"])
@@ -263,6 +263,13 @@ def test_before_anything_was_submitted(folder: RunFolder) -> None:
 def test_a_run_that_was_never_submitted_but_has_rows(folder: RunFolder) -> None:
     run = status(Facts(folder, None, [7], [], ""))
     assert (run.planned, conditions(run), run.exit_code) == (True, ["done", "waiting", "waiting"], 3)
+    text = page(run)
+    assert "Never submitted; 7 rows left." in text
+    assert "`orch-local run` or `orch-local submit`" in text
+    assert "score" not in text and "plan:" not in text
+    finished(folder)
+    text = page(status(Facts(folder, None, [0], [], "")))
+    assert text.startswith("Finished and scored.") and "orch-local" not in text
 
 
 def test_while_the_plan_is_made(folder: RunFolder) -> None:
@@ -298,7 +305,7 @@ def test_rows_count_whatever_the_task_said(folder: RunFolder, state: State) -> N
     said(folder, 1, state)
     assert conditions(found(folder, [0, 1, 1]))[1] == "done"
     expected = {"running": "lost", "done": "waiting"}.get(state, str(state))
-    assert conditions(found(folder, [4, 1, 1]))[1] == expected
+    assert conditions(found(folder, [4, 1, 1], [listed(2, "RUNNING")]))[1] == expected
 
 
 def test_where_squeue_does_not_answer_the_task_is_believed(folder: RunFolder) -> None:
@@ -315,16 +322,63 @@ def test_a_task_that_died_before_it_said_anything_is_lost(folder: RunFolder) -> 
     assert conditions(run)[1:4] == ["running", "lost", "running"]
     assert run.trouble is not None and run.trouble.log == str(log)
     assert run.log_tail == ("module: command not found",)
+    assert run.trouble.job == "12_2" and run.trouble.message == ""
+
+
+def test_what_an_empty_log_means_is_told(folder: RunFolder) -> None:
+    log = wrote(folder, "shards", "12_2", "")
+    text = page(found(folder, [4, 4, 4], [listed(1, "RUNNING"), listed(3, "RUNNING")]))
+    assert (
+        f"shard 2/3 lost\nits log is empty: a line of `setup` failed, or it was killed\nits log: {log}"
+        in text
+    )
 
 
 def test_a_shard_that_was_not_submitted_this_time_has_no_log(folder: RunFolder) -> None:
     wrote(folder, "shards", "12_2")
-    assert conditions(found(folder, [4, 4, 4], array="1,3"))[2] == "waiting"
+    run = found(folder, [4, 4, 4], [listed(1, "PENDING")], array="1,3")
+    assert conditions(run)[2] == "waiting" and run.shards[1].job == ""
 
 
 def test_what_an_earlier_submission_said_is_past(folder: RunFolder) -> None:
-    said(folder, 1, State.FAILED, job="9_1")
-    assert conditions(found(folder, [4, 4, 4]))[1] == "waiting"
+    for name in ("plan", Shard(1, 3).name, "score"):
+        write_json(
+            folder.slurm_task(name),
+            {"state": "failed", "attempt": 1, "job": "9", "node": "n1", "log": "", "message": "old"},
+        )
+    run = found(folder, [4, 4, 4], [listed(None, "PENDING", "11")])
+    assert conditions(run) == ["queued", *["waiting"] * 4] and run.exit_code == 3
+    # Nor does what was written down by hand, before there were jobs, or beside them.
+    said(folder, 1, State.FAILED, job="")
+    assert conditions(found(folder, [4, 4, 4], [listed(2, "PENDING")]))[1] == "waiting"
+    finished(folder)
+    run = found(folder, [0, 0, 0])
+    assert run.trouble is None and run.exit_code == 0
+    run = status(Facts(folder, None, [0], [], ""))
+    assert run.trouble is None and run.exit_code == 0
+
+
+def test_where_nothing_is_in_the_queue_any_more_waiting_is_trouble(folder: RunFolder) -> None:
+    run = found(folder, [4, 0, 4])
+    assert conditions(run) == ["done", "stopped", "done", "stopped", "stopped"]
+    assert run.exit_code == 1 and not run.active
+    text = page(run)
+    assert "shard 1/3 stopped\nnothing of it is in the queue: submit again\n" in text
+    assert "waiting" not in text
+    run = found(folder, None)
+    assert (conditions(run), run.exit_code) == (["stopped"] * 5, 1)
+    # Not where the queue is not known, and behind whatever tells more.
+    assert found(folder, [4, 0, 4], queue_error="squeue did not answer").exit_code == 3
+    said(folder, 3, State.STOPPED, message="it was cancelled")
+    trouble = found(folder, [4, 0, 4]).trouble
+    assert trouble is not None and (trouble.name, trouble.message) == ("3/3", "it was cancelled")
+
+
+def test_while_jobs_are_to_come_an_earlier_result_is_not_that_of_the_run(folder: RunFolder) -> None:
+    finished(folder)
+    queue = [listed(None, "PENDING", "11"), listed(None, "PENDING", "13")]
+    run = found(folder, [0, 0, 0], queue, array="")
+    assert (run.digest, run.exit_code, run.active) == ("", 3, True)
 
 
 def test_what_failed_is_shown_before_what_was_stopped_and_the_first_of_these(folder: RunFolder) -> None:
@@ -338,11 +392,13 @@ def test_what_failed_is_shown_before_what_was_stopped_and_the_first_of_these(fol
 def test_a_plan_that_failed_is_told_even_where_there_is_an_older_plan(folder: RunFolder) -> None:
     env = {"SLURM_JOB_ID": "11", "SLURM_JOB_NAME": "orch-mine-plan"}
     with pytest.raises(StoreError), Job.here(folder, "plan", env).recorded():
-        raise StoreError("a different plan")
+        raise StoreError("a different plan", hint="choose another --out")
     for left in (None, [4, 4, 4]):
         run = found(folder, left)
         assert run.trouble is not None and run.trouble.message == "a different plan"
         assert run.exit_code == 1
+        text = page(run)
+        assert "hint: choose another --out" in text and "runs what is missing" not in text
 
 
 def finished(folder: RunFolder) -> None:
@@ -358,7 +414,8 @@ def test_a_finished_run(folder: RunFolder) -> None:
     assert conditions(run) == ["done"] * 5
     # Rows that were lost later make it unfinished.
     run = found(folder, [0, 1, 0])
-    assert (run.digest, run.exit_code) == ("", 3)
+    assert (run.digest, run.exit_code) == ("", 1)
+    assert found(folder, [0, 1, 0], [listed(2, "PENDING")]).exit_code == 3
 
 
 def test_all_rows_are_there_but_the_score_failed(folder: RunFolder) -> None:
@@ -423,7 +480,8 @@ def test_status_of_what_is_no_run(cli: Cli, tmp_path: Path) -> None:
     assert result.code == 2 and "nothing: no such folder" in result.err
     (tmp_path / "nothing").mkdir()
     result = cli("status", "nothing")
-    assert result.code == 3 and "no plan yet" in result.out
+    assert result.code == 2 and "nothing: has neither a plan nor a submission" in result.err
+    assert "is this the folder of a run?" in result.err
     assert not list((tmp_path / "nothing").iterdir())
 
 
@@ -438,7 +496,7 @@ def test_status_prints_json_with_its_code(
     values = json.loads(result.out)
     assert result.code == 3
     assert values["planned"] is True and values["queue_error"] == "squeue is not installed here"
-    assert sum(one["left"] for one in values["shards"]) == 36, "twelve questions, three agents"
+    assert sum(one["left"] for one in values["shards"]) == 48, "twelve questions, three agents, a merge agent"
 
 
 def test_score_names_what_is_missing(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
@@ -446,8 +504,7 @@ def test_score_names_what_is_missing(cli: Cli, tmp_path: Path, run_values: dict[
     assert cli("prepare", "run.yaml", "--out", "mine", "--store", "store").code == 0
     result = cli("score", "mine")
     assert result.code == 2 and "12 of first" in result.err
-    record = TaskRecord.read(RunFolder(tmp_path / "mine"), "score")
-    assert record is not None and record.state is State.FAILED
+    assert TaskRecord.read(RunFolder(tmp_path / "mine"), "score") is None, "by hand"
     assert not (tmp_path / "mine" / "metrics.json").exists()
 
 
@@ -468,6 +525,17 @@ def test_jobs_of_what_is_no_run_leave_nothing_behind(
     result = cli(*command)
     assert result.code == 2 and "no such file" in result.err
     assert not (tmp_path / "nothing").exists()
+
+
+def test_anothers_job_with_a_number_of_ours_does_not_count(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note(folder, Submission(3, "1-3", JOBS, "2026"))
+    theirs = [QueuedJob("13", None, "RUNNING", "n1", "anothers")]
+    monkeypatch.setattr(submitting.queue, "queued", lambda _: theirs)
+    assert submitting.look(folder).exit_code == 1
+    monkeypatch.setattr(submitting.queue, "queued", lambda _: [theirs[0]._replace(name="orch-mine-score")])
+    assert submitting.look(folder).exit_code == 3
 
 
 def test_shards_are_those_of_the_last_submission(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

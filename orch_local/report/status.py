@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,12 +26,10 @@ def print_status(console: Console, found: RunStatus, folder: Path) -> None:
     print_paragraph(console, visible(_summary(found)), style="bold")
     if found.digest:  # not to be copied where a line break is in it
         console.print(Text.assemble(("digest ", "dim"), safe(found.digest)), soft_wrap=True)
-    for step in (found.plan, found.score):
-        if step.condition is not Condition.DONE:
-            print_paragraph(console, visible(_of_step(step)))
-    unfinished = [one for one in found.shards if one.condition is not Condition.DONE]
-    if found.planned or found.shards[1:]:
-        _print_shards(console, unfinished)
+    if found.submitted:
+        _print_jobs(console, found)
+    elif not found.digest:
+        print_paragraph(console, "Go on by `orch-local run` or `orch-local submit`, with its run file.")
     if found.queue_error:
         print_paragraph(
             console, visible(f"The queue could not be asked ({found.queue_error}): only files were read.")
@@ -38,7 +37,7 @@ def print_status(console: Console, found: RunStatus, folder: Path) -> None:
     if found.trouble:
         _print_trouble(console, found.trouble, found.log_tail)
     line = f"orch-local submit runs what is missing; finished rows are kept ({folder})."
-    if found.trouble and not found.active:
+    if found.trouble and not found.active and not _is_refused(found.trouble):
         console.print(safe(line), soft_wrap=True)
 
 
@@ -61,12 +60,21 @@ def print_submitting(console: Console, composed: Submitting, folder: RunFolder) 
 def print_submission(console: Console, made: Submission, folder: Path) -> None:
     """Print which jobs there are now, and how to follow them."""
     jobs = ", ".join(f"{step} {number}" for step, number in made.jobs.items())
-    what = f"shards {made.array} of {made.shards}" if made.array else "no shard has rows left: only the score"
+    none = "only the check of the plan and the score, no shard has rows left"
+    what = f"shards {made.array} of {made.shards}" if made.array else none
     console.print(safe(f"submitted: {what} (jobs: {jobs})"), soft_wrap=True)
-    console.print(safe(f"follow it: orch-local status {folder}"), soft_wrap=True)
+    console.print(safe(f"follow it: orch-local status {shlex.quote(str(folder))}"), soft_wrap=True)
+
+
+def _is_refused(job: JobStatus) -> bool:
+    """Whether submitting again would come to the same; a hint says then what to do."""
+    return job.name == "plan" and job.condition is Condition.FAILED and bool(job.hint)
 
 
 def _summary(found: RunStatus) -> str:
+    if not found.submitted:
+        left = sum(one.left or 0 for one in found.shards)
+        return "Finished and scored." if found.digest else f"Never submitted; {counted(left, 'row')} left."
     if found.digest:
         return f"Finished: {counted(len(found.shards), 'shard')} done and scored."
     counts = ", ".join(f"{count:,} {name}" for name, count in found.counts.items())
@@ -80,13 +88,22 @@ def _of_step(step: JobStatus) -> str:
     return f"{step.name}: {step.condition}{job}"
 
 
+def _print_jobs(console: Console, found: RunStatus) -> None:
+    for step in (found.plan, found.score):
+        if step.condition is not Condition.DONE:
+            print_paragraph(console, visible(_of_step(step)))
+    unfinished = [one for one in found.shards if one.condition is not Condition.DONE]
+    if found.planned or found.shards[1:]:
+        _print_shards(console, unfinished)
+
+
 def _print_shards(console: Console, unfinished: Sequence[JobStatus]) -> None:
     # What failed comes first, so that it is never among those that are not shown.
     order = {condition: place for place, condition in enumerate(reversed(Condition))}
     shown = sorted(unfinished, key=lambda one: order[one.condition])[:MAX_SHARDS]
     if not shown:
         return
-    made = table(console, "shard", ["condition", "rows left", "start", "job", "node"])
+    made = table(console, "shard", ["condition", "rows left", "attempt", "job", "node"])
     for one in shown:
         left = "-" if one.left is None else f"{one.left:,}"
         cells = (str(one.condition), left, str(one.attempt or "-"), one.job or "-", one.node or "-")
@@ -103,7 +120,8 @@ def _print_trouble(console: Console, job: JobStatus, lines: Sequence[str]) -> No
         if text:
             console.print(safe(text), soft_wrap=True)
     if job.log:
-        console.print(Text.assemble(("last lines of ", "dim"), safe(job.log)), soft_wrap=True)
+        about = "last lines of " if lines else "its log: "
+        console.print(Text.assemble((about, "dim"), safe(job.log)), soft_wrap=True)
     for line in lines:
         console.print(Text("  ").append_text(safe(line)), soft_wrap=True)
     console.print()

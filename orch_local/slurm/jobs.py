@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from orch_local.errors import StoreError
@@ -19,7 +20,7 @@ class Submission:
     shards: int
     """Into how many shards the questions are divided."""
     array: str
-    """Those that were submitted, as sbatch writes them: ``2,5-7``; empty where only the score was."""
+    """Those that were submitted, as sbatch writes them: ``2,5-7``; empty where none has rows left."""
     jobs: dict[str, str]
     """Number of the job by step: ``plan``, ``shards``, ``score``."""
     at: str
@@ -76,6 +77,7 @@ def ranges(shards: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
+@lru_cache(maxsize=8)
 def numbers(array: str) -> frozenset[int]:
     """The numbers of ``2,5-7``."""
     pairs: Sequence[tuple[str, str]] = re.findall(r"(\d+)(?:-(\d+))?", array)

@@ -139,7 +139,8 @@ def _call(command: Sequence[str]) -> str:
         hint = "the cluster's controller may be down: try again later"
         raise SlurmError(f"{command[0]} did not answer: {error}", hint=hint) from None
     if done.returncode:
-        said = " ".join((done.stderr.strip() or done.stdout.strip()).split())
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        said = "; ".join(" ".join(line.split()) for line in lines if line.strip())
         raise SlurmError(f"{command[0]} refused: {said}", hint=_advice(said))
     return done.stdout
 

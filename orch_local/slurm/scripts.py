@@ -16,6 +16,8 @@ from orch_local.store import RunFolder
 COMMAND = (sys.executable, "-m", "orch_local")
 """The command line as the jobs call it: that of the environment that submits."""
 
+MOST_SHARDS = 100_000
+
 STEPS = ("plan", "shards", "score")
 """The jobs of a run, each of which waits for the one before it."""
 
@@ -29,8 +31,14 @@ class Scripts:
     slurm: SlurmConfig
     shards: int
     accept_new_environment: bool = False
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
+        if self.shards > MOST_SHARDS:
+            raise InputError(
+                f"{self.shards:,} shards are more than {MOST_SHARDS:,}",
+                hint="a cluster takes arrays up to its MaxArraySize, often 1001: see `scontrol show config`",
+            )
         # A backslash in --output switches off what SLURM fills in there, and no escape for one exists.
         for path in (self.folder.root, self.store):
             if not re.fullmatch(r"[^\x00-\x1f\x7f\\]+", str(path)):
@@ -78,12 +86,14 @@ class Scripts:
         # Variables in `stage_to` stay as they are: they have their value on the node, and are replaced there.
         staged = ["--stage-to", self.slurm.stage_to] if self.slurm.stage_to else []
         shard = f'"$SLURM_ARRAY_TASK_ID/{self.shards}"'
-        options = _line(["--attempts", str(self.slurm.attempts), *staged])
+        again = ["--retry-failed"] if self.retry_failed else []
+        options = _line(["--attempts", str(self.slurm.attempts), *again, *staged])
         return self._script(about, head, f"{_line(['shard', self.folder.root])} {shard} {options}")
 
     def _score(self) -> str:
         partition = self.slurm.score_partition or self.slurm.partition
-        head = [*self._head("score", "%j"), *self._limits(partition)]
+        mem = [f"--mem={self.slurm.score_mem}"] if self.slurm.score_mem else []
+        head = [*self._head("score", "%j"), *self._limits(partition), *mem]
         about = ("Decides, scores and reports from the stored rows; loads no model.",)
         return self._script(about, head, _line(["score", self.folder.root]))
 

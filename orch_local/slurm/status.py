@@ -39,7 +39,7 @@ class Condition(StrEnum):
     RUNNING = "running"
     QUEUED = "queued"
     STOPPED = "stopped"
-    """It was cancelled, or stopped outside SLURM."""
+    """It was cancelled, or removed from the queue before it began."""
     FAILED = "failed"
     LOST = "lost"
     """It began and is gone without a word: killed, or its node died."""
@@ -47,6 +47,8 @@ class Condition(StrEnum):
     """It has not begun, and is not in the queue."""
 
 
+NOT_QUEUED = "nothing of it is in the queue: submit again"
+EMPTY_LOG = "its log is empty: a line of `setup` failed, or it was killed"
 TROUBLE = (Condition.FAILED, Condition.LOST, Condition.STOPPED)
 
 
@@ -71,6 +73,7 @@ class RunStatus:
     """All of a run."""
 
     planned: bool
+    submitted: bool
     plan: JobStatus
     shards: tuple[JobStatus, ...]
     score: JobStatus
@@ -123,12 +126,17 @@ class Facts:
         """Into how many shards the run is divided."""
         return self.submission.shards if self.submission else 1
 
+    @property
+    def over(self) -> bool:
+        """Whether SLURM will do nothing more for the run by itself."""
+        return self.submission is not None and not self.queue and not self.queue_error
+
 
 def status(facts: Facts) -> RunStatus:
     """Put the facts together."""
     queue = {(one.job, one.task): one for one in facts.queue}
     shards = tuple(_shard(facts, number, queue) for number in range(1, facts.shards + 1))
-    digest = _digest(facts.folder) if facts.left is not None and not any(facts.left) else ""
+    digest = _digest(facts)
     plan, score = (_step(facts, step, queue) for step in ("plan", "score"))
     if plan.condition is Condition.WAITING and facts.left is not None:
         plan = replace(plan, condition=Condition.DONE)  # made without SLURM, or by an earlier submission
@@ -136,15 +144,21 @@ def status(facts: Facts) -> RunStatus:
         score = replace(score, condition=Condition.DONE)
     elif score.condition is Condition.DONE:
         score = replace(score, condition=Condition.WAITING)  # of rows that are gone
+    if facts.over and not digest:
+        shards, (plan, score) = tuple(map(_not_queued, shards)), map(_not_queued, (plan, score))
     first = _first_trouble((plan, *shards, score))
+    lines = tail(Path(first.log)) if first and first.log else ()
+    if first and first.condition is Condition.LOST and not (lines or first.message):
+        first = replace(first, message=EMPTY_LOG)
     return RunStatus(
         planned=facts.left is not None,
+        submitted=facts.submission is not None,
         plan=plan,
         shards=shards,
         score=score,
         digest=digest,
         trouble=first,
-        log_tail=tail(Path(first.log)) if first and first.log else (),
+        log_tail=lines,
         queue_error=facts.queue_error,
     )
 
@@ -190,38 +204,46 @@ def _job(facts: Facts, place: _Place, queue: _Queue) -> JobStatus:
     number = submission.jobs.get(place.step, "") if submission else ""
     listed = queue.get((number, place.task)) if number else None
     record = TaskRecord.read(facts.folder, place.record)
-    if record is not None and number and record.job.split("_")[0] not in ("", number):
-        record = None  # of an earlier submission
-    if record is not None:
+    # What a job of an earlier submission wrote down is past.
+    if record is not None and number and record.job.split("_")[0] == number:
         told = (record.attempt, record.job, record.node, record.message, record.hint, record.log)
         return JobStatus(place.name, _condition(listed, record.state, facts), None, *told)
     log = submission.log(facts.folder, place.step, place.task) if submission else ""
     began = bool(log) and Path(log).exists()
     condition = _condition(listed, State.RUNNING if began else None, facts)
     node = listed.node if listed else ""
-    return JobStatus(place.name, condition, job=number, node=node, log=log if began else "")
+    job = f"{number}_{place.task}" if log and place.task is not None else number if log else ""
+    return JobStatus(place.name, condition, job=job, node=node, log=log if began else "")
 
 
 def _condition(listed: QueuedJob | None, said: State | None, facts: Facts) -> Condition:
     if listed is not None:
         return Condition.QUEUED if listed.state in _WAITING else Condition.RUNNING
     if said is State.RUNNING:
-        # Where squeue does not answer, or there was no submission, its own word is all there is.
-        return Condition.RUNNING if facts.queue_error or not facts.submission else Condition.LOST
+        # Where squeue does not answer, its own word is all there is.
+        return Condition.RUNNING if facts.queue_error else Condition.LOST
     return Condition(said) if said is not None else Condition.WAITING
 
 
+def _not_queued(job: JobStatus) -> JobStatus:
+    """What waits, though nothing of the run is in the queue, will never begin."""
+    if job.condition is not Condition.WAITING:
+        return job
+    return replace(job, condition=Condition.STOPPED, message=NOT_QUEUED)
+
+
 def _first_trouble(jobs: Sequence[JobStatus]) -> JobStatus | None:
-    """What went wrong first, in the order of the jobs; a message that was left says more than none."""
-    for condition in TROUBLE:
-        for one in jobs:
-            if one.condition is condition:
-                return one
-    return None
+    """What went wrong first: the worst, in the order of the jobs; what never began tells least."""
+    wrong = [one for one in jobs if one.condition in TROUBLE]
+    return min(wrong, key=lambda one: (TROUBLE.index(one.condition), one.message == NOT_QUEUED), default=None)
 
 
-def _digest(folder: RunFolder) -> str:
+def _digest(facts: Facts) -> str:
     """The digest of a finished run; empty where there is none, or it cannot be read."""
+    # While jobs are to come, what an earlier submission came to is not yet the result of this one.
+    if facts.left is None or any(facts.left) or facts.queue:
+        return ""
+    folder = facts.folder
     with suppress(StoreError, json.JSONDecodeError):
         return recorded_digest(folder)
     return ""

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from orch_local.config import RunConfig, SlurmConfig, load_model_config, model_config_files
+from orch_local.config import RunConfig, load_model_config, model_config_files
 from orch_local.errors import BenchmarkError, InputError, OrchError, StoreError
 from orch_local.models import open_model_folder
 from orch_local.pipeline import left_by_shard
-from orch_local.plans import load_plan
 from orch_local.prompts.template import load_template
 from orch_local.slurm import queue
 from orch_local.slurm.jobs import Submission, note, ranges, submissions
@@ -87,22 +86,18 @@ def compose(scripts: Scripts, config: RunConfig) -> Submitting:
     StoreError
         If the run folder is damaged.
     """
-    left = _left(scripts.folder, scripts.shards)
+    # Rows that failed are not missing, and those of another environment are counted once it is planned.
+    whole = scripts.retry_failed or scripts.accept_new_environment
+    left = None if whole else _left(scripts.folder, scripts.shards)
     numbers = range(1, scripts.shards + 1)
     missing = tuple(numbers if left is None else (number for number in numbers if left[number - 1]))
     limit = f"%{scripts.slurm.array_limit}" if scripts.slurm.array_limit else ""
-    chain: list[tuple[str, tuple[str, ...]]] = [("score", ())]
+    # Always the plan first: the result of other questions or prompts must not pass for that of these.
+    chain: list[tuple[str, tuple[str, ...]]] = [("plan", ())]
     if missing:
         array = f"--array={ranges(missing)}{limit}"
-        chain = [
-            ("shards", (array, "--dependency=afterok:{plan}")),
-            ("score", ("--dependency=afterok:{shards}",)),
-        ]
-    elif not _is_planned(config, scripts.folder):
-        # The result of an older run file must not pass for that of this one.
-        chain = [("score", ("--dependency=afterok:{plan}",))]
-    if chain[0][1]:
-        chain.insert(0, ("plan", ()))
+        chain.append(("shards", (array, "--dependency=afterok:{plan}")))
+    chain.append(("score", (f"--dependency=afterok:{{{chain[-1][0]}}}",)))
     return Submitting(scripts.texts(), snapshot(config), missing, tuple(chain))
 
 
@@ -142,14 +137,6 @@ def _filled(options: Sequence[str], jobs: Mapping[str, str]) -> list[str]:
     return [option.format(**jobs) for option in options]
 
 
-def _is_planned(config: RunConfig, folder: RunFolder) -> bool:
-    """Whether the plan was made from just these settings; those of SLURM are no part of it."""
-    before, now = (
-        _fixed(one.model_copy(update={"slurm": SlurmConfig()})) for one in (load_plan(folder).config, config)
-    )
-    return before == now
-
-
 def snapshot(config: RunConfig) -> str:
     """The run file with all paths absolute and all options of the command line in it."""
     head = "# The run file as submitted: options of the command line are in it, and all paths are absolute.\n"
@@ -171,22 +158,37 @@ def look(folder: RunFolder) -> RunStatus:
 
     Raises
     ------
+    InputError
+        If the folder was neither planned nor submitted.
     StoreError
         If the run folder is damaged, or there is none.
     """
     if not folder.root.is_dir():
         raise StoreError("no such folder", where=str(folder.root), hint="is this the folder of a run?")
     made = submissions(folder)
+    if not made and not folder.plan.exists():
+        raise InputError(
+            "has neither a plan nor a submission", where=str(folder.root), hint="is this the folder of a run?"
+        )
     last = made[-1] if made else None
-    lines, problem = _queued(last)
+    # The queue first: what is not in it has written all that it ever will.
+    lines, problem = _queued(folder, last)
     return status(Facts(folder, last, _left(folder, last.shards if last else 1), lines, problem))
 
 
-def _queued(last: Submission | None) -> tuple[Sequence[QueuedJob], str]:
+def _queued(folder: RunFolder, last: Submission | None) -> tuple[Sequence[QueuedJob], str]:
     try:
-        return (queue.queued(list(last.jobs.values())) if last else []), ""
+        return _ours(folder, [last] if last else []), ""
     except OrchError as error:
         return [], error.message
+
+
+def _ours(folder: RunFolder, made: Sequence[Submission]) -> list[QueuedJob]:
+    """Jobs of these submissions that are in the queue."""
+    # A cluster starts its numbers anew some day: a number alone does not make a job one of ours.
+    names = {job_name(folder, step) for step in STEPS}
+    jobs = [job for one in made for job in one.jobs.values()]
+    return [one for one in queue.queued(jobs) if one.name in names]
 
 
 def _left(folder: RunFolder, shards: int) -> list[int] | None:
@@ -197,10 +199,7 @@ def _left(folder: RunFolder, shards: int) -> list[int] | None:
 
 
 def _refuse_active(folder: RunFolder) -> None:
-    jobs = [job for one in submissions(folder) for job in one.jobs.values()]
-    # A cluster starts its numbers anew some day: a number alone does not make a job one of ours.
-    names = {job_name(folder, step) for step in STEPS}
-    active = sorted({one.job for one in queue.queued(jobs) if one.name in names}, key=int)
+    active = sorted({one.job for one in _ours(folder, submissions(folder))}, key=int)
     if active:
         raise ActiveError(
             f"jobs of this run are in the queue: {', '.join(active)}",

@@ -93,7 +93,9 @@ class Job:
 
     def record(self, state: State, message: str = "", hint: str = "") -> None:
         """Write the state file; it is a hint, so failing to is no reason to lose any work."""
-        log_file = str(self.folder.slurm_log(self.job_name, self.number)) if self.number else ""
+        if not self.number:
+            return  # by hand: whoever does that sees how it ends
+        log_file = str(self.folder.slurm_log(self.job_name, self.number))
         last = TaskRecord.read(self.folder, self.name)
         if last is not None and last.job == self.number and last.attempt > self.attempt:
             return  # an orphan, which went on when SLURM took its node for dead
