@@ -111,7 +111,7 @@ def make_run(folder: Path, model: Path, questions: int) -> Run:
         "agents": [{"name": "first", "model": "./tiny.yaml"}],
         "merge": {"policy": "majority"},
         "answer": {"reasoning_chars": 60},
-        "engine": {"stall_timeout_s": 200},
+        "engine": {"stall_timeout_s": 200, "models_at_once": 1},  # so that it is known which worker is killed
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
     return Run(folder / "run.yaml", folder / "runs" / "one")

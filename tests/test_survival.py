@@ -208,9 +208,9 @@ def test_a_worker_out_of_memory(run: Run, reference: Reference, when: str) -> No
     _, err = process.communicate(timeout=240)
     assert "Traceback" not in err
     if when == "loading":
-        assert process.returncode == 1
-        assert "error:" in err
-        assert "first.log" in err
+        # A worker that is killed for it is replaced once; one that can still say why ends the run.
+        assert process.returncode in (0, 1)
+        assert "died" in run.log() if process.returncode == 0 else "first.log" in err
     no_worker_left(run)
     check_whole(run, reference)
 
