@@ -51,7 +51,10 @@ def test_files_are_as_many_as_the_rule_of_the_writer_says(runs: dict[int, dict[s
         assert rows / 101 <= chunks <= rows / 99 + writers
         assert runs[shards]["sizes"]["folders"] == writers + AGENTS + 1  # and the folders of evidence
         renames = runs[shards]["steps"]["work"]["calls"]["rename"]
-        assert renames == chunks + writers + AGENTS + 1  # evidence, and the specs
+        specs = renames - chunks - writers  # of evidence each writer has one file
+        assert (
+            AGENTS + 1 <= specs <= 2 * (AGENTS + 1)
+        )  # two shards at a time may both find that one is missing
 
 
 def test_memory_does_not_grow_with_the_questions(runs: dict[int, dict[str, Any]]) -> None:
