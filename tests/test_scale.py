@@ -54,7 +54,7 @@ def test_files_are_as_many_as_the_rule_of_the_writer_says(runs: dict[int, dict[s
         specs = renames - chunks - writers  # of evidence each writer has one file
         assert (
             AGENTS + 1 <= specs <= 2 * (AGENTS + 1)
-        )  # two shards at a time may both find that one is missing
+        )  # two at a time may both write one
 
 
 def test_memory_does_not_grow_with_the_questions(runs: dict[int, dict[str, Any]]) -> None:
