@@ -52,9 +52,7 @@ def test_files_are_as_many_as_the_rule_of_the_writer_says(runs: dict[int, dict[s
         assert runs[shards]["sizes"]["folders"] == writers + AGENTS + 1  # and the folders of evidence
         renames = runs[shards]["steps"]["work"]["calls"]["rename"]
         specs = renames - chunks - writers  # of evidence each writer has one file
-        assert (
-            AGENTS + 1 <= specs <= 2 * (AGENTS + 1)
-        )  # two at a time may both write one
+        assert AGENTS + 1 <= specs <= 2 * (AGENTS + 1)  # two at a time may both write one
 
 
 def test_memory_does_not_grow_with_the_questions(runs: dict[int, dict[str, Any]]) -> None:
