@@ -86,7 +86,7 @@ class Run:
             env=env,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=3 * PATIENCE_S,
             check=False,
         )
 
