@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import yaml
 
+from orch_local.launch import Progress
+
 AGENTS = ("first", "second", "third")
 
 
@@ -20,6 +22,14 @@ class CliResult(NamedTuple):
 
 
 Cli = Callable[..., CliResult]
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def stage(self, name: str, total: int, done: int) -> Progress:
+        """See `orch_local.sessions.Display`."""
+        return lambda done: None
 
 
 def write_run_file(folder: Path, values: dict[str, object]) -> Path:

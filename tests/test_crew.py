@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from run_folders import Run, analysis
+from running import Silent
 
 from orch_local import crew, devices
 from orch_local.config import EngineConfig
@@ -22,14 +23,6 @@ from orch_local.store import RunFolder, Store
 H100 = Gpu("NVIDIA H100 80GB HBM3", 80.0, "580.1", (9, 0), "GPU-aa")
 OLD = Gpu("Tesla T4", 16.0, "580.1", (7, 5), "GPU-bb")
 LETTERS = {"quant": "BACABACA", "chrono": "BBACBBAC"}
-
-
-class Silent:
-    """Shows nothing."""
-
-    def stage(self, name: str, total: int, done: int) -> Progress:
-        """See the protocol."""
-        return lambda now: None
 
 
 class Worker:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from running import Silent
 from soak import rows_twice, write_inputs
 
 from orch_local import crew, launch
@@ -34,14 +35,6 @@ TWO = Machine("cpu", 2, 16.0)
 
 Prepared = Callable[[], RunFolder]
 Place = Callable[..., Placement]
-
-
-class Silent:
-    """Shows nothing."""
-
-    def stage(self, name: str, total: int, done: int) -> Progress:
-        """See the protocol."""
-        return lambda now: None
 
 
 @pytest.fixture(scope="module")

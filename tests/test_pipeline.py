@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from run_folders import Run, analysis, question, snapshot
+from running import Silent
 
 from orch_local import crew, pipeline
 from orch_local.benchmarks import BadRow
@@ -28,14 +29,6 @@ from orch_local.store import RunFolder, Spec, Store
 
 LETTERS = {"quant": "BACA", "chrono": "BBAC"}
 FIRST = question(0).key
-
-
-class Silent:
-    """Shows nothing."""
-
-    def stage(self, name: str, total: int, done: int) -> Progress:
-        """See the protocol."""
-        return lambda done: None
 
 
 class Workers:

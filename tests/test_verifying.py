@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from run_folders import Run, analysis, finished_run, snapshot
+from running import Silent
 
 from orch_local import unchanged, verifying
 from orch_local.changes import Change as Differing
@@ -66,14 +67,6 @@ class Again:
 
     def finish(self) -> None:
         """Asked by a signal."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def stage(self, name: str, total: int, done: int) -> Progress:
-        """See the protocol."""
-        return lambda done: None
 
 
 @pytest.fixture(autouse=True)
