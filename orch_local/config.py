@@ -64,6 +64,12 @@ class BenchmarkConfig(_Model):
     skip_bad_rows: bool = Field(
         default=False, description="Record and count bad rows instead of refusing the file."
     )
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Field of `meta` that questions of one source share (a passage, a template); intervals "
+        "then allow for it.",
+    )
 
 
 class AnswerConfig(_Model):

@@ -62,7 +62,7 @@ class Deciding:
         whole = all(row is not None for row in panel.analyses)
         if self._plan.merger and whole and needs_merge(panel, self._plan.config.merge):
             self._count(self._plan.merger.name, merged)
-        return decide(question, panel, self._plan.config.merge, merged)
+        return decide(question, panel, self._plan.config.merge, merged, self._cluster(question))
 
     def merged(self, question: Question, panel: Panel) -> Analysis | None:
         """What the merge agent wrote about this panel, where it was asked."""
@@ -70,6 +70,11 @@ class Deciding:
         if self._merged is None or not needs_merge(panel, config):
             return None
         return self._merged.get(merge_task(question, panel, config).key)
+
+    def _cluster(self, question: Question) -> str:
+        column = self._plan.config.benchmark.cluster
+        value = question.meta.get(column, "") if column else ""
+        return str(value)
 
     def _count(self, name: str, row: Analysis | None) -> None:
         if row is None:

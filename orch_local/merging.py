@@ -143,9 +143,12 @@ def _compact(entry: Mapping[str, object]) -> str:
     return text
 
 
-def decide(question: Question, panel: Panel, config: MergeConfig, merged: Analysis | None) -> Decision:
+def decide(
+    question: Question, panel: Panel, config: MergeConfig, merged: Analysis | None, cluster: str = ""
+) -> Decision:
     """The final answer to one question. ``merged`` is the merge agent's row, where it was asked."""
     answer, how, reason = _choose(question, panel, config, merged)
+    by_merge = merged if how is How.MERGE else None
     return Decision(
         question_id=question.id,
         category=question.category,
@@ -157,6 +160,10 @@ def decide(question: Question, panel: Panel, config: MergeConfig, merged: Analys
         how=how,
         reason=reason,
         majority=majority(panel.usable) if len(panel.usable) >= config.quorum else None,
+        probabilities=_by_name(panel, [_own_probability(analysis) for analysis in panel.analyses]),
+        confidence=by_merge.confidence if by_merge else None,
+        probability=_own_probability(by_merge),
+        cluster=cluster,
     )
 
 
@@ -189,6 +196,12 @@ def _choose(question: Question, panel: Panel, config: MergeConfig, merged: Analy
 
 def _answer(analysis: Analysis | None) -> str | None:
     return analysis.answer if analysis is not None and analysis.usable else None
+
+
+def _own_probability(analysis: Analysis | None) -> float | None:
+    if analysis is None or not analysis.usable or analysis.answer is None:
+        return None
+    return (analysis.probabilities or {}).get(analysis.answer)
 
 
 def _by_name(panel: Panel, values: Sequence[_Value]) -> dict[str, _Value]:

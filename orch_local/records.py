@@ -209,6 +209,14 @@ class Decision:
     """Why the question is unscored; empty otherwise."""
     majority: str | None = None
     """The plain majority vote over the same panel, for comparison."""
+    probabilities: Mapping[str, float | None] = field(default_factory=dict)
+    """Agent name -> probability of its own answer, ``None`` where not exact."""
+    confidence: int | None = None
+    """0..100 as the merge agent stated it; ``None`` where it did not decide."""
+    probability: float | None = None
+    """Probability of the merge agent's answer."""
+    cluster: str = ""
+    """Questions of one cluster share a source (`benchmark.cluster`); empty where none is known."""
 
     def to_row(self) -> dict[str, Any]:
         """The row of ``decisions.jsonl``."""

@@ -114,9 +114,11 @@ def _schema(agents: Sequence[str]) -> pa.Schema:
 
     text = ("question_id", "category", "gold", "answer", "how", "reason", "majority")
     fields = [(name, pa.string()) for name in text] + [("correct", pa.bool_())]
+    fields += [("cluster", pa.string()), ("confidence", pa.int16()), ("probability", pa.float64())]
     for name in agents:
         fields.append((f"answer.{name}", pa.string()))
         fields.append((f"confidence.{name}", pa.int16()))
+        fields.append((f"probability.{name}", pa.float64()))
         fields.append((f"outcome.{name}", pa.string()))
     return pa.schema(fields)
 
@@ -131,10 +133,14 @@ def _flat(decision: Decision, agents: Sequence[str]) -> dict[str, Any]:
         "reason": _utf8(decision.reason),
         "majority": decision.majority,
         "correct": is_correct(decision.answer, decision.gold),
+        "cluster": _utf8(decision.cluster),
+        "confidence": decision.confidence,
+        "probability": decision.probability,
     }
     for name in agents:
         row[f"answer.{name}"] = decision.answers.get(name)
         row[f"confidence.{name}"] = decision.confidences.get(name)
+        row[f"probability.{name}"] = decision.probabilities.get(name)
         row[f"outcome.{name}"] = decision.outcomes.get(name)
     return row
 
