@@ -295,12 +295,64 @@ class SlurmConfig(_Model):
         return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+class RouterWeights(_Model):
+    """What the router's score is made of."""
+
+    accuracy: float = Field(default=1.0, ge=0, le=1e6)
+    latency: float = Field(default=0.0, ge=0, le=1e6)
+    cost: float = Field(default=0.0, ge=0, le=1e6)
+
+
+class RouterConfig(_Model):
+    """Which agents are asked about which question; see docs/routing.md."""
+
+    mode: Literal["online", "calibrated", "delayed"] = Field(
+        description="`online` learns from wave to wave, `delayed` from feedback that comes some questions "
+        "later, `calibrated` does not learn: its state is a file."
+    )
+    k: int | None = Field(default=None, ge=1, description="Agents for each question.")
+    budget: float | None = Field(
+        default=None, gt=0, description="Instead of k: most expected cost of a question's analyses."
+    )
+    alpha: float = Field(default=0.1, gt=0, le=1, description="Weight of the newest signal in an average.")
+    weights: RouterWeights = RouterWeights()
+    wave: int = Field(default=200, ge=1, description="Questions that share one state (online).")
+    delay: int = Field(default=200, ge=1, description="Feedback of a question comes so much later (delayed).")
+    state: Path | None = Field(
+        default=None,
+        description="State to begin with, made by `orch-local calibrate`; needed where mode is calibrated.",
+    )
+    warm_up: int = Field(
+        default=10, ge=0, description="So often is each agent asked, in turn, before scores decide."
+    )
+    category_min: int = Field(
+        default=10, ge=1, description="Signals below which a category's average gives way to the overall one."
+    )
+    explore_every: int = Field(
+        default=0, ge=0, description="One question of so many also asks an agent of low score; 0: none."
+    )
+    prior: float = Field(default=0.5, ge=0, le=1, description="Accuracy of an agent before its first signal.")
+    profile: Path | None = Field(
+        default=None,
+        description="Seconds and costs, measured by `orch-local profile`; none counts tokens instead.",
+    )
+
+    @model_validator(mode="after")
+    def _one_size(self) -> RouterConfig:
+        if (self.k is None) == (self.budget is None):
+            raise ValueError("give either `k` or `budget`")
+        if self.mode == "calibrated" and self.state is None:
+            raise ValueError("mode 'calibrated' needs a `state`: make one with `orch-local calibrate`")
+        return self
+
+
 class RunConfig(_Model):
     """One run file."""
 
     benchmark: BenchmarkConfig
     agents: tuple[AgentConfig, ...] = Field(min_length=1)
     merge: MergeConfig
+    router: RouterConfig | None = Field(default=None, description="None asks every agent every question.")
     answer: AnswerConfig = AnswerConfig()
     engine: EngineConfig = EngineConfig()
     slurm: SlurmConfig = SlurmConfig()
@@ -315,6 +367,14 @@ class RunConfig(_Model):
             raise ValueError("an agent cannot be named 'merge', which is the merge agent's name")
         if self.merge.quorum > len(names):
             raise ValueError(f"quorum {self.merge.quorum} is more than the {len(names)} agents")
+        if self.router and self.router.budget and self.merge.quorum > 1:
+            raise ValueError("a `router.budget` may leave one agent, so `merge.quorum` must be 1")
+        asked = self.router.k if self.router and self.router.k else self.merge.quorum
+        if not self.merge.quorum <= asked <= len(names):
+            raise ValueError(
+                f"router.k is {asked}: it must be at least the quorum ({self.merge.quorum}) and at most the "
+                f"number of agents ({len(names)})"
+            )
         return self
 
 
@@ -411,7 +471,11 @@ def _absolute_paths(config: RunConfig, base: Path) -> RunConfig:
         update={"prompt": absolute(config.merge.prompt), "model": model(config.merge.model)}
     )
     benchmark = config.benchmark.model_copy(update={"path": absolute(config.benchmark.path)})
-    return config.model_copy(update={"agents": agents, "merge": merge, "benchmark": benchmark})
+    router = config.router and config.router.model_copy(
+        update={"state": absolute(config.router.state), "profile": absolute(config.router.profile)}
+    )
+    blocks = {"agents": agents, "merge": merge, "benchmark": benchmark, "router": router}
+    return config.model_copy(update=blocks)
 
 
 def _with_home(path: Path) -> Path:
