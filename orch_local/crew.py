@@ -39,7 +39,7 @@ class Crew:
         If a model does not fit this machine.
     """
 
-    def __init__(self, session: Session, lacks: Sequence[Lack], merges: Merges) -> None:
+    def __init__(self, session: Session, lacks: Sequence[Lack], merges: Merges | None = None) -> None:
         self._session = session
         self._agents = {agent.name: agent for agent in session.plan.workers}
         self._shifts_run: list[Shift] = []
@@ -48,12 +48,12 @@ class Crew:
         self._began, self._clock = datetime.now(UTC), time.monotonic()
         rows = {lack.agent.name: len(lack.rows) for lack in lacks}
         merger = session.plan.merger
-        self.placement = self._placed(rows | ({merger.name: merges.most()} if merger else {}))
+        self.placement = self._placed(rows | ({merger.name: merges.most()} if merger and merges else {}))
 
-    def analyse(self, lacks: Sequence[Lack], merges: Merges) -> None:
+    def analyse(self, lacks: Sequence[Lack], merges: Merges | None = None) -> None:
         """Generate the missing analyses, and the merges of a merge agent that has a device of its own."""
         shifts = [shift for lack in lacks for shift in self._shifts(lack)]
-        self._run(shifts + (self._followers(merges) if shifts else []))
+        self._run(shifts + (self._followers(merges) if shifts and merges else []))
 
     def merge(self, lack: Lack) -> None:
         """Generate the missing merges, whose panels are complete."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from orch_local.merging import Panel, decide, merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.plans import Plan
 from orch_local.records import Analysis, Decision, Question, Usage, canonical_json
+from orch_local.routes import Routes
 from orch_local.rows import Rows, Violation
 from orch_local.store import Store
 
 
 class Deciding:
-    """Decides question after question, and counts what their rows cost.
+    """Decides question after question, and counts what their rows cost. ``routes`` as in :class:`Panels`.
 
     Raises
     ------
@@ -22,9 +25,9 @@ class Deciding:
         If the rows of an agent cannot be read.
     """
 
-    def __init__(self, plan: Plan, store: Store) -> None:
+    def __init__(self, plan: Plan, store: Store, routes: Routes | None = None) -> None:
         self._plan = plan
-        self._panels = Panels(plan, store)
+        self._panels = Panels(plan, store, routes)
         self._merged = store.read(plan.merger.spec) if plan.merger else None
         self.usage = {agent.name: Usage() for agent in plan.workers}
         """Tokens of the rows that were read, whenever they were generated."""
@@ -88,16 +91,20 @@ class RunDigest:
     """SHA-256 over the canonical decisions in question order: the proof that two runs came to the same.
 
     It covers each question's id, every agent's answer and confidence, the final answer and how it was
-    reached; not the gold labels, the agents' names, or anything measured.
+    reached, and the places of the agents that were asked where a router chose them; not the gold labels, the
+    agents' names, or anything measured.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, agents: Sequence[str]) -> None:
+        self._places = {name: place for place, name in enumerate(agents)}
         self._total = hashlib.sha256()
 
     def add(self, decision: Decision) -> None:
         """Take in the next decision."""
         answers, confidences = list(decision.answers.values()), list(decision.confidences.values())
-        row = [decision.question_id, answers, confidences, decision.answer, str(decision.how)]
+        row: list[Any] = [decision.question_id, answers, confidences, decision.answer, str(decision.how)]
+        if len(answers) < len(self._places):
+            row.append([self._places[name] for name in decision.answers])
         self._total.update(canonical_json(row).encode() + b"\n")
 
     @property

@@ -10,6 +10,7 @@ from orch_local.merging import merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan, Plan
 from orch_local.records import Question
+from orch_local.routes import Routes
 from orch_local.store import Store
 
 LOOK_EVERY_S = 2.0
@@ -22,10 +23,15 @@ class Following:
     """Makes the merge agent's units, those of a question when its panel is in the store."""
 
     def __init__(
-        self, plan: Plan, merger: AgentPlan, store: Store, questions: Mapping[str, Question]
+        self,
+        plan: Plan,
+        merger: AgentPlan,
+        store: Store,
+        questions: Mapping[str, Question],
+        routes: Routes | None = None,
     ) -> None:
         self._rules = plan.config.merge
-        self._panels = Panels(plan, store)
+        self._panels = Panels(plan, store, routes)
         self._stored = store.read(merger.spec)
         self._questions = questions
 

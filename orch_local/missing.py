@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orch_local.keys import RowKeys
@@ -33,8 +34,18 @@ class Lack:
 
 def lacking_analyses(session: Session) -> list[Lack]:
     """What each agent of the panel lacks, in agent order."""
-    wanted = RowKeys(array("Q", map(as_number, session.questions.keys())))
-    return [lack_of(session, agent, wanted) for agent in session.plan.agents]
+    return [lack_of(session, agent, wanted) for agent, wanted in _wanted_analyses(session)]
+
+
+def _wanted_analyses(session: Session) -> Iterator[tuple[AgentPlan, RowKeys]]:
+    agents, routes = session.plan.agents, session.routes
+    if session.plan.config.router is None:  # then all agents have the same keys, held once
+        wanted = RowKeys(array("Q", map(as_number, session.questions.keys())))
+        yield from ((agent, wanted) for agent in agents)
+        return
+    for place, agent in enumerate(agents):
+        asked = (key for key in session.questions.keys() if place in routes.of(key))  # noqa: SIM118 - a method
+        yield agent, RowKeys(array("Q", map(as_number, asked)))
 
 
 def lack_of(session: Session, agent: AgentPlan, wanted: RowKeys) -> Lack:
@@ -66,7 +77,7 @@ class Merges:
     def look(self) -> None:
         """Look again at the questions that are open."""
         session, rules = self._session, self._session.plan.config.merge
-        panels, still_open = Panels(session.plan, session.store), array("I")
+        panels, still_open = Panels(session.plan, session.store, session.routes), array("I")
         for place, key in enumerate(self.open.keys()):
             if not panels.complete(key):
                 still_open.append(place)

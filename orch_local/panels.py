@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from orch_local.errors import StoreError
 from orch_local.merging import Panel
 from orch_local.plans import Plan
 from orch_local.records import Question
+from orch_local.routes import Routes
 from orch_local.rows import Rows
 from orch_local.store import Store
 
 
 class Panels:
-    """Looks up the panel of a question.
+    """Looks up the panel of a question. ``routes`` tells who is asked; none is for a run without a router.
 
     Raises
     ------
@@ -18,10 +20,13 @@ class Panels:
         If the rows of an agent cannot be read.
     """
 
-    def __init__(self, plan: Plan, store: Store) -> None:
+    def __init__(self, plan: Plan, store: Store, routes: Routes | None = None) -> None:
         self.rows: tuple[Rows, ...] = tuple(store.read(agent.spec) for agent in plan.agents)
         """Rows of each agent, in agent order."""
         self._names = plan.names
+        if routes is None and plan.config.router:
+            raise ValueError("the panels of a routed run need its routes")
+        self._routes = routes or Routes(len(plan.agents))
 
     def update(self) -> None:
         """Take in the rows that were written since."""
@@ -29,9 +34,20 @@ class Panels:
             rows.update()
 
     def complete(self, key: str) -> bool:
-        """Whether every agent has a row for the question with this key."""
-        return all(key in rows for rows in self.rows)
+        """Whether every agent that is asked has a row for the question with this key."""
+        return self._routes.is_routed(key) and all(key in self.rows[place] for place in self._routes.of(key))
 
     def of(self, question: Question) -> Panel:
-        """The analyses of ``question``, ``None`` where there is none."""
-        return Panel(self._names, tuple(rows.get(question.key) for rows in self.rows))
+        """The analyses of ``question`` by the agents that are asked, ``None`` where there is none.
+
+        Raises
+        ------
+        StoreError
+            If the question is not routed yet.
+        """
+        if not self._routes.is_routed(question.key):
+            hint = "run the same command again: just what is missing is generated"
+            raise StoreError(f"question {question.id} is not routed yet", hint=hint)
+        asked = self._routes.of(question.key)
+        names = tuple(self._names[place] for place in asked)
+        return Panel(names, tuple(self.rows[place].get(question.key) for place in asked))

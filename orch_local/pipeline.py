@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from orch_local import waves
 from orch_local.changes import Change
 from orch_local.config import RunConfig
 from orch_local.crew import Crew
@@ -22,11 +23,12 @@ from orch_local.errors import StoreError
 from orch_local.launch import Progress, Timing
 from orch_local.levels import state
 from orch_local.missing import Merges, lacking_analyses
-from orch_local.planning import check, draft
+from orch_local.planning import asked_at_most, check, draft
 from orch_local.plans import Plan, load_plan, plan_changes, write_plan
 from orch_local.questions import read_questions, write_questions
 from orch_local.records import Decision, Standing
 from orch_local.report.files import write_decisions, write_metrics
+from orch_local.routes import begun_routes, read_routes, write_routes
 from orch_local.scoring import Cost, Metrics, Scorer
 from orch_local.sessions import Display, Session, StopRequest
 from orch_local.shards import Shard
@@ -77,6 +79,8 @@ def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_enviro
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in bad_rows]
     write_text(folder.bad_rows, "".join(lines))
     write_plan(folder, plan)
+    if plan.config.router and not waves.size(plan):
+        write_routes(folder, plan, read_questions(folder.questions))
     return plan
 
 
@@ -113,6 +117,7 @@ def work(
     :func:`execute` does.
     """
     session = Session.of(folder, display, shard)
+    waves.refuse_shards(session.plan, shard.of)
     session.retry_failed, session.stop, session.stage_to = retry_failed, stop or session.stop, stage_to
     generate(session)
 
@@ -144,16 +149,19 @@ def left(folder: RunFolder) -> int:
 def left_by_shard(folder: RunFolder, shards: int) -> list[int]:
     """What each of so many shards lacks, one shard in memory at a time. Raises as :func:`left`."""
     plan, parts = load_plan(folder), read_questions(folder.questions).by_shard(shards)
-    return [
-        _left(
-            Session(folder, plan, part, Store(plan.store, Shard(number, shards)), _Blind(), looks_only=True)
-        )
-        for number, part in enumerate(parts, 1)
-    ]
+    waves.refuse_shards(plan, shards)
+    routes, left = begun_routes(folder, plan), list[int]()
+    for number, part in enumerate(parts, 1):
+        store = Store(plan.store, Shard(number, shards))
+        left.append(_left(Session(folder, plan, part, store, _Blind(), routes, looks_only=True)))
+    return left
 
 
 def _left(session: Session) -> int:
-    analyses = sum(len(lack.rows) for lack in lacking_analyses(session))
+    unrouted = len(waves.look(session)) if waves.size(session.plan) else 0
+    analyses = sum(len(lack.rows) for lack in lacking_analyses(session)) + unrouted * asked_at_most(
+        session.plan
+    )
     return analyses + Merges(session).most()
 
 
@@ -168,6 +176,8 @@ def generate(session: Session) -> None:
     """Bring all rows into the store: the panels, then what the merge agent makes of them."""
     for agent in session.plan.workers:
         session.store.declare(agent.full_spec)
+    if waves.size(session.plan):
+        waves.analyse(session)
     lacks, merges, merger = lacking_analyses(session), Merges(session), session.plan.merger
     crew = Crew(session, lacks, merges)
     try:
@@ -182,8 +192,8 @@ def generate(session: Session) -> None:
 def report(session: Session) -> Result:
     """Decide and score in one pass over the questions, and write the result files."""
     plan, names = session.plan, session.plan.names
-    deciding = Deciding(plan, session.store)
-    scorer, digest = Scorer(names), RunDigest()
+    deciding = Deciding(plan, session.store, read_routes(session.folder, plan))
+    scorer, digest = Scorer(names), RunDigest(names)
 
     def decisions() -> Iterator[Decision]:
         for question in session.questions:

@@ -24,6 +24,7 @@ from orch_local.plans import AgentPlan, Plan, QuestionsPlan, TokensPerRow, plan_
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.questions import questions_digest
 from orch_local.records import Analysis, Outcome, Question
+from orch_local.router_states import plan_router
 from orch_local.tasks import Task, analysis_task
 
 SAMPLE = 200
@@ -51,12 +52,15 @@ def draft(config: RunConfig, store: Path) -> Draft:
     """
     agents, merger = plan_agents(config)
     questions, bad_rows = load_questions(config.benchmark)
+    names = tuple(agent.name for agent in agents)
+    router = plan_router(config.router, names, questions) if config.router else None
     frozen = QuestionsPlan(count=len(questions), bad_rows=len(bad_rows), digest=questions_digest(questions))
     plan = Plan(
         version=__version__,
         config=config,
         agents=agents,
         merger=merger,
+        router=router,
         questions=frozen,
         store=store,
         environment=common([agent.environment for agent in (*agents, *([merger] if merger else []))]),
@@ -95,10 +99,21 @@ def placed(plan: Plan, machine: Machine, rows: Mapping[str, int] | None = None) 
     InputError
         If a model fits on no device of the machine.
     """
-    missing = dict.fromkeys((agent.name for agent in plan.workers), plan.questions.count)
-    analyses, merge = jobs(plan, missing if rows is None else rows, machine)
+    analyses, merge = jobs(plan, _rows_in_all(plan) if rows is None else rows, machine)
     engine = plan.config.engine
     return place(machine, analyses, merge, engine.models_at_once, engine.models_per_gpu)
+
+
+def asked_at_most(plan: Plan) -> int:
+    """How many agents a question is put to, at most."""
+    return (plan.config.router and plan.config.router.k) or len(plan.agents)
+
+
+def _rows_in_all(plan: Plan) -> dict[str, int]:
+    """Rows of each worker; of a router's choice nothing is known yet, so its agents share alike."""
+    count = plan.questions.count
+    each = -(-count * asked_at_most(plan) // len(plan.agents))
+    return {agent.name: each if agent.kind == "analysis" else count for agent in plan.workers}
 
 
 def read_machine(text: str) -> Machine:
@@ -238,7 +253,7 @@ def _outline_agent(
         longest=max(asked.lengths),
         budget=asked.budget,
         too_long=sum(tokens > agent.settings.max_model_len for tokens in asked.needed),
-        need=need_of(agent, plan, plan.questions.count, machine),
+        need=need_of(agent, plan, _rows_in_all(plan)[agent.name], machine),
         first_prompt=asked.first_prompt,
     )
 
@@ -246,7 +261,10 @@ def _outline_agent(
 def _task(agent: AgentPlan, plan: Plan, question: Question) -> Task:
     if agent.kind == "analysis":
         return analysis_task(question, agent.answer)
-    panel = Panel(plan.names, tuple(_typical_analysis(member, question) for member in plan.agents))
+    members = plan.agents[: asked_at_most(plan)]
+    panel = Panel(
+        tuple(member.name for member in members), tuple(_typical_analysis(one, question) for one in members)
+    )
     return merge_task(question, panel, plan.config.merge)
 
 

@@ -33,6 +33,7 @@ from orch_local.errors import ConfigError, InputError, ModelError, StoreError
 from orch_local.estimates import LoadedModel, least_tensor_parallel
 from orch_local.fingerprint import Fact, fingerprint, installed
 from orch_local.models import ModelFolder, digests, open_model_folder
+from orch_local.profiles import Profile
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
 from orch_local.records import LABELS, Standing, digest
@@ -112,6 +113,14 @@ class TokensPerRow(_Frozen):
     """Not measured: an answer is taken to use half of its bound."""
 
 
+class RouterPlan(_Frozen):
+    """The files that a router needs, as they were when the plan was made."""
+
+    start: dict[str, Any] | None = None
+    """State to begin with; see :class:`orch_local.routing.RouterState`."""
+    profile: Profile | None = None
+
+
 class Plan(_Frozen):
     """Everything a run is made of."""
 
@@ -119,6 +128,7 @@ class Plan(_Frozen):
     config: RunConfig
     agents: tuple[AgentPlan, ...]
     merger: AgentPlan | None
+    router: RouterPlan | None = None
     questions: QuestionsPlan
     store: Path
     environment: dict[str, Fact]
@@ -147,6 +157,10 @@ class Plan(_Frozen):
         fields |= {f"agent {agent.name}": agent.spec for agent in self.agents}
         rules = self.config.merge.model_dump(include={"policy", "when", "candidates", "names", "quorum"})
         fields |= {f"merge.{name}": str(value) for name, value in rules.items()}
+        if self.config.router:
+            rules = self.config.router.model_dump(mode="json", exclude={"state", "profile"})
+            fields |= {f"router.{name}": str(value) for name, value in rules.items()}
+            fields["router files"] = digest(self.router.model_dump(mode="json")) if self.router else ""
         return fields | ({"merge agent": self.merger.spec} if self.merger else {})
 
 

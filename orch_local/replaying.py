@@ -18,6 +18,7 @@ from orch_local.questions import questions_digest, read_questions
 from orch_local.records import Analysis, Decision, Outcome, Question
 from orch_local.report.files import DecisionTable
 from orch_local.results import read_decisions, recorded_digest
+from orch_local.routes import differing, read_routes
 from orch_local.rows import Violation
 from orch_local.scoring import Metrics, Scorer
 from orch_local.store import RunFolder, Store, read_json
@@ -50,6 +51,8 @@ class Replay:
     different: list[tuple[Decision | None, Decision | None]] = field(default_factory=list)
     """Decisions of ``decisions.jsonl`` and of now, where they are not the same."""
     misread: list[Misread] = field(default_factory=list)
+    rerouted: list[str] = field(default_factory=list)
+    """Questions whose route does not follow from the stored rows."""
     violations: list[Violation] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
     """Chunks of the store whose bytes are not those of their name."""
@@ -69,6 +72,7 @@ class Replay:
             return [*(f"{chunk} is damaged" for chunk in self.damaged), *(f"{one}: {again}" for one in lost)]
         found = [] if self.same_questions else ["questions.jsonl holds other questions than the plan says"]
         found += [f"{one.agent}, question {one.question_id}: {one.reason}" for one in self.misread[:_SHOWN]]
+        found += [f"{one}: its route is not the recorded one" for one in self.rerouted[:_SHOWN]]
         found += [f"two answers under one key of the store: {one.key}" for one in self.violations[:_SHOWN]]
         if self.different:
             count = len(self.different)
@@ -102,7 +106,8 @@ def replay(folder: RunFolder) -> Replay:
         If the folder is not that of a finished run, or one of its files is damaged.
     """
     plan, questions = load_plan(folder), read_questions(folder.questions)
-    deciding, digest, scorer = Deciding(plan, Store(plan.store)), RunDigest(), Scorer(plan.names)
+    deciding = Deciding(plan, Store(plan.store), read_routes(folder, plan))
+    digest, scorer = RunDigest(plan.names), Scorer(plan.names)
     table = DecisionTable(folder.root, plan.names)
     found = Replay(plan, recorded_digest(folder))
     found.same_questions = questions_digest(questions) == plan.questions.digest
@@ -124,6 +129,8 @@ def replay(folder: RunFolder) -> Replay:
     found.digest = digest.value
     found.missing = {name: count for name, count in deciding.missing.items() if count}
     found.violations, found.damaged = deciding.violations, deciding.damaged
+    if plan.config.router and not found.missing:
+        found.rerouted = differing(folder, plan, questions)
     if not found.missing:
         found.forged = _forged(folder, table, scorer.metrics())
     return found
@@ -138,7 +145,9 @@ def _forged(folder: RunFolder, table: DecisionTable, metrics: Metrics) -> list[P
 
 
 def _misread(plan: Plan, deciding: Deciding, question: Question, panel: Panel) -> Iterator[Misread]:
-    for agent, row in zip(plan.agents, panel.analyses, strict=True):
+    agents = {agent.name: agent for agent in plan.agents}
+    for name, row in zip(panel.names, panel.analyses, strict=True):
+        agent = agents[name]
         yield from _parsed_otherwise(agent.name, question, row, schema_for(question.labels, agent.answer))
     merged = deciding.merged(question, panel)
     yield from _parsed_otherwise(MERGE, question, merged, merge_schema(question, panel, plan.config.merge))

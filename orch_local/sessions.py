@@ -10,6 +10,7 @@ from typing import Protocol
 from orch_local.launch import AgentRun, Progress, Timing
 from orch_local.plans import Plan, load_plan
 from orch_local.questions import Questions, read_questions
+from orch_local.routes import Routes, begun_routes
 from orch_local.shards import Shard
 from orch_local.store import RunFolder, Store
 
@@ -44,6 +45,7 @@ class Session:
     questions: Questions
     store: Store
     display: Display
+    routes: Routes
     stop: StopRequest = field(default_factory=StopRequest)
     retry_failed: bool = False
     looks_only: bool = False
@@ -68,4 +70,4 @@ class Session:
         """
         plan, questions = load_plan(folder), read_questions(folder.questions)
         mine = questions.of_shard(shard) if shard else questions
-        return cls(folder, plan, mine, Store(plan.store, shard), display)
+        return cls(folder, plan, mine, Store(plan.store, shard), display, begun_routes(folder, plan))

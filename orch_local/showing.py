@@ -10,6 +10,7 @@ from orch_local.plans import load_plan
 from orch_local.questions import read_questions
 from orch_local.records import Analysis, Decision, Question
 from orch_local.results import read_decisions
+from orch_local.routes import read_routes
 from orch_local.store import RunFolder, Store
 from orch_local.timeline import Timelines, read_all
 
@@ -36,10 +37,10 @@ def story(folder: RunFolder, question_id: str) -> Story:
     plan = load_plan(folder)
     question = _find(folder, question_id)
     decision = _decision(folder, question.id)
-    deciding = Deciding(plan, Store(plan.store))
+    deciding = Deciding(plan, Store(plan.store), read_routes(folder, plan))
     panel = deciding.panel(question)
-    analyses = {name: row for name, row in zip(plan.names, panel.analyses, strict=True) if row is not None}
-    lost = [name for name in plan.names if name not in analyses]
+    analyses = {name: row for name, row in zip(panel.names, panel.analyses, strict=True) if row is not None}
+    lost = [name for name in panel.names if name not in analyses]
     if lost:
         raise StoreError(
             f"the analyses of {', '.join(lost)} are not there any more",

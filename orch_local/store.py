@@ -279,6 +279,11 @@ class RunFolder:
         return self.root / "decisions.jsonl"
 
     @property
+    def routes(self) -> Path:
+        """``routes.jsonl``: which agents the router chose, and from what."""
+        return self.root / "routes.jsonl"
+
+    @property
     def metrics(self) -> Path:
         """``metrics.json``."""
         return self.root / "metrics.json"

@@ -22,6 +22,7 @@ from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.questions import Questions, questions_digest, read_questions
 from orch_local.records import Analysis
 from orch_local.replaying import replay
+from orch_local.routes import begun_routes, read_routes
 from orch_local.sessions import Display, StopRequest
 from orch_local.store import RunFolder, Spec, Store, read_json
 from orch_local.unchanged import changed_files, environment_changes
@@ -170,6 +171,7 @@ class _Again:
         self._folder, self._plan, self._agent, self._questions = folder, plan, agent, questions
         self._store = Store(plan.store)
         self._rows = self._store.read(agent.spec)
+        self._routes = begun_routes(folder, plan) if not folder.routes.exists() else read_routes(folder, plan)
 
     def stage(self, sample: int | None, display: Display, stop: StopRequest) -> Stage:
         """Generate a sample again, compare it, and keep the evidence."""
@@ -202,9 +204,11 @@ class _Again:
     def _keys(self) -> Iterator[tuple[str, str]]:
         """Question key and row key of all rows that the run has of this agent."""
         if self._agent.kind == "analysis":
-            yield from ((question.key, question.key) for question in self._questions)
+            place = self._plan.names.index(self._agent.name)
+            keys = (question.key for question in self._questions if place in self._routes.of(question.key))
+            yield from ((key, key) for key in keys)
             return
-        panels, config = Panels(self._plan, self._store), self._plan.config.merge
+        panels, config = Panels(self._plan, self._store, self._routes), self._plan.config.merge
         for question in self._questions:
             panel = panels.of(question)
             if needs_merge(panel, config):

@@ -53,6 +53,7 @@ from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.questions import Questions, read_questions
 from orch_local.records import Analysis, Outcome, Question
+from orch_local.routes import Routes, read_routes
 from orch_local.staging import at, stage
 from orch_local.store import RowWriter, RunFolder, Store
 from orch_local.tasks import analysis_task
@@ -142,11 +143,13 @@ class _Work:
             yield unit
 
 
-def unit_maker(plan: Plan, agent: AgentPlan, store: Store) -> Callable[[Question], Unit]:
+def unit_maker(
+    plan: Plan, agent: AgentPlan, store: Store, routes: Routes | None
+) -> Callable[[Question], Unit]:
     """How a question becomes a unit. For the merge agent the panel is read from the store."""
     if agent.kind == "analysis":
         return lambda question: Unit(question.key, analysis_task(question, agent.answer))
-    panels = Panels(plan, store)
+    panels = Panels(plan, store, routes)
     return lambda question: Unit(question.key, merge_task(question, panels.of(question), plan.config.merge))
 
 
@@ -165,7 +168,8 @@ def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: R
     scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
     engine = _loaded(agent, reporter)
     reporter.send("loaded", seconds=round(time.monotonic() - started, 3))
-    batches = _batches(plan, agent, order, parent, read_questions(folder.questions))
+    routes = read_routes(folder, plan) if agent.kind == "merge" else None
+    batches = _batches(plan, agent, order, parent, read_questions(folder.questions), routes)
     mine = _Work(agent, engine, scribe, parent)
     started = time.monotonic()
     store = Store(order.store, order.shard)
@@ -200,15 +204,20 @@ def _loaded(agent: AgentPlan, reporter: Reporter) -> Engine:
 
 
 def _batches(
-    plan: Plan, agent: AgentPlan, order: Order, parent: Parent, questions: Questions
+    plan: Plan,
+    agent: AgentPlan,
+    order: Order,
+    parent: Parent,
+    questions: Questions,
+    routes: Routes | None,
 ) -> Iterator[Iterable[Unit | None]]:
     """The units of each group of the order."""
     asked = QuestionsByKey(questions.of_shard(order.shard) if order.shard else questions)
     store = Store(plan.store, order.shard)
     if order.follow:
-        following = Following(plan, agent, store, asked)
+        following = Following(plan, agent, store, asked, routes)
         return (following.units(group, parent.complete.is_set) for group in order.groups)
-    unit_of = unit_maker(plan, agent, store)
+    unit_of = unit_maker(plan, agent, store, routes)
     return ((unit_of(asked[key]) for key in group) for group in order.groups)
 
 

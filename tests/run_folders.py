@@ -122,7 +122,7 @@ class Run:
 
     def decide(self) -> None:
         """Write the results as a run ends with them, and what the store says of its rows."""
-        deciding, total = Deciding(self.plan, self.store), RunDigest()
+        deciding, total = Deciding(self.plan, self.store), RunDigest(self.plan.names)
         decisions = [deciding.decide(one, deciding.panel(one)) for one in self.questions]
         for one in decisions:
             total.add(one)

@@ -20,7 +20,7 @@ ANSWERS = {"quant": "ABCABC", "chrono": "ABBACC"}
 
 def digest(run: Run) -> str:
     """What the rows of the store come to."""
-    deciding, total = Deciding(run.plan, run.store), RunDigest()
+    deciding, total = Deciding(run.plan, run.store), RunDigest(run.plan.names)
     for one in run.questions:
         total.add(deciding.decide(one, deciding.panel(one)))
     assert not any(deciding.missing.values())

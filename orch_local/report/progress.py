@@ -13,6 +13,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -41,6 +42,7 @@ class LiveDisplay:
             TimeRemainingColumn(),
             console=console,
         )
+        self._bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> LiveDisplay:
         self._progress.start()
@@ -52,9 +54,13 @@ class LiveDisplay:
         self._progress.stop()
 
     def stage(self, name: str, total: int, done: int) -> Callable[[int], None]:
-        """Add a bar that stands at ``done`` of ``total``."""
+        """Show a bar that stands at ``done`` of ``total``; the old one, where the name is known (waves)."""
         # Loading is no part of the rate: the clock of a bar starts with its first row.
-        bar = self._progress.add_task(name, total=total, completed=done, start=False)
+        if name in self._bars:
+            self._progress.reset(self._bars[name], start=False, total=total, completed=done)
+        else:
+            self._bars[name] = self._progress.add_task(name, total=total, completed=done, start=False)
+        bar = self._bars[name]
 
         def update(now: int) -> None:
             if now:
