@@ -79,7 +79,7 @@ def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_enviro
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in bad_rows]
     write_text(folder.bad_rows, "".join(lines))
     write_plan(folder, plan)
-    if plan.config.router and not waves.size(plan):
+    if plan.config.router and not waves.size(plan.config):
         write_routes(folder, plan, read_questions(folder.questions))
     return plan
 
@@ -117,7 +117,7 @@ def work(
     :func:`execute` does.
     """
     session = Session.of(folder, display, shard)
-    waves.refuse_shards(session.plan, shard.of)
+    waves.refuse_shards(session.plan.config, shard.of)
     session.retry_failed, session.stop, session.stage_to = retry_failed, stop or session.stop, stage_to
     generate(session)
 
@@ -149,7 +149,7 @@ def left(folder: RunFolder) -> int:
 def left_by_shard(folder: RunFolder, shards: int) -> list[int]:
     """What each of so many shards lacks, one shard in memory at a time. Raises as :func:`left`."""
     plan, parts = load_plan(folder), read_questions(folder.questions).by_shard(shards)
-    waves.refuse_shards(plan, shards)
+    waves.refuse_shards(plan.config, shards)
     routes, left = begun_routes(folder, plan), list[int]()
     for number, part in enumerate(parts, 1):
         store = Store(plan.store, Shard(number, shards))
@@ -158,7 +158,7 @@ def left_by_shard(folder: RunFolder, shards: int) -> list[int]:
 
 
 def _left(session: Session) -> int:
-    unrouted = len(waves.look(session)) if waves.size(session.plan) else 0
+    unrouted = len(waves.look(session)) if waves.size(session.plan.config) else 0
     analyses = sum(len(lack.rows) for lack in lacking_analyses(session)) + unrouted * asked_at_most(
         session.plan
     )
@@ -176,7 +176,7 @@ def generate(session: Session) -> None:
     """Bring all rows into the store: the panels, then what the merge agent makes of them."""
     for agent in session.plan.workers:
         session.store.declare(agent.full_spec)
-    if waves.size(session.plan):
+    if waves.size(session.plan.config):
         waves.analyse(session)
     lacks, merges, merger = lacking_analyses(session), Merges(session), session.plan.merger
     crew = Crew(session, lacks, merges)

@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
+from orch_local.config import RunConfig
 from orch_local.crew import Crew
 from orch_local.errors import InputError
 from orch_local.missing import lacking_analyses
-from orch_local.plans import Plan
 from orch_local.questions import Questions
 from orch_local.routes import MissingRowError, Walk, write_routes
 from orch_local.routing import block
 from orch_local.sessions import Session
 
 
-def size(plan: Plan) -> int | None:
+def size(config: RunConfig) -> int | None:
     """Questions of a wave; ``None`` where all routes are known from the start."""
-    return block(plan.config.router) if plan.config.router else None
+    return block(config.router) if config.router else None
 
 
-def refuse_shards(plan: Plan, shards: int) -> None:
+def refuse_shards(config: RunConfig, shards: int) -> None:
     """A router that learns has one state, which shards cannot share.
 
     Raises
@@ -29,7 +29,7 @@ def refuse_shards(plan: Plan, shards: int) -> None:
     InputError
         If such a run is to be divided.
     """
-    if shards > 1 and size(plan):
+    if shards > 1 and size(config):
         raise InputError(
             "a router that learns while the run goes on cannot be divided into shards",
             hint="learn a state first (`orch-local calibrate`) and set `router.mode: calibrated`",
@@ -67,7 +67,7 @@ def look(session: Session) -> Questions:
 def _waves(session: Session) -> Iterator[Questions]:
     """The questions of each wave, whose routes are known then; its rows must be there before the next."""
     walk, start = Walk(session.plan, session.questions, session.store), 0
-    while lookups := list(islice(walk, size(session.plan))):
+    while lookups := list(islice(walk, size(session.plan.config))):
         for question, route in lookups:
             session.routes.add(question.key, route.agents)
         yield session.questions[start : start + len(lookups)]

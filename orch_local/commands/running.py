@@ -1,0 +1,139 @@
+"""Commands that run a run file, or say what a run of it would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orch_local.commands.options import (
+    Categories,
+    Fast,
+    Limit,
+    NewEnvironment,
+    Out,
+    Quiet,
+    RetryFailed,
+    RunFile,
+    Shuffle,
+    SkipBadRows,
+    Split,
+    StoreOption,
+    console_of,
+    given,
+    run_folder_at,
+    short,
+)
+from orch_local.commands.watching import watched
+
+if TYPE_CHECKING:
+    from orch_local.pipeline import Result
+    from orch_local.store import RunFolder
+
+
+def run(
+    run_file: RunFile,
+    out: Out = None,
+    store: StoreOption = None,
+    limit: Limit = None,
+    categories: Categories = None,
+    split: Split = None,
+    shuffle_seed: Shuffle = None,
+    skip_bad_rows: SkipBadRows = False,
+    retry_failed: RetryFailed = False,
+    fast: Fast = False,
+    accept_new_environment: NewEnvironment = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run, or continue, what a run file describes."""
+    from orch_local.config import load_run
+    from orch_local.pipeline import prepare
+    from orch_local.report.outline import print_obstacles
+
+    settings = given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    folder = run_folder_at(out or Path("runs") / run_file.stem)
+    store = (store or folder.root.parent / "store").absolute()
+    planned = prepare(load_run(run_file, settings), folder, store, accept_new_environment)
+    if not quiet:
+        print_obstacles(console_of(stderr=True), planned)
+    finish(folder, retry_failed=retry_failed, quiet=quiet)
+
+
+def plan(
+    run_file: RunFile,
+    limit: Limit = None,
+    categories: Categories = None,
+    split: Split = None,
+    shuffle_seed: Shuffle = None,
+    skip_bad_rows: SkipBadRows = False,
+    fast: Fast = False,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Print the first prompt of every agent.")
+    ] = False,
+    machine: Annotated[
+        str | None, typer.Option(help="Place on other GPUs than here, e.g. 4x80GiB or 8xH100:80GiB.")
+    ] = None,
+) -> None:
+    """Check a run file, show what it needs and what would run where; loads no model."""
+    from orch_local.config import load_run
+    from orch_local.planning import check, draft, elsewhere, outline, read_machine
+    from orch_local.report.outline import print_outline
+
+    settings = given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    there = read_machine(machine) if machine else None
+    drafted = draft(load_run(run_file, settings), Path("store").absolute())
+    drafted = elsewhere(drafted, there) if there else drafted
+    check(drafted.plan, drafted.questions, there)
+    print_outline(console_of(), outline(drafted, there), prompts=prompts)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the demo.")] = Path("runs/demo"),
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of held-out questions.")] = 1000,
+    engine: Annotated[Literal["vllm", "transformers"], typer.Option(help="What runs the models.")] = "vllm",
+    quiet: Quiet = False,
+) -> None:
+    """Run four tiny trained models on a synthetic benchmark."""
+    from orch_local.config import load_run
+    from orch_local.demo import EXPLANATION, RUN_FILE, demo_overrides
+    from orch_local.pipeline import prepare
+    from orch_local.questions import read_questions
+    from orch_local.report.terminal import print_paragraph
+    from orch_local.store import RunFolder
+
+    folder = RunFolder(out.absolute())
+    config = load_run(RUN_FILE, demo_overrides(folder.root, limit, engine))
+    prepare(config, folder, folder.root.parent / "store")
+    console = console_of()
+    if not quiet:
+        for paragraph in EXPLANATION:
+            print_paragraph(console, paragraph)
+    finish(folder, retry_failed=False, quiet=quiet)
+    if not quiet:
+        first = read_questions(folder.questions)[0].id
+        console.print(
+            f"\nOne question's story: orch-local show {short(out)} {first}", markup=False, soft_wrap=True
+        )
+        console.print(f"The run file:         {short(RUN_FILE)}", markup=False, soft_wrap=True)
+
+
+def finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
+    """Execute a prepared run with progress, and print its result."""
+    from orch_local.pipeline import execute
+
+    with watched(folder, quiet=quiet) as (display, stop):
+        result = execute(folder, display, retry_failed, stop)
+    print_result(result, folder)
+    return result
+
+
+def print_result(result: Result, folder: RunFolder) -> None:
+    from orch_local.report.proof import print_standing
+    from orch_local.report.terminal import print_metrics, print_warnings
+
+    console = console_of()
+    print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
+    print_standing(console, result.standing)
+    counts = result.plan.questions.bad_rows, result.violations, result.damaged
+    print_warnings(console, *counts, result.deaths)
