@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,17 +185,25 @@ def recorded(folder: RunFolder) -> Iterator[dict[str, Any]]:
 def differing(folder: RunFolder, plan: Plan, questions: Iterable[Question]) -> list[str]:
     """Ids of the questions whose route, walked again from the rows, is not the recorded one.
 
+    The walk ends where it asks for a row that the recorded routes never wanted.
+
     Raises
     ------
     StoreError
-        If there is no record, or rows are missing.
+        If there is no record.
     """
-    now = (_row(plan.names, lookup) for lookup in Walk(plan, questions, Store(plan.store)))
+    now = _rows_now(plan, questions)
     return [
         str((before or after or {}).get("question", ""))
         for before, after in zip_longest(recorded(folder), now)
         if before != after
     ]
+
+
+def _rows_now(plan: Plan, questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
+    with suppress(MissingRowError):
+        for lookup in Walk(plan, questions, Store(plan.store)):
+            yield _row(plan.names, lookup)
 
 
 def _row(names: tuple[str, ...], lookup: Lookup) -> dict[str, Any]:

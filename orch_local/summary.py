@@ -214,16 +214,16 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class RouterPoint:
-    """The router's state at one question."""
+    """What the router did over a stretch of questions."""
 
     question: int
-    """How many questions were routed before."""
+    """How many questions were routed up to its end."""
     observed: int
-    """How many had come back as feedback."""
+    """How many had come back as feedback when its last question was routed."""
     accuracy: Mapping[str, float]
-    """Each agent's global EMA."""
+    """Accuracy that the router expected of each agent, mean over the stretch."""
     share: Mapping[str, float]
-    """Share of the questions since the last point that each agent was asked."""
+    """Share of the questions of the stretch that each agent was asked."""
 
 
 @dataclass(frozen=True, slots=True)
