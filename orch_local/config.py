@@ -312,7 +312,7 @@ class RouterConfig(_Model):
     )
     k: int | None = Field(default=None, ge=1, description="Agents for each question.")
     budget: float | None = Field(
-        default=None, gt=0, description="Instead of k: most expected cost of a question's analyses."
+        default=None, gt=0, le=1e15, description="Instead of k: most expected cost of a question's analyses."
     )
     alpha: float = Field(default=0.1, gt=0, le=1, description="Weight of the newest signal in an average.")
     weights: RouterWeights = RouterWeights()
@@ -323,13 +323,17 @@ class RouterConfig(_Model):
         description="State to begin with, made by `orch-local calibrate`; needed where mode is calibrated.",
     )
     warm_up: int = Field(
-        default=10, ge=0, description="So often is each agent asked, in turn, before scores decide."
+        default=10,
+        ge=0,
+        description="So often must each agent have come back, asked in turn, before scores decide.",
     )
     category_min: int = Field(
         default=10, ge=1, description="Signals below which a category's average gives way to the overall one."
     )
     explore_every: int = Field(
-        default=0, ge=0, description="One question of so many also asks an agent of low score; 0: none."
+        default=0,
+        ge=0,
+        description="One question of so many gives its last seat to an agent of low score; 0: none.",
     )
     prior: float = Field(default=0.5, ge=0, le=1, description="Accuracy of an agent before its first signal.")
     profile: Path | None = Field(

@@ -128,7 +128,8 @@ def plan_router(config: RouterConfig, agents: tuple[str, ...], questions: Iterab
 def _read_state(path: Path) -> StateFile:
     try:
         file = StateFile.model_validate(read_json(path))
-        RouterState.from_dict(file.state)
+        if RouterState.from_dict(file.state).agents != len(file.agents):
+            raise ValueError("its averages are of another number of agents")
     except (ValidationError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"is no state of a router: {reason}", where=str(path), hint=_AGAIN) from None

@@ -15,13 +15,15 @@ the same order give the same routes on every machine.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from orch_local.config import RouterConfig
+from orch_local.config import RouterConfig, RouterWeights
 from orch_local.records import canonical_json
 
 OVERALL = ""
@@ -49,8 +51,9 @@ class Ema(NamedTuple):
         """The average with one more signal; without a prior it begins with the first one."""
         if signal is None:
             return self
-        before = signal if self.value is None else self.value
-        return Ema(self.n + 1, (1 - alpha) * before + alpha * signal)
+        if self.value is None:
+            return Ema(self.n + 1, signal)
+        return Ema(self.n + 1, (1 - alpha) * self.value + alpha * signal)
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ class Phase(StrEnum):
     """Why the agents of a question were chosen."""
 
     WARM_UP = "warm_up"
-    """Too little is known of some agent yet: those who were asked least."""
+    """Too little has come back from some agent yet: those who were asked least."""
     SCORE = "score"
     EXPLORE = "explore"
     """By score, but for the last one, whose turn it is by the exploration schedule."""
@@ -97,7 +100,7 @@ class Route(NamedTuple):
     observed: int
     """Questions that had come back."""
     state: str
-    """Digest of what had come back (16 hex digits)."""
+    """Digest of what had come back (16 hex digits; empty before the first)."""
     estimates: tuple[Estimate, ...]
     """Of every agent, asked or not."""
 
@@ -119,6 +122,8 @@ class RouterState:
     prior: float
     asked: list[int] = field(default_factory=list)
     """How often each agent was chosen."""
+    returned: list[int] = field(default_factory=list)
+    """How often each agent was chosen and came back."""
     tracks: dict[str, list[Track]] = field(default_factory=dict)
     """By category, and under :data:`OVERALL`: a track for each agent."""
     observed: int = 0
@@ -128,22 +133,27 @@ class RouterState:
 
     def __post_init__(self) -> None:
         self.asked = self.asked or [0] * self.agents
+        self.returned = self.returned or [0] * self.agents
         self.of(OVERALL)
 
     def of(self, category: str) -> list[Track]:
-        """The tracks of a category; new ones where nothing is known of it."""
+        """The tracks of a category; new ones, which start from what is known over all, if it is new."""
         if category not in self.tracks:
-            self.tracks[category] = [Track(Ema(0, self.prior)) for _ in range(self.agents)]
+            overall = self.tracks.get(OVERALL, [Track(Ema(0, self.prior))] * self.agents)
+            self.tracks[category] = [Track(Ema(0, one.accuracy.value)) for one in overall]
         return self.tracks[category]
 
     def observe(self, alpha: float, category: str, signals: Sequence[Signal | None]) -> None:
         """Take in what came back of one question; ``None`` for an agent that was not asked."""
-        for key in {OVERALL: None, category: None}:
-            for track, signal in zip(self.of(key), signals, strict=True):
+        known = [signal and _as_floats(signal) for signal in signals]
+        # Both are looked up before one learns: a new category starts from what was known before this question.
+        for tracks in {key: self.of(key) for key in (OVERALL, category)}.values():
+            for track, signal in zip(tracks, known, strict=True):
                 if signal is not None:
                     track.observe(alpha, signal)
+        self.returned = [n + (signal is not None) for n, signal in zip(self.returned, known, strict=True)]
         self.observed += 1
-        line = canonical_json([self.digest, category, [signal and list(signal) for signal in signals]])
+        line = canonical_json([self.digest, category, [signal and list(signal) for signal in known]])
         self.digest = hashlib.sha256(line.encode("utf-8", "surrogatepass")).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,7 +165,8 @@ class RouterState:
         return {
             "agents": self.agents,
             "prior": self.prior,
-            "asked": self.asked,
+            "asked": list(self.asked),
+            "returned": list(self.returned),
             "tracks": tracks,
             "observed": self.observed,
             "digest": self.digest,
@@ -170,13 +181,35 @@ class RouterState:
         KeyError, TypeError, ValueError
             If ``values`` are not of that form.
         """
-        tracks = {
-            str(category): [Track(*(Ema(*ema) for ema in track)) for track in tracks]
-            for category, tracks in values["tracks"].items()
-        }
-        if any(len(tracks) != values["agents"] for tracks in (*tracks.values(), values["asked"])):
+        if values.keys() != cls(0, 0.0).to_dict().keys():
+            raise ValueError("other fields than a state has")
+        agents, tracks = values["agents"], values["tracks"]
+        if not isinstance(tracks, dict) or OVERALL not in tracks:
+            raise ValueError("no averages over all categories")
+        if any(len(one) != agents for one in (*tracks.values(), values["asked"], values["returned"])):
             raise ValueError("not as many tracks as agents")
-        return cls(**{**values, "tracks": tracks})
+        read = {str(category): [_as_track(one) for one in tracks] for category, tracks in tracks.items()}
+        counts = {name: [int(n) for n in values[name]] for name in ("asked", "returned")}
+        return cls(**{**values, **counts, "tracks": read})
+
+
+def _as_floats(signal: Signal) -> Signal:
+    """The same signal, whatever kind of number it came as, so that equal ones have equal digests."""
+    latency = None if signal.latency is None else float(signal.latency)
+    cost = None if signal.cost is None else float(signal.cost)
+    return Signal(None if signal.accuracy is None else bool(signal.accuracy), latency, cost)
+
+
+def _as_track(values: Sequence[Sequence[Any]]) -> Track:
+    accuracy, latency, cost = (_as_ema(*one) for one in values)
+    return Track(accuracy, latency, cost)
+
+
+def _as_ema(n: Any, value: Any) -> Ema:
+    average = None if value is None else float(value)
+    if int(n) < 0 or not math.isfinite(average or 0.0):
+        raise ValueError(f"no average: {n}, {value}")
+    return Ema(int(n), average)
 
 
 class Router:
@@ -185,7 +218,9 @@ class Router:
     def __init__(self, config: RouterConfig, agents: int, start: RouterState | None = None) -> None:
         self._config = config
         self._frozen = config.mode == "calibrated"
-        self.state = start or RouterState(agents, config.prior)
+        if start and start.agents != agents:
+            raise ValueError(f"a state of {start.agents} agents, where there are {agents}")
+        self.state = copy.deepcopy(start) or RouterState(agents, config.prior)
 
     def route(self, key: str, category: str) -> Route:
         """Who is asked about the question with this key (16 hex digits)."""
@@ -204,12 +239,13 @@ class Router:
 
     def _choose(self, key: str, estimates: Sequence[Estimate]) -> tuple[Phase, list[int]]:
         state, config = self.state, self._config
-        if not self._frozen and min(state.asked) < config.warm_up:
+        if not self._frozen and min(state.returned) < config.warm_up:
             turn = sorted(range(state.agents), key=lambda agent: (state.asked[agent], agent))
             return Phase.WARM_UP, turn[: config.k or 1]
         ranked = sorted(range(state.agents), key=lambda agent: (-estimates[agent].score, agent))
         chosen = ranked[: config.k] if config.k else self._within_budget(ranked, estimates)
-        turn = self._turn(key, [agent for agent in range(state.agents) if agent not in chosen])
+        others = [agent for agent in range(state.agents) if agent not in chosen]
+        turn = self._turn(key, self._affordable(others, chosen[:-1], estimates))
         if turn:
             return Phase.EXPLORE, [*chosen[:-1], *turn]
         return Phase.SCORE, chosen
@@ -222,6 +258,15 @@ class Router:
                 chosen.append(agent)
                 left -= estimates[agent].cost
         return chosen
+
+    def _affordable(
+        self, others: Sequence[int], kept: Sequence[int], estimates: Sequence[Estimate]
+    ) -> Sequence[int]:
+        """Those of the others that the budget has room for beside the ones that are kept."""
+        if self._config.budget is None:
+            return others
+        left = self._config.budget - sum(estimates[agent].cost for agent in kept)
+        return [agent for agent in others if estimates[agent].cost <= left]
 
     def _turn(self, key: str, others: Sequence[int]) -> list[int]:
         """The agent to explore with, where it is the question's turn: told by its key alone.
@@ -239,21 +284,14 @@ class Router:
         known = [
             self._known(track, overall) for track, overall in zip(tracks, self.state.of(OVERALL), strict=True)
         ]
-        slowest = max(latency for _, latency, _ in known)
-        dearest = max(cost for *_, cost in known)
+        slowest = max(latency or 0.0 for _, latency, _ in known)
+        dearest = max(cost or 0.0 for *_, cost in known)
         return [
-            Estimate(
-                accuracy,
-                latency,
-                cost,
-                weights.accuracy * accuracy
-                - weights.latency * _share(latency, slowest)
-                - weights.cost * _share(cost, dearest),
-            )
+            _estimate(weights, accuracy or 0.0, (latency, slowest), (cost, dearest))
             for accuracy, latency, cost in known
         ]
 
-    def _known(self, track: Track, overall: Track) -> tuple[float, float, float]:
+    def _known(self, track: Track, overall: Track) -> tuple[float | None, float | None, float | None]:
         """Averages of the category, or over all where it has too few signals (back-off)."""
         enough = self._config.category_min
         pairs = (
@@ -261,8 +299,24 @@ class Router:
             (track.latency, overall.latency),
             (track.cost, overall.cost),
         )
-        accuracy, latency, cost = ((own if own.n >= enough else whole).value or 0.0 for own, whole in pairs)
+        accuracy, latency, cost = ((own if own.n >= enough else whole).value for own, whole in pairs)
         return accuracy, latency, cost
+
+
+def _estimate(
+    weights: RouterWeights,
+    accuracy: float,
+    latency: tuple[float | None, float],
+    cost: tuple[float | None, float],
+) -> Estimate:
+    """From the averages of latency and cost, each with the largest of all agents.
+
+    What is not known counts as the largest: an agent whose every row failed is not a cheap one.
+    """
+    seconds, dear = (largest if value is None else value for value, largest in (latency, cost))
+    slow, share = _share(seconds, latency[1]), _share(dear, cost[1])
+    score = weights.accuracy * accuracy - weights.latency * slow - weights.cost * share
+    return Estimate(accuracy, seconds, dear, score)
 
 
 def _share(value: float, largest: float) -> float:

@@ -6,12 +6,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orch_local.config import RouterConfig
 from orch_local.estimates import width
 from orch_local.planning import AgentOutline, Outline
 from orch_local.plans import AgentPlan, Plan
 from orch_local.report.gantt import duration, machine_in_words, print_placement
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import print_paragraph, print_table, table
+from orch_local.report.terminal import counted, print_paragraph, print_table, table
+from orch_local.routing import block
 
 
 def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
@@ -30,11 +32,29 @@ def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
     print_table(console, f"Tokens (prompts of {outline.sample} questions)", _tokens(console, outline))
     print_table(console, "Need (rough)", _needs(console, outline))
     print_placement(console, outline.placement)
+    if plan.config.router:
+        print_paragraph(console, _router_sentences(plan, plan.config.router))
     print_paragraph(console, "All times are estimates, give or take a factor of 3.")
     for agent in outline.agents if prompts else ():
         console.print(Text(f"First prompt of {agent.plan.name}", "bold"))
         console.print(safe(agent.first_prompt, newlines=True), soft_wrap=True)
         console.print()
+
+
+def _router_sentences(plan: Plan, router: RouterConfig) -> str:
+    """What the router does, and what it means for the times."""
+    size = f"{router.k} of {len(plan.agents)}" if router.k else "as many agents as the budget allows"
+    asks = f"A router asks {size} for each question ({router.mode})."
+    wave = block(router)
+    if wave is None:
+        return (
+            f"{asks} Its state is frozen, so all questions go at once; these times share rows alike."
+        )
+    waves = -(-plan.questions.count // wave)
+    return (
+        f"{asks} It learns in {counted(waves, 'wave')} of {wave:,}, and each loads the models that it asks: "
+        f"the times above have the loads of one wave, and the rows of all."
+    )
 
 
 def print_obstacles(console: Console, plan: Plan) -> None:
