@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from orch_local.commands import evidence, models, routing, running, slurm
+from orch_local.commands import evidence, models, reporting, routing, running, slurm
 from orch_local.errors import OrchError
 
 COMMANDS = (
@@ -19,6 +19,11 @@ COMMANDS = (
     evidence.verify,
     evidence.replay,
     evidence.diff,
+    reporting.report,
+    reporting.compare,
+    reporting.export,
+    reporting.power,
+    routing.profile,
     routing.calibrate,
     slurm.submit,
     slurm.status,

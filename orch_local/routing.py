@@ -146,7 +146,7 @@ class RouterState:
     def observe(self, alpha: float, category: str, signals: Sequence[Signal | None]) -> None:
         """Take in what came back of one question; ``None`` for an agent that was not asked."""
         known = [signal and _as_floats(signal) for signal in signals]
-        # Both are looked up before one learns: a new category starts from what was known before this question.
+        # Both are looked up before one learns: a new category starts from what was known before it.
         for tracks in {key: self.of(key) for key in (OVERALL, category)}.values():
             for track, signal in zip(tracks, known, strict=True):
                 if signal is not None:

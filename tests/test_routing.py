@@ -210,7 +210,7 @@ def test_a_category_counts_by_itself_once_it_has_enough_signals() -> None:
     assert router.route(key_of(0), "b").estimates[0].accuracy == 0.375
     router.observe("a", [RIGHT])
     router.observe("b", [WRONG])
-    # "b" began at the 0.75 of then: -> 0.375 -> 0.1875; over all 0.375 -> 0.6875 -> 0.34375, which still serves
+    # "b" began at the 0.75 of then: -> 0.375 -> 0.1875; over all 0.6875 -> 0.34375, which still serves
     # a category that nothing is known of.
     assert router.route(key_of(0), "b").estimates[0].accuracy == 0.1875
     assert router.route(key_of(0), "new").estimates[0].accuracy == 0.34375

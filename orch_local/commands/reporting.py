@@ -1,4 +1,4 @@
-"""Commands that turn finished runs into numbers, pages and other programs' files; none loads a model but one."""
+"""Commands that turn finished runs into numbers, pages and files of other programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def report(
     from orch_local.report.page import write_page
     from orch_local.report.summary import print_summary
     from orch_local.store import write_json, write_text
-    from orch_local.summaries import summarise, to_json
+    from orch_local.summarising import summarise, to_json
     from orch_local.timeline import read_all
 
     folder = run_folder_at(run_folder)
@@ -46,3 +46,45 @@ def export(
     from orch_local.exporting import export as export_run
 
     print(f"written: {short(export_run(run_folder_at(run_folder), to, out.absolute()))}")
+
+
+def compare(
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for compare.html, compare.md and compare.json.")
+    ] = None,
+    agents: Annotated[bool, typer.Option("--agents", help="Also against every agent of every run.")] = False,
+) -> None:
+    """Say which of several runs is best, on the questions that they have in common."""
+    from orch_local.contest import contest
+    from orch_local.report.contest import print_contest, write_contest
+
+    found = contest([run_folder_at(folder) for folder in run_folders])
+    console = console_of()
+    print_contest(console, found, agents)
+    for file in write_contest(out.absolute(), found) if out else ():
+        console.print(f"written {short(file)}", markup=False, soft_wrap=True)
+
+
+def power(
+    questions: Annotated[int | None, typer.Option("--questions", "-n", help="Questions of the run.")] = None,
+    difference: Annotated[
+        float | None, typer.Option(help="Difference of the accuracies that is to show, e.g. 0.02.")
+    ] = None,
+    discordant: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of questions on which exactly one is right; may be repeated."),
+    ] = None,
+    pilot_run: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Take that share from a finished run.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Chance of a false alarm.")] = 0.05,
+    chance: Annotated[float, typer.Option("--power", help="Chance to see a difference.")] = 0.8,
+) -> None:
+    """Say, before a run, how many questions show a difference, and how small a difference shows."""
+    from orch_local.report.power import print_power
+    from orch_local.sizing import Wish, pilot, power_table
+
+    before = pilot(run_folder_at(pilot_run)) if pilot_run else None
+    shares = tuple(discordant or (before.shares if before else ()))
+    print_power(console_of(), power_table(Wish(questions, difference, shares, alpha, chance)), before)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from orch_local.commands.options import Folder, run_folder_at, short
+from orch_local.commands.options import Folder, Quiet, RunFile, console_of, run_folder_at, short
+from orch_local.commands.watching import watched
 
 
 def calibrate(
@@ -29,3 +30,25 @@ def calibrate(
     write_state(out, learnt)
     print(f"learnt from {len(learnt.questions):,} questions: {short(out)}")
     print("in a run file:  router: {mode: calibrated, k: 1, state: " + str(short(out)) + "}")
+
+
+def profile(
+    run_file: RunFile,
+    out: Annotated[Path, typer.Option("--out", help="Profile to write.")] = Path("profile.json"),
+    rows: Annotated[int, typer.Option("--rows", help="Questions to measure with.")] = 64,
+    quiet: Quiet = False,
+) -> None:
+    """Measure once how long each agent takes, for the router's latency and cost (docs/profiles.md)."""
+    from orch_local.config import load_run
+    from orch_local.profiling import profile as measure
+    from orch_local.profiling import write_profile
+    from orch_local.report.profile import print_profile
+    from orch_local.store import RunFolder
+
+    config = load_run(run_file)
+    again = "nothing was written: measure again"
+    with watched(RunFolder(out.absolute().parent), quiet=quiet, again=again, log=False) as (display, stop):
+        measured = measure(config, rows, display, stop)
+    write_profile(out, measured)
+    print_profile(console_of(), measured)
+    print(f"written: {short(out)}")
