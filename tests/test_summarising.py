@@ -27,7 +27,7 @@ from orch_local.summary import PairSummary, Summary, SystemSummary
 from orch_local.tables import MAJORITY, ORCH
 from orch_local.timeline import Stint, Timeline, keep
 
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 PAIR = ("quant", "chrono")
 
 

@@ -73,8 +73,8 @@ def _positions(
 ) -> tuple[int, tuple[Position, ...]]:
     contested, chosen, right = 0, [0] * len(order), [0] * len(order)
     for row, answer, gold in zip(frozen.usable, final, frozen.gold, strict=True):
-        said = [one.answer if (one := row[place]) else None for place in order]
-        if answer is None or gold is None or len({one for one in said if one is not None}) < 2:
+        said = [each.answer if (each := row[place]) else None for place in order]
+        if answer is None or gold is None or len(set(said) - {None}) < 2:
             continue
         contested += 1
         for position, one in enumerate(said):

@@ -24,9 +24,9 @@ ALPHAS = (0.05, 0.1, 0.3)
 USUAL_ALPHA = 0.1
 WEIGHTS = {
     "accuracy": RouterWeights(),
-    "accuracy, latency": RouterWeights(latency=1),
-    "accuracy, cost": RouterWeights(cost=1),
-    "all": RouterWeights(latency=1, cost=1),
+    "accuracy - latency": RouterWeights(latency=1),
+    "accuracy - cost": RouterWeights(cost=1),
+    "accuracy - latency - cost": RouterWeights(latency=1, cost=1),
 }
 USUAL_WEIGHTS = "accuracy"
 MOST_CHOICES = 64
@@ -99,7 +99,8 @@ class Choices:
 
     def oracle(self) -> Choice:
         """For each question the first that is right; else the first that is scored."""
-        return self.verdicts.argmax(axis=0).astype(np.int32)
+        first: Choice = self.verdicts.argmax(axis=0).astype(np.int32)
+        return first
 
     def chosen(self, choice: Choice) -> Verdicts:
         """Shape (n,): which answers are right."""

@@ -17,7 +17,12 @@ from orch_local.results import read_decisions
 from orch_local.sessions import Display, StopRequest
 from orch_local.store import RunFolder, read_json
 
-ALONE, FULL, LEFT_OUT, SUBSETS = "one agent alone", "votes", "votes, one agent left out", "votes, other subsets"
+ALONE, FULL, LEFT_OUT, SUBSETS = (
+    "one agent alone",
+    "votes",
+    "votes, one agent left out",
+    "votes, other subsets",
+)
 RULES, ORDERS, ROUTER, CHOICES = "merge rules", "merge, other order", "router", "fixed, random, oracle"
 ORCH = "ORCH as run"
 
@@ -125,7 +130,10 @@ class _Study:
                 yield System(ALONE, name, "agent", self._votes.verdicts("majority", places), tokens)
                 continue
             for vote in VOTES:
-                verdicts, main = self._votes.verdicts(vote, places), family == FULL or vote == self._votes.main
+                verdicts, main = (
+                    self._votes.verdicts(vote, places),
+                    family == FULL or vote == self._votes.main,
+                )
                 yield System(family, name, vote, verdicts, tokens, main)
 
     def _family(self, places: Places) -> str:
@@ -216,7 +224,8 @@ def _less(one: float | None, other: float | None) -> float | None:
 
 
 def _setting_label(setting: Setting) -> str:
-    return f"{setting.mode}, k {setting.k}, alpha {setting.alpha:g}, {setting.weights}"
+    delayed = "" if setting.mode == "online" else f", {setting.mode}"
+    return f"k {setting.k}, alpha {setting.alpha:g}, {setting.weights}{delayed}"
 
 
 def _results(folder: RunFolder) -> tuple[list[str | None], int]:
@@ -231,7 +240,7 @@ def _notes(frozen: Frozen, merges: Merges) -> tuple[str, ...]:
     notes = []
     if frozen.agents > MOST_AGENTS:
         notes.append(
-            f"With more than {MOST_AGENTS} agents the subsets are those of one agent, of all but one, and of all."
+            f"With more than {MOST_AGENTS} agents the subsets are those of one, of all but one, and of all."
         )
     left = sorted(set(range(1, frozen.agents)) - set(sizes(frozen.agents)))
     if left:
@@ -240,7 +249,9 @@ def _notes(frozen: Frozen, merges: Merges) -> tuple[str, ...]:
     if frozen.plan.merger is None:
         notes.append("The run has no merge agent, so there is nothing to ask it.")
     elif merges != "all":
-        what = "No merge was generated" if merges == "none" else "The merge agent was asked about a few panels"
+        what = (
+            "No merge was generated" if merges == "none" else "The merge agent was asked about a few panels"
+        )
         notes.append(f"{what}; `--merges all` adds what is missing here.")
     if not frozen.gold or all(gold is None for gold in frozen.gold):
         notes.append("No question has a gold answer, so nothing is scored.")

@@ -20,6 +20,7 @@ from typing import Literal
 from orch_local.ablating.votes import MOST_AGENTS, Places, subsets
 from orch_local.config import MergeConfig
 from orch_local.errors import StoreError
+from orch_local.launch import Progress
 from orch_local.pipeline import execute
 from orch_local.plans import AgentPlan, Plan, load_plan, write_plan
 from orch_local.sessions import Display, StopRequest
@@ -113,7 +114,7 @@ def seeded_orders(agents: int, count: int) -> list[Places]:
     found: dict[Places, None] = {}
     number = 0
     while len(found) < most:
-        order = tuple(sorted(every, key=lambda place: _hash(f"order {number} {place}")))  # noqa: B023
+        order = tuple(sorted(every, key=lambda place: _hash(f"order {number} {place}")))
         if order != every:
             found[order] = None
         number += 1
@@ -208,7 +209,7 @@ class _Named:
     def __init__(self, display: Display, label: str) -> None:
         self._display, self._label = display, label
 
-    def stage(self, name: str, total: int, done: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def stage(self, name: str, total: int, done: int) -> Progress:
         if done >= total:
             return lambda done: None  # noqa: ARG005
         return self._display.stage(f"{name}: {self._label}", total, done)

@@ -111,7 +111,7 @@ def _metadata(case: Case) -> dict[str, Any]:
 def _score(said: Said) -> Score:
     analysis = said.call.analysis if said.call else None
     explanation = (analysis.reasoning or analysis.error) if analysis else None
-    if False:
+    if said.correct is None:
         return Score.unscored(reason=said.unscored, answer=said.answer, explanation=explanation)
     value = CORRECT if said.correct else INCORRECT
     return Score(value=value, answer=said.answer, explanation=explanation)

@@ -7,10 +7,20 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import counted, p_value, percent, points, print_paragraph, print_table, table
+from orch_local.report.terminal import (
+    counted,
+    is_plain,
+    p_value,
+    percent,
+    points,
+    print_paragraph,
+    print_table,
+    table,
+)
 from orch_local.summary import Estimate
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ FAMILIES = (
 """In the order in which they are shown."""
 _USUAL_ALPHA = 0.1
 _MOST_ROWS = 12
+_BY = {"majority": "maj.", "confidence": "conf.", "probability": "prob."}
 _HEADS = ("decided by", "accuracy", "interval", "vs ORCH", "interval", "p Holm", "unscored", "cost")
 
 
@@ -60,10 +71,11 @@ def print_ablation(console: Console, ablation: Ablation, generated: int) -> None
     """Print the short tables."""
     for paragraph in _words(ablation, generated):
         print_paragraph(console, paragraph)
-    for family, rows in ordered(ablation.rows):
-        kept = shown(rows)
-        title = family if len(kept) == len(rows) else f"{family} ({len(kept)} of {len(rows)})"
-        print_table(console, visible(title), _rows_table(console, kept))
+    print_table(console, "Accuracy (%)", _rows_table(console, ablation))
+    routed = [row for _, rows in ordered(ablation.rows) for row in shown(rows) if "saved" in row.facts]
+    if routed:
+        title = f"Routed by the {ablation.main_vote} vote (points of all questions with gold)"
+        print_table(console, title, _routed_table(console, routed, ablation.gold))
     if ablation.orders:
         print_table(console, "Order of the agents (merge agent)", _orders_table(console, ablation.orders))
         title = "Contested questions: share (%) chosen from each position / right there"
@@ -88,15 +100,33 @@ def _words(ablation: Ablation, generated: int) -> list[str]:
     return [told, rules]
 
 
-def _rows_table(console: Console, rows: Sequence[Row]) -> object:
-    router = bool(rows) and "regret_oracle" in rows[0].facts
-    heads = ["by", "acc.", "interval", "vs ORCH", "p Holm", "uns.", "cost"]
-    made = table(console, "system", heads + (["to fixed", "to oracle"] if router else []))
+def _rows_table(console: Console, ablation: Ablation) -> Table:
+    """One table with a line above each family."""
+    made = table(console, "system", ["by", "acc.", "interval", "vs ORCH", "p Holm", "uns.", "cost"])
+    for family, rows in ordered(ablation.rows):
+        kept = shown(rows)
+        if len(rows) > 1:
+            title = family if len(kept) == len(rows) else f"{family} ({len(kept)} of {len(rows)} rows)"
+            made.add_row(safe(title, "" if is_plain(console) else "bold"))
+        for row in kept:
+            cells = [_BY.get(row.vote, row.vote), points(_value(row.accuracy)), _interval(row.accuracy)]
+            cells += [
+                signed(_value(row.difference)),
+                p_value(row.p_holm),
+                f"{row.unscored:,}",
+                share(row.cost),
+            ]
+            indent = "  " if len(rows) > 1 else ""
+            made.add_row(safe(indent + _short(row)), *map(Text, cells))
+    return made
+
+
+def _routed_table(console: Console, rows: Sequence[Row], gold: int) -> Table:
+    made = table(console, "agents chosen", ["right", "regret to fixed", "to oracle", "tokens saved"])
     for row in rows:
-        cells = [row.vote[:5], points(_value(row.accuracy)), _interval(row.accuracy)]
-        cells += [signed(_value(row.difference)), p_value(row.p_holm), f"{row.unscored:,}", share(row.cost)]
-        if router:
-            cells += [_gap(row, "regret_fixed"), _gap(row, "regret_oracle")]
+        saved = row.facts.get("saved")
+        cells = [points(row.correct / gold if gold else None), _gap(row, "regret_fixed")]
+        cells += [_gap(row, "regret_oracle"), share(saved if isinstance(saved, float) else None)]
         made.add_row(safe(_short(row)), *map(Text, cells))
     return made
 
@@ -106,7 +136,7 @@ def _short(row: Row) -> str:
     return row.name.replace(f", alpha {_USUAL_ALPHA:g}", "") if row.family == ROUTER else row.name
 
 
-def _orders_table(console: Console, orders: Sequence[Order]) -> object:
+def _orders_table(console: Console, orders: Sequence[Order]) -> Table:
     made = table(console, "order", ["questions", "flips", "rate", "interval", "to wrong", "to right"])
     for one in orders[1:]:
         cells = [f"{one.n:,}", f"{one.flips:,}", points(_value(one.rate)), _interval(one.rate)]
@@ -115,7 +145,7 @@ def _orders_table(console: Console, orders: Sequence[Order]) -> object:
     return made
 
 
-def _positions_table(console: Console, orders: Sequence[Order]) -> object:
+def _positions_table(console: Console, orders: Sequence[Order]) -> Table:
     heads = ["contested", *(str(one.position) for one in orders[0].positions)]
     made = table(console, "order", heads)
     for one in orders:
@@ -134,15 +164,33 @@ def markdown(ablation: Ablation) -> str:
     parts = [f"# Ablation of {_cell(ablation.title)}", ""]
     parts += [*_words(ablation, 0)[1:], ""]
     parts[2] = f"{counted(ablation.questions, 'question')}, {ablation.gold:,} with gold. {parts[2]}"
-    parts += _lines(["family", "system", *_HEADS], [_full(row) for _, rows in ordered(ablation.rows) for row in rows])
+    parts += _lines(
+        ["family", "system", *_HEADS], [_full(row) for _, rows in ordered(ablation.rows) for row in rows]
+    )
     routed = [row for row in ablation.rows if row.family in (ROUTER, "fixed, random, oracle")]
     if routed:
         parts += ["", "## Routed against chosen otherwise", "", _REGRET, ""]
-        heads = ["system", "decided by", "right of all with gold", "regret to best fixed", "to oracle", "tokens saved"]
+        heads = [
+            "system",
+            "decided by",
+            "right of all with gold",
+            "regret to best fixed",
+            "to oracle",
+            "tokens saved",
+        ]
         parts += _lines(heads, [_routed(row, ablation.gold) for row in routed])
     if ablation.orders:
         parts += ["", "## Order of the agents", "", _POSITIONS, ""]
-        heads = ["order", "questions", "unscored in one", "flips", "rate", "interval", "right to wrong", "wrong to right"]
+        heads = [
+            "order",
+            "questions",
+            "unscored in one",
+            "flips",
+            "rate",
+            "interval",
+            "right to wrong",
+            "wrong to right",
+        ]
         heads += ["contested", *(f"position {one.position}" for one in ablation.orders[0].positions)]
         parts += _lines(heads, [_order(one) for one in ablation.orders])
     parts += ["", *(f"- {note}" for note in ablation.notes)]
@@ -150,12 +198,12 @@ def markdown(ablation: Ablation) -> str:
 
 
 _REGRET = (
-    "Regret: right answers per 100 questions with gold that the best fixed agents, or the oracle, of the same "
-    "number and vote have more. Both are chosen in hindsight. *Expected*: the mean over all fixed choices."
+    "Regret: right answers per 100 questions with gold that the best fixed agents, or the oracle, of the "
+    "same number and vote have more. Both are chosen in hindsight. *Expected*: the mean over all fixed choices."
 )
 _POSITIONS = (
-    "A position's two numbers: on contested questions (at least two different answers), the share (%) where the "
-    "final answer is what stands there / where what stands there is right."
+    "A position's two numbers: on contested questions (at least two different answers), the share (%) "
+    "where the final answer is what stands there / where what stands there is right."
 )
 
 
@@ -185,7 +233,13 @@ def _routed(row: Row, gold: int) -> list[str]:
 
 
 def _order(one: Order) -> list[str]:
-    cells = [", ".join(one.order), f"{one.n:,}", f"{one.unscored:,}", f"{one.flips:,}", points(_value(one.rate))]
+    cells = [
+        ", ".join(one.order),
+        f"{one.n:,}",
+        f"{one.unscored:,}",
+        f"{one.flips:,}",
+        points(_value(one.rate)),
+    ]
     cells += [_interval(one.rate), f"{one.to_wrong:,}", f"{one.to_right:,}", f"{one.contested:,}"]
     return cells + _position_cells(one)
 

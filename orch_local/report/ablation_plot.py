@@ -54,7 +54,15 @@ def _figure(ablation: Ablation) -> Any:
     place = 0.0
     ticks: list[tuple[float, str]] = []
     for number, (family, rows) in enumerate(families):
-        axes.text(-0.005, place, visible(family), transform=axes.get_yaxis_transform(), ha="right", va="center", weight="bold")
+        axes.text(
+            -0.005,
+            place,
+            visible(family),
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            weight="bold",
+        )
         place += 1
         for row in rows:
             _draw(axes, place, row, _colour(number, family))
@@ -78,7 +86,9 @@ def _draw(axes: Any, at: float, row: Row, colour: str) -> None:
         axes.text(0.01, at, "unscored", va="center", color=colour, transform=axes.get_yaxis_transform())
         return
     found = row.accuracy
-    axes.plot([100 * found.low, 100 * found.high], [at, at], color=colour, linewidth=1.6, solid_capstyle="butt")
+    axes.plot(
+        [100 * found.low, 100 * found.high], [at, at], color=colour, linewidth=1.6, solid_capstyle="butt"
+    )
     axes.plot([100 * found.value], [at], "o", color=colour, markersize=5)
     cost = f"{100 * row.cost:.0f} %" if row.cost is not None else ""
     right = axes.get_yaxis_transform()
@@ -109,7 +119,9 @@ def _dress(figure: Any, axes: Any, ablation: Ablation) -> None:
     axes.set_axisbelow(True)
     axes.set_xlabel("accuracy (%), 95 % Wilson interval; dashed line and band: ORCH as run")
     axes.text(1.012, -1.0, "acc.", transform=axes.get_yaxis_transform(), va="bottom", color="#555555")
-    axes.text(1.125, -1.0, "cost", transform=axes.get_yaxis_transform(), va="bottom", ha="right", color="#555555")
+    axes.text(
+        1.125, -1.0, "cost", transform=axes.get_yaxis_transform(), va="bottom", ha="right", color="#555555"
+    )
     vote = f"panels without the merge agent decided by the {ablation.main_vote} vote unless said otherwise"
     title = f"Ablation of {visible(ablation.title)}: {ablation.gold:,} questions with gold\n"
     figure.suptitle(title + vote, fontsize=10, x=0.01, ha="left")
