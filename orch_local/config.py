@@ -350,6 +350,9 @@ class RouterConfig(_Model):
         return self
 
 
+_TAKEN = frozenset({"merge", "majority", "ORCH", "oracle"})
+
+
 class RunConfig(_Model):
     """One run file."""
 
@@ -367,8 +370,9 @@ class RunConfig(_Model):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two agents are named {twice[0]!r}; give each agent a name of its own")
-        if "merge" in names:
-            raise ValueError("an agent cannot be named 'merge', which is the merge agent's name")
+        taken = sorted(set(names) & _TAKEN)
+        if taken:
+            raise ValueError(f"an agent cannot be named {taken[0]!r}: results have another meaning for it")
         if self.merge.quorum > len(names):
             raise ValueError(f"quorum {self.merge.quorum} is more than the {len(names)} agents")
         if self.router and self.router.budget and self.merge.quorum > 1:

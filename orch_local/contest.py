@@ -18,12 +18,9 @@ from orch_local.plans import Plan, load_plan
 from orch_local.rivals import Rival, Voice, rivals, share
 from orch_local.stats import cochran_q, pairs_of
 from orch_local.store import RunFolder
-from orch_local.summarising import Recorded
-from orch_local.summarising import _recorded as recorded
+from orch_local.summarising import Recorded, read_recorded
 from orch_local.summary import CategorySummary, CochranSummary, PairSummary, SystemSummary
-from orch_local.systems import _adjusted as adjusted
-from orch_local.systems import _compared as compared
-from orch_local.systems import best_agent, systems
+from orch_local.systems import adjusted, best_agent, compared, systems
 from orch_local.tables import ORACLE, ORCH, RunTable, Verdicts, read_table
 from orch_local.together import complementarity
 
@@ -165,7 +162,7 @@ class _Loaded:
     @classmethod
     def of(cls, folder: RunFolder) -> _Loaded:
         plan = load_plan(folder)
-        return cls(folder, plan, recorded(folder), read_table(folder, plan.names))
+        return cls(folder, plan, read_recorded(folder), read_table(folder, plan.names))
 
 
 def _entry(name: str, run: _Loaded, common: RunTable) -> Entry:

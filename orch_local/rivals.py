@@ -10,9 +10,7 @@ import numpy as np
 
 from orch_local.stats import pairs_of
 from orch_local.summary import Estimate, PairSummary
-from orch_local.systems import _adjusted as adjusted
-from orch_local.systems import _compared as compared
-from orch_local.systems import accuracy
+from orch_local.systems import accuracy, adjusted, compared
 from orch_local.tables import Verdicts
 
 

@@ -50,7 +50,7 @@ def summarise(folder: RunFolder) -> Summary:
     StoreError
         If the folder is not that of a finished run, or one of its files is damaged.
     """
-    plan, recorded = load_plan(folder), _recorded(folder)
+    plan, recorded = load_plan(folder), read_recorded(folder)
     table = read_table(folder, plan.names)
     if len(table) != recorded.questions:
         message = f"holds {len(table):,} decisions, and metrics.json is of {recorded.questions:,}"
@@ -58,7 +58,14 @@ def summarise(folder: RunFolder) -> Summary:
     return summary_of(folder, plan, recorded, table)
 
 
-def _recorded(folder: RunFolder) -> Recorded:
+def read_recorded(folder: RunFolder) -> Recorded:
+    """What a finished run wrote down beside its decisions.
+
+    Raises
+    ------
+    StoreError
+        If it is not finished, or the file is damaged.
+    """
     if not folder.metrics.exists():
         message = f"the run is not finished: it has no {folder.metrics.name}"
         hint = "finish the run first: the command that began it continues it"
@@ -101,7 +108,7 @@ def summary_of(folder: RunFolder, plan: Plan, recorded: Recorded, table: RunTabl
         multiplicity=multiplicity(table, found, best),
         calibration=calibration(table),
         spending=spending(plan, recorded.cost, read_all(folder).read, orch.correct),
-        router=None,
+        router=router_summary(folder, plan),
         environment={name: _text(value) for name, value in plan.environment.items()},
         agents={one.name: _facts(one, plan) for one in plan.workers},
     )
@@ -156,15 +163,16 @@ def to_json(summary: Summary) -> dict[str, Any]:
     JSON has no infinity: an odds ratio, or an end of its interval, that is infinite is the text ``"inf"``,
     which ``float`` of Python, R and pandas read back.
     """
-    plain: dict[str, Any] = _plain(summary)
-    return plain
+    made: dict[str, Any] = plain(summary)
+    return made
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Dataclasses as objects, tuples as lists, and infinity as a text."""
     if dataclasses.is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return str(value) if isinstance(value, float) and math.isinf(value) else value

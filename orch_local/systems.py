@@ -110,13 +110,14 @@ def pairs(table: RunTable) -> tuple[PairSummary, ...]:
     """All pairs of ORCH, the majority vote and the agents, in this order."""
     verdicts = table.verdicts
     found = [
-        _compared(first, second, pairs_of(verdicts[first], verdicts[second]))
+        compared(first, second, pairs_of(verdicts[first], verdicts[second]))
         for first, second in combinations((ORCH, MAJORITY, *table.agents), 2)
     ]
-    return tuple(_adjusted(found))
+    return tuple(adjusted(found))
 
 
-def _compared(first: str, second: str, counts: Pairs) -> PairSummary:
+def compared(first: str, second: str, counts: Pairs) -> PairSummary:
+    """Two systems by the counts of what they have in common; ``p_holm`` is left to :func:`adjusted`."""
     figures = _figures(counts)
     return PairSummary(first, second, sum(counts), *counts, **figures._asdict(), p_holm=None)
 
@@ -135,11 +136,11 @@ def _figures(counts: Pairs) -> _Figures:
     )
 
 
-def _adjusted(found: Sequence[PairSummary]) -> Iterator[PairSummary]:
+def adjusted(found: Sequence[PairSummary]) -> Iterator[PairSummary]:
     """The pairs with what Holm makes of their p-values; one without a question is no comparison."""
-    adjusted = iter(holm([one.p for one in found if one.p is not None]))
+    corrected = iter(holm([one.p for one in found if one.p is not None]))
     for one in found:
-        yield one if one.p is None else replace(one, p_holm=next(adjusted))
+        yield one if one.p is None else replace(one, p_holm=next(corrected))
 
 
 def cochran(table: RunTable) -> CochranSummary | None:
@@ -161,8 +162,8 @@ def categories(table: RunTable, best: str | None) -> tuple[CategorySummary, ...]
         for number, name in enumerate(table.category.names)
     ]
     if best and versus is not None:
-        compared = (_compared(ORCH, best, Pairs(*row)) for row in versus.tolist())
-        found = [replace(one, versus_best=pair) for one, pair in zip(found, compared, strict=True)]
+        made = (compared(ORCH, best, Pairs(*row)) for row in versus.tolist())
+        found = [replace(one, versus_best=pair) for one, pair in zip(found, made, strict=True)]
     return tuple(_with_holm([one for one in found if one.gold]))
 
 
@@ -192,5 +193,5 @@ def _category(name: str, counts: Mapping[str, npt.NDArray[np.int64]]) -> Categor
 
 
 def _with_holm(found: Sequence[CategorySummary]) -> Iterable[CategorySummary]:
-    adjusted = iter(list(_adjusted([one.versus_best for one in found if one.versus_best])))
-    return [replace(one, versus_best=next(adjusted)) if one.versus_best else one for one in found]
+    corrected = iter(list(adjusted([one.versus_best for one in found if one.versus_best])))
+    return [replace(one, versus_best=next(corrected)) if one.versus_best else one for one in found]

@@ -136,14 +136,15 @@ def derived(plan: Plan, variant: Variant) -> Plan:
         update={"merge": rules, "agents": tuple(plan.config.agents[place] for place in variant.places)}
     )
     agents = tuple(plan.agents[place] for place in variant.places)
-    merger = _merger(plan.merger, rules) if plan.merger else None
+    merger = plan.merger
+    if merger and rules.candidates != plan.config.merge.candidates:
+        merger = _with_panel(merger, rules)
     return plan.model_copy(update={"config": config, "agents": agents, "merger": merger, "standing": None})
 
 
-def _merger(merger: AgentPlan, rules: MergeConfig) -> AgentPlan:
-    panel = {**(merger.spec_content["panel"] or {}), "candidates": rules.candidates}
-    if rules.candidates == (merger.spec_content["panel"] or {}).get("candidates"):
-        return merger
+def _with_panel(merger: AgentPlan, rules: MergeConfig) -> AgentPlan:
+    """The merge agent by other rules for what it reads and answers: another spec of the same model."""
+    panel = {**(merger.spec_content.get("panel") or {}), "candidates": rules.candidates}
     spec = Spec.of({**merger.spec_content, "panel": panel})
     return merger.model_copy(update={"spec": spec.digest, "spec_content": dict(spec.content)})
 

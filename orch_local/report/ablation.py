@@ -199,7 +199,7 @@ def markdown(ablation: Ablation) -> str:
 
 _REGRET = (
     "Regret: right answers per 100 questions with gold that the best fixed agents, or the oracle, of the "
-    "same number and vote have more. Both are chosen in hindsight. *Expected*: the mean over all fixed choices."
+    "same number and vote have more; both are chosen in hindsight. Expected: the mean over all fixed choices."
 )
 _POSITIONS = (
     "A position's two numbers: on contested questions (at least two different answers), the share (%) "

@@ -17,6 +17,8 @@ _WIDTH_IN = 9.5
 _ROW_IN = 0.235
 _AROUND_IN = 1.25
 _LONGEST = 46
+_GAP = 0.35
+"""Rows left free above the name of a family."""
 # Okabe & Ito (2008): told apart by those who are colour-blind too; a hue a family.
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#009E73", "#009E73")
 _OTHERS = "#666666"
@@ -47,23 +49,17 @@ def _figure(ablation: Ablation) -> Any:
     from matplotlib.figure import Figure
 
     families = [(family, rows) for family, all_rows in ordered(ablation.rows) if (rows := shown(all_rows))]
-    lines = sum(len(rows) for _, rows in families) + len(families)
+    lines = sum(len(rows) + 1 + _GAP for _, rows in families)
     height = lines * _ROW_IN + _AROUND_IN
     figure = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
     axes = figure.add_subplot()
     place = 0.0
     ticks: list[tuple[float, str]] = []
     for number, (family, rows) in enumerate(families):
-        axes.text(
-            -0.005,
-            place,
-            visible(family),
-            transform=axes.get_yaxis_transform(),
-            ha="right",
-            va="center",
-            weight="bold",
-        )
-        place += 1
+        if [row.name for row in rows] != [family]:
+            place += _GAP
+            _heading(axes, place, visible(family))
+            place += 1
         for row in rows:
             _draw(axes, place, row, _colour(number, family))
             ticks.append((place, _label(row)))
@@ -73,6 +69,10 @@ def _figure(ablation: Ablation) -> Any:
     axes.set_ylim(place - 0.4, -0.8)
     _dress(figure, axes, ablation)
     return figure
+
+
+def _heading(axes: Any, at: float, text: str) -> None:
+    axes.text(-0.005, at, text, transform=axes.get_yaxis_transform(), ha="right", va="center", weight="bold")
 
 
 def _colour(number: int, family: str) -> str:

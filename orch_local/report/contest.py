@@ -14,7 +14,7 @@ from orch_local.report.markdown import code
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import NBSP, print_paragraph, print_table, table
 from orch_local.store import write_json, write_text
-from orch_local.summarising import _plain as plain
+from orch_local.summarising import plain
 
 MAX_ROWS = 30
 """Of each table, on the terminal and in Markdown; the JSON has all."""
