@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,26 @@ from orch_local.store import Store
 class Deciding:
     """Decides question after question, and counts what their rows cost. ``routes`` as in :class:`Panels`.
 
+    With ``only`` no other questions than these can be decided, and the rest of the store is not indexed.
+
     Raises
     ------
     StoreError
         If the rows of an agent cannot be read.
     """
 
-    def __init__(self, plan: Plan, store: Store, routes: Routes | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        routes: Routes | None = None,
+        only: Sequence[Question] | None = None,
+    ) -> None:
         self._plan = plan
-        self._panels = Panels(plan, store, routes)
-        self._merged = store.read(plan.merger.spec) if plan.merger else None
+        keys = None if only is None else {question.key for question in only}
+        self._panels = Panels(plan, store, routes, keys)
+        merges = None if only is None else set(self._merge_keys(only))
+        self._merged = store.read(plan.merger.spec, merges) if plan.merger else None
         self.usage = {agent.name: Usage() for agent in plan.workers}
         """Tokens of the rows that were read, whenever they were generated."""
         self.used = {agent.name: 0 for agent in plan.workers}
@@ -78,6 +88,13 @@ class Deciding:
         column = self._plan.config.benchmark.cluster
         value = question.meta.get(column, "") if column else ""
         return str(value)
+
+    def _merge_keys(self, questions: Iterable[Question]) -> Iterator[str]:
+        config = self._plan.config.merge
+        for question in questions:
+            panel = self.panel(question)
+            if needs_merge(panel, config):
+                yield merge_task(question, panel, config).key
 
     def _count(self, name: str, row: Analysis | None) -> None:
         if row is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from orch_local.errors import StoreError
 from orch_local.merging import Panel
 from orch_local.plans import Plan
@@ -14,14 +16,18 @@ from orch_local.store import Store
 class Panels:
     """Looks up the panel of a question. ``routes`` tells who is asked; none is for a run without a router.
 
+    With ``only`` no other questions than those with these keys can be looked up.
+
     Raises
     ------
     StoreError
         If the rows of an agent cannot be read.
     """
 
-    def __init__(self, plan: Plan, store: Store, routes: Routes | None = None) -> None:
-        self.rows: tuple[Rows, ...] = tuple(store.read(agent.spec) for agent in plan.agents)
+    def __init__(
+        self, plan: Plan, store: Store, routes: Routes | None = None, only: Container[str] | None = None
+    ) -> None:
+        self.rows: tuple[Rows, ...] = tuple(store.read(agent.spec, only) for agent in plan.agents)
         """Rows of each agent, in agent order."""
         self._names = plan.names
         if routes is None and plan.config.router:

@@ -15,7 +15,7 @@ import resource
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,8 @@ class Violation:
 class Rows(Mapping[str, Analysis]):
     """Rows of one spec by key, as they stand in the chunks of a folder and of the folders of its shards.
 
-    With ``shard`` only what may hold rows of its questions is read. A row that failed gives way to one that
+    With ``shard`` only what may hold rows of its questions is read; with ``only`` no other keys are known,
+    which is several times faster for a few rows of a large store. A row that failed gives way to one that
     did not. Of rows that differ in content the one whose content digest sorts first is kept, and each other
     is a :class:`Violation`. So what is found does not depend on the order in which chunks were written.
 
@@ -57,9 +58,10 @@ class Rows(Mapping[str, Analysis]):
         If a chunk cannot be read, or holds rows of another form.
     """
 
-    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
+    def __init__(self, folder: Path, shard: Shard | None = None, only: Container[str] | None = None) -> None:
         self._folder = folder
         self._shard = shard
+        self._only = only
         self._files: list[str] = []
         self._known: set[str] = set()
         self._open: dict[int, int] = {}
@@ -152,20 +154,21 @@ class Rows(Mapping[str, Analysis]):
         self._known.add(file)
         for line in content.split(b"\n"):
             if line:
-                hashes.append(self._add_line(file, line, offset))
+                key = _KEY.search(line)
+                if key is None:
+                    raise _foreign(file, "a line without a key")
+                if self._only is None or key[1].decode() in self._only:
+                    hashes.append(self._add_line(key[1], line, offset))
             offset += len(line) + 1
 
-    def _add_line(self, file: str, line: bytes, offset: int) -> int:
+    def _add_line(self, key: bytes, line: bytes, offset: int) -> int:
         """Note where a row lies; returns the hash of its key."""
-        key = _KEY.search(line)
-        if key is None:
-            raise _foreign(file, "a line without a key")
         self._chunks.append(len(self._files) - 1)
         self._offsets.append(offset)
         self._lengths.append(len(line))
         self._checks.append(zlib.crc32(line))
         self._failed.append(_FAILED in line)
-        return _hash(key[1])
+        return _hash(key)
 
     def _index(self, hashes: npt.NDArray[np.uint64], start: int) -> None:
         """Merge the rows from place ``start`` on, with these hashes of keys, into the order by key."""

@@ -21,7 +21,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,8 +166,8 @@ class Store:
         if not path.exists():
             write_json(path, spec.content)
 
-    def read(self, spec: str) -> Rows:
-        """The rows of a spec.
+    def read(self, spec: str, only: Container[str] | None = None) -> Rows:
+        """The rows of a spec, or those ``only`` with some keys.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class Store:
         # Deferred: those who only write do without numpy, and start in a third of the time.
         from orch_local.rows import Rows
 
-        return Rows(self.folder(spec), self.shard)
+        return Rows(self.folder(spec), self.shard, only)
 
     def set_aside(self, chunk: Path) -> Path | None:
         """Move a damaged chunk into the folder ``damaged`` beside it; ``None`` where it is gone already.

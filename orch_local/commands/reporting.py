@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from orch_local.commands.options import Folder, Quiet, console_of, run_folder_at, short
+from orch_local.errors import InputError
 
 
 def report(
@@ -49,7 +50,9 @@ def export(
 
 
 def compare(
-    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    run_folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Folders of two or more finished runs.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for compare.html, compare.md and compare.json.")
     ] = None,
@@ -85,6 +88,11 @@ def power(
     from orch_local.report.power import print_power
     from orch_local.sizing import Wish, pilot, power_table
 
+    if pilot_run and discordant:
+        raise InputError(
+            "--from and --discordant both tell how often exactly one system is right",
+            hint="give one of the two",
+        )
     before = pilot(run_folder_at(pilot_run)) if pilot_run else None
     shares = tuple(discordant or (before.shares if before else ()))
     print_power(console_of(), power_table(Wish(questions, difference, shares, alpha, chance)), before)

@@ -35,7 +35,7 @@ def calibrate(
 def profile(
     run_file: RunFile,
     out: Annotated[Path, typer.Option("--out", help="Profile to write.")] = Path("profile.json"),
-    rows: Annotated[int, typer.Option("--rows", help="Questions to measure with.")] = 64,
+    rows: Annotated[int, typer.Option("--rows", help="Questions to ask each agent, 6 or more.")] = 64,
     quiet: Quiet = False,
 ) -> None:
     """Measure once how long each agent takes, for the router's latency and cost (docs/profiles.md)."""
@@ -49,6 +49,6 @@ def profile(
     again = "nothing was written: measure again"
     with watched(RunFolder(out.absolute().parent), quiet=quiet, again=again, log=False) as (display, stop):
         measured = measure(config, rows, display, stop)
-    write_profile(out, measured)
     print_profile(console_of(), measured)
+    write_profile(out, measured)
     print(f"written: {short(out)}")

@@ -1,0 +1,33 @@
+"""An ablation of the demo with its real models: the merges that it needs are generated once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_folders import snapshot
+from running import Silent
+
+from orch_local.ablating.study import ablate
+from orch_local.config import load_run
+from orch_local.demo import RUN_FILE, demo_overrides
+from orch_local.pipeline import execute, prepare
+from orch_local.store import RunFolder
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_demo_is_ablated_twice_and_generates_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "demo")
+    prepare(load_run(RUN_FILE, demo_overrides(folder.root, 24, "vllm")), folder, tmp_path / "store")
+    digest = execute(folder, Silent()).digest
+    before = snapshot(folder.root)
+    first, generated = ablate(folder, "few", Silent(), orders=1)
+    again, none = ablate(folder, "few", Silent(), orders=1)
+    after = snapshot(folder.root)
+    # Three agents left out one by one, one other order, one other rule; 24 panels each, some of them equal.
+    assert 3 * 24 < generated <= 5 * 24
+    assert none == 0
+    assert again == first
+    assert first.digest == digest
+    assert {name: after[name] for name in before} == before
