@@ -16,47 +16,43 @@ from orch_local.tables import ORCH, RunTable, Shares, Verdicts
 BINS = 15
 TARGETS = (0.01, 0.02, 0.05, 0.10)
 POINTS = 200
-MEANINGFUL = 0.5
-"""The probability is taken where at least this share of the scored questions has one."""
 
 
 class _Signal(NamedTuple):
-    """What a system says of its own answers."""
+    """What a system says of its own answers, in one way."""
 
     system: str
-    probability: Shares
-    confidence: Shares
+    name: str
+    values: Shares
     verdicts: Verdicts
 
 
 def calibration(table: RunTable) -> tuple[Calibration, ...]:
-    """Of the agents in order, then of ORCH, where they have a signal."""
+    """By signal, the probability first: of the agents in order, then of ORCH, where they have it.
+
+    Both are told, since neither is the better one by itself: behind a written analysis the probability of the
+    label is near 1 whatever the model thinks, and what a model states may be the same number each time.
+    """
     found = (_calibrated(one) for one in _signals(table))
     return tuple(one for one in found if one)
 
 
 def _signals(table: RunTable) -> Iterator[_Signal]:
-    for i, name in enumerate(table.agents):
-        yield _Signal(name, table.probability[i], table.confidence[i], table.verdicts[name])
-    yield _Signal(ORCH, table.final_probability, table.final_confidence, table.verdicts[ORCH])
+    systems = (*table.agents, ORCH)
+    kinds = {
+        "probability": (*table.probability, table.final_probability),
+        "confidence": (*table.confidence, table.final_confidence),
+    }
+    for kind, columns in kinds.items():
+        for name, values in zip(systems, columns, strict=True):
+            yield _Signal(name, kind, values, table.verdicts[name])
 
 
 def _calibrated(one: _Signal) -> Calibration | None:
-    scored = one.verdicts >= 0
-    name, values = _chosen(one.probability[scored], one.confidence[scored])
-    known = ~np.isnan(values)
+    known = (one.verdicts >= 0) & ~np.isnan(one.values)
     if not known.any():
         return None
-    return _measured(one.system, name, values[known], one.verdicts[scored][known])
-
-
-def _chosen(probability: Shares, confidence: Shares) -> tuple[str, Shares]:
-    """The probability where enough questions have one, else what was stated."""
-    shares = (~np.isnan(probability)).mean() if len(probability) else 0.0
-    stated = (~np.isnan(confidence)).any()
-    if shares >= MEANINGFUL or (shares and not stated):
-        return "probability", probability
-    return "confidence", confidence
+    return _measured(one.system, one.name, one.values[known], one.verdicts[known])
 
 
 def _measured(system: str, signal: str, values: Shares, verdicts: Verdicts) -> Calibration:

@@ -26,6 +26,7 @@ from orch_local.systems import best_agent, categories, cochran, pairs, systems, 
 from orch_local.tables import ORCH, RunTable, read_table
 from orch_local.timeline import read_all
 from orch_local.together import complementarity, multiplicity
+from orch_local.trajectory import router_summary
 
 SPEC_DIGITS = 16
 _AGAIN = "run the same command again: it is made anew from the stored rows"

@@ -58,6 +58,8 @@ class PairSummary:
     """The mid-p variant."""
     p_holm: float | None
     """``p`` adjusted for all pairs of this list."""
+    clustered: Estimate | None = None
+    """The difference with an interval that allows for shared sources; ``None`` where none are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,7 @@ class Summary:
     multiplicity: tuple[Multiplicity, ...]
     """For tolerances of 0.01, 0.02 and 0.05."""
     calibration: tuple[Calibration, ...]
-    """Of the agents and of ORCH, where they have a signal; probability before confidence."""
+    """By signal (probability, then confidence): of the agents and of ORCH, where they have it."""
     spending: Spending
     router: RouterSummary | None
     environment: Mapping[str, str]

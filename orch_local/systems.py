@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from orch_local.scoring import NO_ANSWER, NO_MAJORITY, NO_USABLE_ANALYSIS
 from orch_local.stats import (
+    Interval,
     Pairs,
     clustered_interval,
     cochran_q,
@@ -72,12 +73,20 @@ def _system(table: RunTable, name: str, verdicts: Verdicts) -> SystemSummary:
 
 
 def _clustered(table: RunTable, verdicts: Verdicts) -> Estimate | None:
-    scored = verdicts >= 0
-    values, clusters = verdicts[scored].astype(np.float64), table.cluster.codes[scored]
+    return _by_source(table, verdicts >= 0, verdicts, Interval(0, 1))
+
+
+def _clustered_difference(table: RunTable, first: Verdicts, second: Verdicts) -> Estimate | None:
+    return _by_source(table, (first >= 0) & (second >= 0), first - second, Interval(-1, 1))
+
+
+def _by_source(table: RunTable, scored: Mask, values: Verdicts, bounds: Interval) -> Estimate | None:
+    """The mean of the values that count, with an interval that allows for shared sources."""
+    counted, clusters = values[scored].astype(np.float64), table.cluster.codes[scored]
     if not (clusters >= 0).any():
         return None
-    interval = clustered_interval(values, clusters)
-    return Estimate(float(values.mean()), interval.low, interval.high) if interval else None
+    interval = clustered_interval(counted, clusters, bounds=bounds)
+    return Estimate(float(counted.mean()), interval.low, interval.high) if interval else None
 
 
 def _reasons(table: RunTable, name: str, lacking: Mask) -> Mapping[str, int]:
@@ -110,7 +119,10 @@ def pairs(table: RunTable) -> tuple[PairSummary, ...]:
     """All pairs of ORCH, the majority vote and the agents, in this order."""
     verdicts = table.verdicts
     found = [
-        compared(first, second, pairs_of(verdicts[first], verdicts[second]))
+        replace(
+            compared(first, second, pairs_of(verdicts[first], verdicts[second])),
+            clustered=_clustered_difference(table, verdicts[first], verdicts[second]),
+        )
         for first, second in combinations((ORCH, MAJORITY, *table.agents), 2)
     ]
     return tuple(adjusted(found))

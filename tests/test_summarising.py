@@ -212,26 +212,31 @@ def test_intervals_allow_for_shared_sources_where_they_are_known() -> None:
         assert one.accuracy and one.clustered
         assert one.clustered.value == one.accuracy.value
         assert one.clustered.high - one.clustered.low > 1.5 * (one.accuracy.high - one.accuracy.low)
+    wider = [one for one in summary_from(shared, PAIR).pairs if one.clustered and one.difference]
+    assert wider
+    for pair in wider:
+        assert pair.clustered and pair.difference
+        assert pair.clustered.value == pytest.approx(pair.difference.value)
+        assert pair.clustered.low < pair.difference.low or pair.clustered.high > pair.difference.high
 
 
 # --- calibration ------------------------------------------------------------------------------------
 
 
-def signals(summary: Summary) -> dict[str, tuple[str, int]]:
-    return {one.system: (one.signal, one.n) for one in summary.calibration}
+def signals(summary: Summary) -> list[tuple[str, str, int]]:
+    return [(one.system, one.signal, one.n) for one in summary.calibration]
 
 
-def test_the_probability_is_taken_where_half_of_the_questions_have_one() -> None:
+def test_each_signal_that_there_is_is_measured_on_the_answers_that_have_it() -> None:
     made = letters("AAA", "ABA", "BAA", "BBA")
     shares = ({"quant": 0.9, "chrono": 0.8}, {"quant": 0.7}, {}, {})
     made = [replace(one, probabilities=share) for one, share in zip(made, shares, strict=True)]
-    assert signals(summary_from(made, PAIR)) == {"quant": ("probability", 2), "chrono": ("confidence", 4)}
-
-
-def test_few_probabilities_are_better_than_nothing() -> None:
-    made = letters("AAA", "ABA", "BAA", confidences={})
-    made[0] = replace(made[0], probabilities={"quant": 0.9})
-    assert signals(summary_from(made, PAIR)) == {"quant": ("probability", 1)}
+    assert signals(summary_from(made, PAIR)) == [
+        ("quant", "probability", 2),
+        ("chrono", "probability", 1),
+        ("quant", "confidence", 4),
+        ("chrono", "confidence", 4),
+    ]
 
 
 def test_orch_is_calibrated_where_its_merge_agent_decided() -> None:
@@ -239,14 +244,14 @@ def test_orch_is_calibrated_where_its_merge_agent_decided() -> None:
     made[0] = replace(made[0], confidence=90)
     made[1] = replace(made[1], confidence=60, probability=0.7)
     summary = summary_from(made, PAIR)
-    assert signals(summary) == {"ORCH": ("confidence", 2)}
-    (one,) = summary.calibration
+    assert signals(summary) == [("ORCH", "probability", 1), ("ORCH", "confidence", 2)]
+    one = summary.calibration[1]
     assert (one.ece, one.brier) == (pytest.approx(0.25), pytest.approx((0.01 + 0.16) / 2))
 
 
 def test_questions_without_gold_calibrate_nobody() -> None:
     made = [*letters("AA-", "BA-"), *letters("AA-", gold=None)]
-    assert signals(summary_from(made, PAIR)) == {"quant": ("confidence", 2), "chrono": ("confidence", 2)}
+    assert signals(summary_from(made, PAIR)) == [("quant", "confidence", 2), ("chrono", "confidence", 2)]
 
 
 def test_a_threshold_keeps_the_risk_that_it_is_for() -> None:

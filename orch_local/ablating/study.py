@@ -113,7 +113,8 @@ class _Study:
         yield from self._of_subsets()
         yield from self._of_variants()
         for k in sizes(self._frozen.agents):
-            for vote in VOTES:
+            # All votes over one agent are its own answer.
+            for vote in VOTES if k > 1 else (self._votes.main,):
                 yield from self._of_routers(k, vote)
 
     def _of_rules(self) -> Iterator[System]:

@@ -118,8 +118,12 @@ def _bold(text: str, really: bool) -> str:
 
 def _pairs(summary: Summary) -> Iterator[str]:
     heads = ["pair", "n", "won", "lost", "points", "95 % interval", "odds ratio", "p", "mid-p", "p (Holm)"]
+    rows = [_pair(one) for one in summary.pairs]
+    if any(one.clustered for one in summary.pairs):
+        heads.append("clustered interval")
+        rows = [[*row, ends(one.clustered)] for row, one in zip(rows, summary.pairs, strict=True)]
     yield "## Pairs on common questions"
-    yield from _table(heads, [_pair(one) for one in summary.pairs], MAX_ROWS["pairs"])
+    yield from _table(heads, rows, MAX_ROWS["pairs"])
     exact = f"Exact McNemar; Holm's correction is over all {counted(len(summary.pairs), 'pair')}."
     yield f"{exact} {cochran_sentence(summary)}".strip()
 
