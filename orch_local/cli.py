@@ -21,6 +21,7 @@ COMMANDS = (
     evidence.diff,
     reporting.report,
     reporting.compare,
+    reporting.ablate,
     reporting.export,
     reporting.power,
     routing.profile,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from orch_local.commands.options import Folder, Quiet, console_of, run_folder_at, short
+from orch_local.commands.watching import watched
 from orch_local.errors import InputError
 
 
@@ -96,3 +97,36 @@ def power(
     before = pilot(run_folder_at(pilot_run)) if pilot_run else None
     shares = tuple(discordant or (before.shares if before else ()))
     print_power(console_of(), power_table(Wish(questions, difference, shares, alpha, chance)), before)
+
+
+def ablate(
+    run_folder: Folder,
+    merges: Annotated[
+        Literal["few", "all", "none"],
+        typer.Option(help="Panels that the merge agent is asked about anew; none loads no model."),
+    ] = "few",
+    permutations: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many seeded orders of the agents. [default: reversed, and rotations]"),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fewer agents, other votes, other merges, a router: over a finished run's panel (docs/ablation.md)."""
+    from orch_local.ablating.files import write_files
+    from orch_local.ablating.study import ablate as ablate_run
+    from orch_local.plans import load_plan
+    from orch_local.report.ablation import print_ablation
+    from orch_local.store import RunFolder
+
+    folder = run_folder_at(run_folder)
+    load_plan(folder)  # what is no run must not get files
+    aside = RunFolder(folder.root / "ablations")  # the log of the run stays as it was
+    aside.root.mkdir(exist_ok=True)
+    with watched(aside, quiet=quiet) as (display, stop):
+        made, generated = ablate_run(folder, merges, display, permutations, stop)
+    files = write_files(folder, made)
+    console = console_of()
+    if not quiet:
+        print_ablation(console, made, generated)
+    for file in files:
+        console.print(f"written  {short(file)}", markup=False, soft_wrap=True)
