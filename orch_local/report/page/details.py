@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from orch_local.deciding import Deciding
-from orch_local.questions import Questions
-from orch_local.records import Analysis
+from orch_local.records import Analysis, Question
 from orch_local.report.page.index import packed
 from orch_local.report.page.wording import clipped
 
@@ -70,17 +69,20 @@ def _groups(details: Iterable[Any]) -> Iterator[list[Any]]:
         yield group
 
 
-def details(questions: Questions, rows: Iterable[int], deciding: Deciding) -> Iterator[list[Any]]:
-    """The details of some questions: text, choices, one entry for each agent, and that of the merge agent."""
-    for row in rows:
-        question = questions[row]
+def details(questions: Iterable[Question], agents: Sequence[str], deciding: Deciding) -> Iterator[list[Any]]:
+    """The details of some questions: text, choices, one entry for each agent, and that of the merge agent.
+
+    An agent that was not asked has none.
+    """
+    for question in questions:
         panel = deciding.panel(question)
+        rows = dict(zip(panel.names, panel.analyses, strict=True))
         most = MOST_OF_PANEL // (len(panel.analyses) + 1)
         most = max(LEAST_OF_REASONING, min(MOST_OF_REASONING, most))
         yield [
             clipped(question.text, MOST_OF_QUESTION),
             [clipped(choice, MOST_OF_CHOICE) for choice in question.choices],
-            [_entry(analysis, most) for analysis in panel.analyses],
+            [_entry(rows.get(agent), most) for agent in agents],
             _entry(deciding.merged(question, panel), most),
         ]
 

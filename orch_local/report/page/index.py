@@ -55,7 +55,8 @@ def _disagree(table: RunTable) -> npt.NDArray[np.bool_]:
     for codes in table.answer:
         np.minimum(lowest, np.where(codes < 0, _UNSET, codes), out=lowest)
         np.maximum(highest, codes, out=highest)
-    return (highest >= 0) & (lowest != highest)
+    differing: npt.NDArray[np.bool_] = (highest >= 0) & (lowest != highest)
+    return differing
 
 
 def packed(value: Any) -> str:
@@ -104,7 +105,7 @@ def _columns(table: RunTable, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _texts(column: Column, rows: npt.NDArray[np.int64], most: int) -> dict[str, Sequence[Any]]:
+def _texts(column: Column, rows: npt.NDArray[np.int64], most: int) -> dict[str, Any]:
     """The texts that occur, and the place of each row's among them; -1 for none."""
     codes: Codes = column.codes[rows]
     used, places = np.unique(codes, return_inverse=True)

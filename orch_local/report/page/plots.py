@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -146,7 +146,7 @@ def _settings() -> Iterator[None]:
         yield
 
 
-def _pen(stroke: Stroke) -> dict[str, object]:
+def _pen(stroke: Stroke) -> dict[str, Any]:
     dashes = {"dashes": stroke.dash} if stroke.dash[1] else {}
     return {"color": INKS[stroke.ink], "linewidth": stroke.width, **dashes}
 

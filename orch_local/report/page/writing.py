@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from orch_local.deciding import Deciding
 from orch_local.plans import Plan, load_plan
-from orch_local.questions import read_questions
+from orch_local.questions import Questions, read_questions
 from orch_local.report.page import cost, plotted, sections
 from orch_local.report.page.base import Page, Section, body, json_for_script, render
 from orch_local.report.page.details import Blocks, details, pack
 from orch_local.report.page.index import Choice, choose, index
 from orch_local.report.page.wording import counted, name
+from orch_local.routes import read_routes
 from orch_local.store import RunFolder, Store, atomic_write
 from orch_local.summary import Summary
 from orch_local.tables import RunTable, read_table
@@ -75,16 +77,25 @@ def _with_questions(page: Page, summary: Summary, folder: RunFolder) -> Page:
     data = {"index": json_for_script(listed)}
     whole = _with_section(page, summary, _words(choice, Blocks([], []), length), data)
     room = MOST_BYTES - _RESERVE - len(render(whole).encode()) - _details_cost(choice)
-    blocks = pack(details(questions, choice.urgent.tolist(), Deciding(plan, Store(plan.store))), room)
+    blocks = pack(_details(folder, plan, questions, choice), room)
     data["meta"] = json_for_script(_meta(plan, table, choice, blocks))
     for number, text in enumerate(blocks.texts):
         data[f"block-{number}"] = json_for_script(text)
     return _with_section(page, summary, _words(choice, blocks, length), data)
 
 
+def _details(folder: RunFolder, plan: Plan, questions: Questions, choice: Choice) -> Iterator[list[Any]]:
+    """Details, the most urgent question first; a few thousand are all that a page can hold."""
+    chosen = questions.picked(choice.urgent.tolist())
+    deciding = Deciding(plan, Store(plan.store), read_routes(folder, plan), chosen)
+    return details(chosen, plan.names, deciding)
+
+
 def _with_section(page: Page, summary: Summary, words: str, data: dict[str, Markup]) -> Page:
     """The page with the table before the section that says how it was made."""
-    section = Section("questions", "Questions", body("questions.html.j2", words=words, run=name(summary.title)))
+    section = Section(
+        "questions", "Questions", body("questions.html.j2", words=words, run=name(summary.title))
+    )
     return replace(page, sections=[*page.sections[:-2], section, *page.sections[-2:]], data=data)
 
 
