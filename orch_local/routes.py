@@ -65,8 +65,8 @@ class MissingRowError(StoreError):
 class Walk:
     """Routes the questions of a run in order, each from the rows of those before it.
 
-    It stops with :class:`MissingRowError` where a row is missing; when that has been written, iterating goes
-    on from there.
+    It stops with :class:`MissingRowError` where a row is missing; when that has been written and taken in by
+    :meth:`update`, iterating goes on from there.
     """
 
     def __init__(self, plan: Plan, questions: Iterable[Question], store: Store) -> None:
@@ -98,11 +98,16 @@ class Walk:
             self._open.append(found)
         return found
 
+    def update(self) -> None:
+        """Take in the rows that were written since, also those made again in the place of failed ones."""
+        for rows in self._rows:
+            rows.update()
+
     def _learn(self, lookup: Lookup) -> None:
         question, asked = lookup.question, lookup.route.agents
         signals: list[Signal | None] = [None] * len(self._rows)
         for place in asked:
-            row = self._rows[place].get(question.key) or self._rows[place].update().get(question.key)
+            row = self._rows[place].get(question.key)
             if row is None:
                 hint = "run the same command again: just what is missing is generated"
                 told = f"{self._names[place]} has no row for question {question.id}, and the router needs it"

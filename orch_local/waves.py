@@ -72,3 +72,4 @@ def _waves(session: Session) -> Iterator[Questions]:
             session.routes.add(question.key, route.agents)
         yield session.questions[start : start + len(lookups)]
         start += len(lookups)
+        walk.update()

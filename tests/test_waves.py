@@ -117,6 +117,7 @@ def test_a_walk_stops_at_a_missing_row_and_goes_on_when_it_is_there(tmp_path: Pa
         next(walk)
     for place, name in enumerate(NAMES):
         run.add(name, *(said(name, one.question) for one in first if place in one.route.agents))
+    walk.update()
     assert next(walk).question == run.questions[10]
 
 
@@ -192,6 +193,17 @@ def test_a_failed_row_counts_as_not_right_and_costs_nothing(online: tuple[Run, T
     assert meter.signal(0, Analysis(one.key, Outcome.FAILED), "B") == (False, None, None)
     assert meter.signal(0, said(NAMES[0], one), None).accuracy is None
     assert meter.signal(0, said(NAMES[0], one), "B") == (True, 20.0, 79.0)
+
+
+def test_rows_made_again_teach_what_they_say_now(online: tuple[Run, Table]) -> None:
+    run, _ = online
+    run.add(NAMES[0], *(Analysis(one.key, Outcome.FAILED, error="died") for one in run.questions[:10]))
+    execute(run.folder, Silent())
+    assert replay(run.folder).same
+    result = execute(run.folder, Silent(), retry_failed=True)
+    found = replay(run.folder)
+    assert found.same and found.digest == result.digest
+    assert result.metrics.total.orch.scored == 40
 
 
 def test_a_profile_gives_seconds(online: tuple[Run, Table]) -> None:
