@@ -1,4 +1,4 @@
-"""Finished runs whose reports are looked at: many questions, and questions and analyses full of hostile text."""
+"""Finished runs whose reports are looked at: of many questions, and of hostile ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orch_local.store import RunFolder, Store
 from orch_local.summarising import summarise
 from orch_local.timeline import Stint, Timeline
 
-HARMFUL = tuple(text for text in HOSTILE if text.strip() and text.isprintable() or "\x1b" in text)
+HARMFUL = tuple(text for text in HOSTILE if (text.strip() and text.isprintable()) or "\x1b" in text)
 """Of the hostile texts those that a file of questions may hold."""
 Speaker = Callable[[Question, int], Analysis]
 """The row of an agent for the question with this number."""

@@ -1,4 +1,4 @@
-"""The report in a real browser: it works without a network, by keyboard, on a phone, in the dark and on paper.
+"""The report in a real browser: without a network, by keyboard, on a phone, in the dark and on paper.
 
 After each test the console has to be empty, and no request may have gone anywhere but to the file itself.
 """
@@ -74,13 +74,12 @@ Opened = Callable[..., Driver]
 
 @pytest.fixture
 def opened(driver: Driver, reports: Mapping[str, Path]) -> Iterator[Opened]:
-    """Open a report, as wide and in the colours that are wanted; afterwards look at what the browser noted."""
+    """Open a report, as wide and in the colours wanted; afterwards look at what the browser noted."""
 
     def go(name: str, width: int = 1280, scheme: str = "light", anchor: str = "") -> Driver:
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        colours = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", colours)
+        prefer(driver, scheme)
         driver.get("about:blank")
         driver.get(f"{reports[name].as_uri()}{anchor}")
         if "summary" not in name:
@@ -95,6 +94,13 @@ def opened(driver: Driver, reports: Mapping[str, Path]) -> Iterator[Opened]:
     assert driver.get_log("browser") == []
     assert {url.split(":")[0] for url in requests(driver)} <= {"file", "about", "data"}
     assert driver.execute_script("return window.pwned") is None
+
+
+def prefer(driver: Driver, scheme: str, media: str = "") -> None:
+    """Colours of the system, and nothing that moves: a click must hit where the page stands."""
+    wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in wanted.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
 
 
 def forget(driver: Driver) -> None:
@@ -153,8 +159,8 @@ def test_all_questions_of_a_small_run_are_listed(opened: Opened) -> None:
 def test_search_narrows_the_table(opened: Opened) -> None:
     driver = opened("many")
     assert count(driver).startswith(f"{COUNT} of {COUNT} questions")
-    search(driver, "IS 31", "11 of")  # 31, and 310 to 319
-    assert all("What is 31" in line.text for line in lines(driver))
+    search(driver, "IS 31", "13 of")  # 31, 131, 231, and 310 to 319
+    assert all("31 +" in line.text or "What is 31" in line.text for line in lines(driver))
     search(driver, "no such words", "No question matches.")
     assert lines(driver) == []
 
@@ -187,7 +193,7 @@ def test_filters_work_together(opened: Opened) -> None:
     driver = opened("many")
     choose(driver, "category", "sums")
     choose(driver, "outcome", "An agent without an answer")
-    search(driver, "is 1", "12 of")  # 10 and 100 to 190 by tens, of which all are even; and 0 has no 1
+    search(driver, "is 1", "13 of")  # 10, 100 to 190 by tens, 210 and 310
     assert all("failed" in line.text for line in lines(driver))
 
 
@@ -215,7 +221,7 @@ def test_a_filter_leads_back_to_the_first_page(opened: Opened) -> None:
 
 def test_a_question_opens_to_its_panel_and_its_merge(opened: Opened) -> None:
     driver = opened("many")
-    search(driver, "is 7 ", "1 of")
+    search(driver, questions(COUNT)[7].id, "1 of")
     told = story(driver).text
     for said in ("What is 7 + 4?", "quant thinks of 7", "chrono thinks of 7", "merged 7: quant thinks of 7"):
         assert said in told
@@ -235,7 +241,7 @@ def test_each_question_opens_to_its_own_details(opened: Opened) -> None:
 
 def test_a_failed_analysis_says_why(opened: Opened) -> None:
     driver = opened("many")
-    search(driver, "is 5 ", "1 of")
+    search(driver, questions(COUNT)[5].id, "1 of")
     assert "the engine died on this prompt" in story(driver).text
 
 
@@ -246,12 +252,15 @@ def test_a_link_opens_its_question(opened: Opened) -> None:
     assert "What is 200 + 4?" in found.text
 
 
-@pytest.mark.parametrize("number", range(len(HARMFUL)))
-def test_hostile_text_is_shown_and_does_nothing(opened: Opened, number: int) -> None:
+def test_hostile_text_is_shown_and_does_nothing(opened: Opened) -> None:
     driver = opened("hostile")
-    story(driver, number)
-    told = driver.find_element(By.CSS_SELECTOR, ".story").get_property("textContent")
-    assert visible(HARMFUL[number][:500], newlines=True) in told
+    for number, text in enumerate(HARMFUL):
+        told = story(driver, number).get_property("textContent")
+        assert (
+            str(told).count(visible(text[:200], newlines=True)) >= 2
+        )  # the question, and what is said of it
+        lines(driver)[number].find_element(By.CSS_SELECTOR, "button.open").click()
+    open_everything(driver)
     assert driver.execute_script("return window.pwned") is None
     inside = "return [...document.querySelectorAll('#questions *')].map((one) => one.localName)"
     assert not set(driver.execute_script(inside)) & {"img", "iframe", "svg", "script", "style", "object"}
@@ -278,7 +287,7 @@ def test_all_works_by_keyboard(opened: Opened) -> None:
     assert driver.switch_to.active_element.text == "Skip to the results"
     press(driver, Keys.ENTER)
     driver.find_element(By.ID, "find").click()
-    press(driver, *"is 12 ")
+    press(driver, *"what 312")
     WebDriverWait(driver, 5, 0.02).until(lambda one: count(one).startswith("1 of"))
     press(driver, Keys.TAB, Keys.TAB, Keys.TAB, Keys.ENTER)
     button = driver.switch_to.active_element
@@ -319,9 +328,7 @@ def test_dark_and_light_follow_the_system_and_the_switch(opened: Opened) -> None
     assert colours(driver) == light
     driver.find_element(By.ID, "theme").click()
     assert colours(driver) == dark
-    driver.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
-    )
+    prefer(driver, "light")
     assert colours(driver) == dark
     driver.find_element(By.ID, "theme").click()
     assert colours(driver) == light
@@ -331,7 +338,7 @@ def test_print_has_all_sections_on_white(opened: Opened) -> None:
     driver = opened("many", scheme="dark")
     printed = base64.b64decode(driver.print_page())
     assert printed.startswith(b"%PDF") and printed.count(b"/Type /Page\n") >= 4
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    prefer(driver, "dark", media="print")
     assert colours(driver)[0] == "rgb(255, 255, 255)"
     hidden = "[...document.querySelectorAll('main section')].filter((one) => one.offsetHeight < 40).length"
     assert driver.execute_script(f"return {hidden}") == 0
@@ -339,7 +346,7 @@ def test_print_has_all_sections_on_white(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["many", "summary", "hostile"])
+@pytest.mark.parametrize("name", ["small", "summary"])
 def test_axe_finds_no_barrier(opened: Opened, name: str, scheme: str) -> None:
     import axe_core_python
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from orch_local.ablating.frozen import AS_RUN, Frozen, freeze
 from orch_local.ablating.orders import Order, audit
-from orch_local.ablating.routers import Choices, Setting, grid, sizes
+from orch_local.ablating.routers import Choice, Choices, Setting, grid, sizes
 from orch_local.ablating.scores import Row, System, adjusted, row_of
 from orch_local.ablating.variants import Merges, Variant, Variants, wanted
 from orch_local.ablating.votes import MOST_AGENTS, VOTES, Places, Votes, subsets
@@ -90,6 +90,8 @@ class _Study:
         self._gold = sum(gold is not None for gold in frozen.gold)
         self._reference = frozen.verdicts(frozen.replays[AS_RUN].answers)
         self._tokens = int(frozen.tokens.sum()) + frozen.replays[AS_RUN].tokens
+        self._routes: dict[Setting, Choice] = {}
+        """The routes do not depend on the vote, and telling them takes longest."""
 
     def made(self, title: str, notes: tuple[str, ...]) -> Ablation:
         rows = [row_of(one, self._reference, self._gold, self._tokens) for one in self._systems()]
@@ -169,28 +171,23 @@ class _Study:
         }
         for name, (choice, facts) in bounds.items():
             told = {"k": k, **facts, "saved": self._saved(choices, choice)}
-            yield self._chosen(CHOICES, name, vote, main).of(choices, choice, told)
+            yield _Chosen(CHOICES, name, vote, main).of(choices, choice, told)
         for setting in [one for one in grid(self._frozen.agents) if one.k == k]:
             choice = self._route(choices, setting)
             reached = self._share(choices, choice)
             told = {**dataclasses.asdict(setting), "saved": self._saved(choices, choice)}
             told |= {"regret_fixed": _less(best, reached), "regret_oracle": _less(most, reached)}
-            yield self._chosen(ROUTER, _setting_label(setting), vote, main).of(choices, choice, told)
+            yield _Chosen(ROUTER, _setting_label(setting), vote, main).of(choices, choice, told)
 
-    def _route(self, choices: Choices, setting: Setting) -> Any:
-        # The routes do not depend on the vote, and telling them takes longest.
-        known = self.__dict__.setdefault("_routes", {})
-        if setting not in known:
-            known[setting] = choices.routed(setting)
-        return known[setting]
+    def _route(self, choices: Choices, setting: Setting) -> Choice:
+        if setting not in self._routes:
+            self._routes[setting] = choices.routed(setting)
+        return self._routes[setting]
 
-    def _chosen(self, family: str, name: str, vote: str, main: bool) -> _Chosen:
-        return _Chosen(family, name, vote, main)
-
-    def _share(self, choices: Choices, choice: Any) -> float | None:
+    def _share(self, choices: Choices, choice: Choice) -> float | None:
         return int((choices.chosen(choice) == 1).sum()) / self._gold if self._gold else None
 
-    def _saved(self, choices: Choices, choice: Any) -> float | None:
+    def _saved(self, choices: Choices, choice: Choice) -> float | None:
         total = int(self._frozen.tokens.sum())
         return 1 - choices.tokens(choice) / total if total else None
 
@@ -215,7 +212,7 @@ class _Chosen:
     vote: str
     main: bool
 
-    def of(self, choices: Choices, choice: Any, facts: dict[str, Any]) -> System:
+    def of(self, choices: Choices, choice: Choice, facts: dict[str, Any]) -> System:
         verdicts, tokens = choices.chosen(choice), choices.tokens(choice)
         return System(self.family, self.name, self.vote, verdicts, tokens, self.main, facts)
 

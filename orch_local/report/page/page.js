@@ -12,8 +12,9 @@
   };
   const byId = (id) => document.getElementById(id);
   const PAGE_SIZE = 50;
+  const ID_DIGITS = 6;
 
-  const themes = { auto: "as the system", light: "light", dark: "dark" };
+  const themes = { auto: "automatic", light: "light", dark: "dark" };
   const setUpTheme = (button) => {
     let now = "auto";
     try { now = localStorage.getItem("orch-local-theme") || "auto"; } catch { /* a file may have no storage */ }
@@ -72,13 +73,19 @@
       this.place = new Map();
       this.detailed.forEach((row, rank) => this.place.set(row, rank));
       this.low = this.text.map((text, row) =>
-        `${this.ids[row]} ${this.named(this.category, row)} ${text}`.toLowerCase());
+        `${this.named(this.category, row)} ${text}`.toLowerCase());
       this.unpacked = new Map();
     }
 
     verdict(answer, row) {
       if (answer < 0 || this.gold[row] < 0) return -1;
       return answer === this.gold[row] ? 1 : 0;
+    }
+
+    // Identifiers are digits at random: only a long piece of one can be meant.
+    matches(row, words) {
+      return words.every((word) => this.low[row].includes(word)
+        || (word.length >= ID_DIGITS && this.ids[row].toLowerCase().startsWith(word)));
     }
 
     distinct(row) {
@@ -118,7 +125,7 @@
     [table.named(table.category, row)],
     [table.gold[row] < 0 ? "\u2013" : table.answers[table.gold[row]]],
     ...table.panel.map((one, agent) =>
-      marked(table, one[row], row, table.named(table.outcome[agent], row).replace("_", " "))),
+      marked(table, one[row], row, table.named(table.outcome[agent], row).replaceAll("_", " "))),
     marked(table, table.majority[row], row),
     marked(table, table.orch[row], row),
     [result(table, row)],
@@ -126,15 +133,15 @@
 
   const paragraph = (label, text) =>
     text ? el("p", { class: "said" }, el("b", {}, `${label} `), el("span", { class: "foreign" }, text)) : null;
-  const analysisOf = (title, entry, extra) => {
-    if (!entry) return el("article", { class: "analysis" }, el("h4", {}, title), el("p", { class: "soft" }, extra));
+  const analysisOf = (title, entry, extra, kind = "agent") => {
+    if (!entry) return el("article", { class: "analysis" }, el("h3", {}, title), el("p", { class: "soft" }, extra));
     const [outcome, answer, confidence, shares, eliminated, reasoning, thought, raw, error] = entry;
-    const facts = [answer === null ? `${outcome.replace("_", " ")}, unscored` : `answers ${answer}`];
+    const facts = [answer === null ? `${outcome.replaceAll("_", " ")}, unscored` : `answers ${answer}`];
     if (confidence !== null) facts.push(`confidence ${confidence}`);
     const bars = Object.entries(shares).map(([label, share]) =>
-      `${label}\u00a0${(100 * share).toFixed(1)}\u00a0%`).join("   ");
-    return el("article", { class: "analysis" },
-      el("h4", {}, title, " ", el("span", { class: "verdict" }, facts.join(", "))),
+      `${label}\u00a0${(100 * share).toFixed(1)}\u00a0%`).join(", ");
+    return el("article", { class: `analysis ${kind}` },
+      el("h3", {}, title, " ", el("span", { class: "verdict" }, facts.join(", "))),
       paragraph("", reasoning), paragraph("Eliminated:", eliminated), paragraph("Probabilities:", bars),
       paragraph("Thought:", thought), paragraph("Error:", error), paragraph("Raw output:", raw));
   };
@@ -146,7 +153,7 @@
       : `ORCH: ${table.answers[table.orch[row]]}, ${WORDS[how] || how}.`;
     const gold = table.gold[row] < 0 ? "No gold answer." : `Gold: ${table.answers[table.gold[row]]}.`;
     const id = el("p", { class: "soft" }, "id ", el("code", {}, table.ids[row]), " ",
-      el("a", { href: `#q=${table.ids[row]}` }, "link to this question"));
+      el("a", { href: `#q=${encodeURIComponent(table.ids[row])}` }, "link to this question"));
     if (!found) {
       return el("div", { class: "story" }, id, el("p", { class: "foreign" }, table.text[row]), el("p", {}, `${decided} ${gold}`),
         el("p", { class: "soft" }, "For want of room this file has no more of this question; ",
@@ -168,7 +175,7 @@
         ...panel.map((entry, agent) => analysisOf(table.agents[agent], entry,
           table.named(table.outcome[agent], row) === "not_asked" ? "not asked by the router"
             : "its analysis is not in the store any more")),
-        table.merger && merged ? analysisOf("Merge agent", merged, "") : null));
+        table.merger && merged ? analysisOf("Merge agent", merged, "", "merger") : null));
   };
 
   class Browser {
@@ -192,6 +199,7 @@
       byId("next").addEventListener("click", () => this.turn(this.page + 1));
       byId("last").addEventListener("click", () => this.turn(this.pages - 1));
       window.addEventListener("hashchange", () => this.follow());
+      this.body.addEventListener("keydown", (event) => this.leave(event));
       this.filter();
       byId("browser").hidden = false;
       this.follow();
@@ -211,7 +219,7 @@
       this.rows = [];
       for (let row = 0; row < table.ids.length; row += 1) {
         if (category !== "" && table.category.codes[row] !== Number(category)) continue;
-        if (!wanted(table, row) || !words.every((word) => table.low[row].includes(word))) continue;
+        if (!wanted(table, row) || !table.matches(row, words)) continue;
         this.rows.push(row);
       }
       this.turn(0);
@@ -241,6 +249,15 @@
         ...cellsOf(table, row).map((cell, number) => el("td", { "data-head": heads[number + 1] }, ...cell)));
       button.addEventListener("click", () => this.toggle(row, line, button));
       return line;
+    }
+
+    // Escape closes the question that the focus is in, or on.
+    leave(event) {
+      const line = event.key === "Escape" ? event.target.closest("tbody tr") : null;
+      const button = line && (line.querySelector(".open") || line.previousElementSibling.querySelector(".open"));
+      if (!button || button.getAttribute("aria-expanded") !== "true") return;
+      button.focus();
+      button.click();
     }
 
     async toggle(row, line, button) {

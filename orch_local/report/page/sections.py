@@ -82,7 +82,8 @@ def lead(summary: Summary) -> Markup:
     gaps = [card.estimate for card in said.cards if card.zero and card.estimate]
     reach = max([0.01, *(max(abs(one.low), abs(one.high)) for one in gaps)]) * 1.1
     unscored = sum(summary.unscored.values())
-    return body("lead.html.j2", summary=summary, headline=said, reach=reach, unscored=unscored)
+    agents = sum(kind_of(one.name) == "agent" for one in summary.systems)
+    return body("lead.html.j2", summary=summary, headline=said, reach=reach, unscored=unscored, agents=agents)
 
 
 def accuracy(summary: Summary) -> Markup:

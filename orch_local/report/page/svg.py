@@ -45,6 +45,7 @@ SETTINGS = {
     "xtick.labelsize": 10.5,
     "ytick.labelsize": 10.5,
     "xtick.major.size": 0,
+    "xtick.major.pad": 7,
     "ytick.major.size": 0,
     "figure.facecolor": "none",
     "lines.linewidth": 1.8,
