@@ -93,7 +93,9 @@ def usual(router: bool = True) -> Summary:
             Multiplicity(0.01, AGENTS[:2], 98, 0.25, 0.25),
             Multiplicity(0.05, AGENTS, 98, 0.4, 0.3),
         ),
-        calibration=tuple(_calibration(n, s) for s in ("probability", "confidence") for n in (*AGENTS, ORCH)),
+        calibration=tuple(
+            _calibration(n, s) for s in ("probability", "confidence") for n in (AGENTS[0], ORCH)
+        ),
         spending=_spending(),
         router=_router() if router else None,
         environment={"python": "3.11.9", "vllm": "0.32.0", "device": "made up"},

@@ -131,13 +131,25 @@ def search(driver: Driver, text: str, wanted: str) -> None:
     WebDriverWait(driver, 5, 0.02).until(lambda one: count(one).startswith(wanted))
 
 
+def click(driver: Driver, element: str | WebElement) -> None:
+    """Click where a reader would have scrolled to: not under the line that stays at the top."""
+    found = driver.find_element(By.CSS_SELECTOR, element) if isinstance(element, str) else element
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+    found.click()
+
+
+def toggle(driver: Driver, number: int) -> None:
+    """Open or close a line of the table."""
+    click(driver, lines(driver)[number].find_element(By.CSS_SELECTOR, "button.open"))
+
+
 def choose(driver: Driver, field: str, label: str) -> None:
     Select(driver.find_element(By.ID, field)).select_by_visible_text(label)
 
 
 def story(driver: Driver, number: int = 0) -> WebElement:
-    """Open a line of the table."""
-    lines(driver)[number].find_element(By.CSS_SELECTOR, "button.open").click()
+    """What a line of the table opens to."""
+    toggle(driver, number)
     return WebDriverWait(driver, 5, 0.02).until(lambda one: one.find_element(By.CSS_SELECTOR, ".story"))
 
 
@@ -201,20 +213,20 @@ def test_pages_turn_and_stop_at_the_ends(opened: Opened) -> None:
     driver = opened("many")
     first = lines(driver)[0].text
     assert len(lines(driver)) == PAGE and count(driver).endswith(f"1 to {PAGE} are shown.")
-    driver.find_element(By.ID, "previous").click()
+    click(driver, "#previous")
     assert lines(driver)[0].text == first
-    driver.find_element(By.ID, "next").click()
+    click(driver, "#next")
     assert lines(driver)[0].text != first and driver.find_element(By.ID, "page").text == "Page 2 of 7"
-    driver.find_element(By.ID, "last").click()
-    driver.find_element(By.ID, "next").click()
+    click(driver, "#last")
+    click(driver, "#next")
     assert len(lines(driver)) == COUNT % PAGE and driver.find_element(By.ID, "page").text == "Page 7 of 7"
-    driver.find_element(By.ID, "first").click()
+    click(driver, "#first")
     assert lines(driver)[0].text == first
 
 
 def test_a_filter_leads_back_to_the_first_page(opened: Opened) -> None:
     driver = opened("many")
-    driver.find_element(By.ID, "last").click()
+    click(driver, "#last")
     choose(driver, "category", "sums")
     assert driver.find_element(By.ID, "page").text == "Page 1 of 4"
 
@@ -225,18 +237,18 @@ def test_a_question_opens_to_its_panel_and_its_merge(opened: Opened) -> None:
     told = story(driver).text
     for said in ("What is 7 + 4?", "quant thinks of 7", "chrono thinks of 7", "merged 7: quant thinks of 7"):
         assert said in told
-    lines(driver)[0].find_element(By.CSS_SELECTOR, "button.open").click()
+    toggle(driver, 0)
     assert driver.find_elements(By.CSS_SELECTOR, ".story") == []
 
 
 def test_each_question_opens_to_its_own_details(opened: Opened) -> None:
     """Details lie in blocks in an order of urgency, not in that of the table."""
     driver = opened("many")
-    driver.find_element(By.ID, "last").click()
+    click(driver, "#last")
     for number in (3, 11, 19):
         asked = COUNT - COUNT % PAGE + number
         assert f"chrono thinks of {asked}\n" in f"{story(driver, number).text}\n"
-        lines(driver)[number].find_element(By.CSS_SELECTOR, "button.open").click()
+        toggle(driver, number)
 
 
 def test_a_failed_analysis_says_why(opened: Opened) -> None:
@@ -259,7 +271,7 @@ def test_hostile_text_is_shown_and_does_nothing(opened: Opened) -> None:
         assert (
             str(told).count(visible(text[:200], newlines=True)) >= 2
         )  # the question, and what is said of it
-        lines(driver)[number].find_element(By.CSS_SELECTOR, "button.open").click()
+        toggle(driver, number)
     open_everything(driver)
     assert driver.execute_script("return window.pwned") is None
     inside = "return [...document.querySelectorAll('#questions *')].map((one) => one.localName)"
@@ -286,7 +298,7 @@ def test_all_works_by_keyboard(opened: Opened) -> None:
     press(driver, Keys.TAB)
     assert driver.switch_to.active_element.text == "Skip to the results"
     press(driver, Keys.ENTER)
-    driver.find_element(By.ID, "find").click()
+    click(driver, "#find")
     press(driver, *"what 312")
     WebDriverWait(driver, 5, 0.02).until(lambda one: count(one).startswith("1 of"))
     press(driver, Keys.TAB, Keys.TAB, Keys.TAB, Keys.ENTER)
@@ -324,13 +336,13 @@ def test_dark_and_light_follow_the_system_and_the_switch(opened: Opened) -> None
     light, dark = colours(opened("small")), colours(opened("small", scheme="dark"))
     assert light[0] != dark[0] and light[1] != dark[1]
     driver = opened("small", scheme="dark")
-    driver.find_element(By.ID, "theme").click()
+    click(driver, "#theme")
     assert colours(driver) == light
-    driver.find_element(By.ID, "theme").click()
+    click(driver, "#theme")
     assert colours(driver) == dark
     prefer(driver, "light")
     assert colours(driver) == dark
-    driver.find_element(By.ID, "theme").click()
+    click(driver, "#theme")
     assert colours(driver) == light
 
 

@@ -194,10 +194,10 @@
         clearTimeout(timer);
         timer = setTimeout(() => this.filter(), 120);
       });
-      byId("first").addEventListener("click", () => this.turn(0));
-      byId("previous").addEventListener("click", () => this.turn(this.page - 1));
-      byId("next").addEventListener("click", () => this.turn(this.page + 1));
-      byId("last").addEventListener("click", () => this.turn(this.pages - 1));
+      byId("first").addEventListener("click", () => this.leaf(0));
+      byId("previous").addEventListener("click", () => this.leaf(this.page - 1));
+      byId("next").addEventListener("click", () => this.leaf(this.page + 1));
+      byId("last").addEventListener("click", () => this.leaf(this.pages - 1));
       window.addEventListener("hashchange", () => this.follow());
       this.body.addEventListener("keydown", (event) => this.leave(event));
       this.filter();
@@ -237,6 +237,12 @@
       byId("page").textContent = `Page ${many(this.page + 1)} of ${many(this.pages)}`;
       for (const id of ["first", "previous"]) byId(id).setAttribute("aria-disabled", String(this.page === 0));
       for (const id of ["next", "last"]) byId(id).setAttribute("aria-disabled", String(this.page >= this.pages - 1));
+    }
+
+    // By a button below the table: what comes is read from its beginning.
+    leaf(page) {
+      this.turn(page);
+      byId("count").scrollIntoView({ block: "nearest" });
     }
 
     line(row) {

@@ -142,7 +142,8 @@ def _settings() -> Iterator[None]:
     # Without pyplot: no window, no state shared with whoever calls us.
     import matplotlib
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "svg", **SETTINGS}):
+    defaults: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
+    with matplotlib.rc_context({**defaults, "backend": "svg", **SETTINGS}):
         yield
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -23,7 +23,7 @@ INKS = {name: f"#0{number:x}fe0{number:x}" for number, name in enumerate(_NAMES)
 """Name of a colour of the style sheet -> what to give to matplotlib for it."""
 _VARIABLES = {mark: f"var(--{name})" for name, mark in INKS.items()}
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "orch-local",
     "text.parse_math": False,
