@@ -1,4 +1,4 @@
-"""The frame of every page: head, navigation, sections, style, script, and the policy that forbids all else."""
+"""The frame of every page: head, navigation, sections, style, script, and a policy that forbids all else."""
 
 from __future__ import annotations
 

@@ -138,7 +138,8 @@ def _chart(timeline: Timeline, number: int, of: int) -> Chart:
     seconds = max((bar.end_s for some in bars.values() for bar in some), default=0.0)
     slots = sorted({slot for some in bars.values() for bar in some for slot in bar.slots})[:MOST_LANES]
     word = "GPU" if timeline.planned.machine.kind == "cuda" else "worker"
-    idle = ", ".join(f"{word} {device} {percent(share)}" for device, share in list(timeline.idle().items())[:16])
+    known = list(timeline.idle().items())[:MOST_LANES]
+    idle = ", ".join(f"{word} {device} {percent(share)}" for device, share in known)
     lengths = {"planned": timeline.planned.seconds, "real": timeline.seconds}
     shard = f", shard {name(timeline.shard)}" if timeline.shard else ""
     began = f"Began {name(timeline.began)} on {name(timeline.host)}"
@@ -181,7 +182,7 @@ def _lanes(
 
 def _block(bar: Bar, key: Key, seconds: float) -> Block:
     part = f" part {bar.number} of {bar.of}" if bar.of > 1 else ""
-    words = f"{name(bar.agent)}{part} from {bar.start_s:.1f} s, loaded {bar.loaded_s:.1f} s, to {bar.end_s:.1f} s"
+    words = f"{name(bar.agent)}{part} from {bar.start_s:.1f}, loaded {bar.loaded_s:.1f}, to {bar.end_s:.1f} s"
     begin, loaded, end = (moment / seconds for moment in (bar.start_s, bar.loaded_s, bar.end_s))
     return Block(begin, loaded, end, key.letter, key.ink, words)
 

@@ -101,7 +101,8 @@ def _sentences(summary: Summary, orch: SystemSummary) -> Iterator[str]:
         yield f"It stands {', and '.join(against)}."
     oracle = system(summary, ORACLE)
     if oracle and oracle.accuracy:
-        yield f"An oracle that picks a right agent wherever there is one would reach {percent(oracle.accuracy.value)}."
+        reach = percent(oracle.accuracy.value)
+        yield f"An oracle that picks a right agent wherever there is one would reach {reach}."
     yield from _missing(summary, orch)
 
 
@@ -134,7 +135,8 @@ def _cards(summary: Summary, orch: SystemSummary) -> Iterator[Card]:
     right = f"{span(orch.accuracy)}; {orch.correct:,} of {orch.scored:,} right"
     yield Card("ORCH, right answers", share, "%", right, orch.accuracy)
     if summary.best_agent:
-        yield from _difference(summary, summary.best_agent, f"against {name(summary.best_agent, 24)}, the best agent")
+        label = f"against {name(summary.best_agent, 24)}, the best agent"
+        yield from _difference(summary, summary.best_agent, label)
     yield from _difference(summary, MAJORITY, "against the majority vote")
 
 

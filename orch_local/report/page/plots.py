@@ -79,7 +79,8 @@ def curves(lines: Sequence[Curve], frame: Frame) -> Markup:
     with _figure(frame.width, frame.height) as (figure, axes):
         for line in lines:
             style = "steps-post" if line.steps else "default"
-            axes.plot(line.x, line.y, drawstyle=style, **_pen(line.stroke))
+            alone = {"marker": "o", "markersize": 6, "clip_on": False} if len(line.x) == 1 else {}
+            axes.plot(line.x, line.y, drawstyle=style, **_pen(line.stroke), **alone)
         _percent(axes.yaxis)
         if all(0 <= x <= 1 for line in lines for x in line.x):
             axes.set_xlim(0, 1)
@@ -123,7 +124,7 @@ def reliability(calibration: Calibration, key: str, name: str) -> Markup:
         title = f"Reliability of {name}, by {calibration.signal}"
         said = (
             f"Share of right answers by {calibration.signal} in {len(bins)} bins, {calibration.n:,} answers; "
-            f"expected calibration error {100 * calibration.ece:.1f} points. The table beside it has the numbers."
+            f"expected calibration error {100 * calibration.ece:.1f} points. A table below has the numbers."
         )
         return inline(figure, key, title, said)
 
@@ -142,8 +143,8 @@ def _settings() -> Iterator[None]:
     # Without pyplot: no window, no state shared with whoever calls us.
     import matplotlib
 
-    defaults: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
-    with matplotlib.rc_context({**defaults, "backend": "svg", **SETTINGS}):
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, "backend": "svg", **SETTINGS}
+    with matplotlib.rc_context(settings):
         yield
 
 

@@ -84,9 +84,7 @@ def _groups(summary: Summary) -> Iterator[Group]:
         yield Group(signal, found, tuple(plots), _risk(found, signal, keys, f"risk{number}"), keys)
 
 
-def _risk(
-    found: Sequence[Calibration], signal: str, keys: Sequence[tuple[str, Stroke]], key: str
-) -> Markup:
+def _risk(found: Sequence[Calibration], signal: str, keys: Sequence[tuple[str, Stroke]], key: str) -> Markup:
     lines = [
         Curve([point.coverage for point in one.curve], [point.risk for point in one.curve], pen)
         for one, (_, pen) in zip(found, keys, strict=True)
@@ -146,7 +144,7 @@ def _trajectory(found: RouterSummary, agents: Sequence[str], pens: Sequence[Stro
         width=480,
     )
     return [
-        Diagram(curves(expected, moving), "What the router expects: moving average of each agent’s accuracy."),
+        Diagram(curves(expected, moving), "What the router expects: the moving average of accuracy."),
         Diagram(curves(asked, share), "Whom it asks: share of the questions since the last point."),
     ]
 

@@ -24,7 +24,7 @@ UP, DOWN, LEVEL = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIA
 _SHADES = 10
 _MEANING = {
     "bitwise": "Every engine is batch-invariant by its set-up: the same run gives the same bytes again.",
-    "verified": "Rows were generated again in other batches and came to the same bytes; that is evidence, not proof.",
+    "verified": "Rows generated again in other batches came to the same bytes; that is evidence, not proof.",
     "rules": "Greedy decoding and fixed tie-breaks. An engine may round otherwise in another batch.",
 }
 
@@ -181,7 +181,8 @@ def panel(summary: Summary) -> Markup:
     known = {frozenset((one.first, one.second)): one for one in found.pairs}
     cells = []
     for row, first in enumerate(names):
-        cells.append([_agents_cell(known.get(frozenset((first, two))), row - at) for at, two in enumerate(names)])
+        pairs = [known.get(frozenset((first, second))) for second in names]
+        cells.append([_agents_cell(pair, row - at) for at, pair in enumerate(pairs)])
     return body(
         "panel.html.j2",
         c=found,
@@ -200,7 +201,9 @@ def _agents_cell(pair: object, side: int) -> Cell:
         return Cell("")
     if side > 0:
         share = pair.disagreement
-        return Cell(NONE if share is None else f"{points(share)} %", "one right", "none" if share is None else shade(share))
+        if share is None:
+            return Cell(NONE, "one right")
+        return Cell(f"{points(share)} %", "one right", shade(share))
     phi = pair.error_correlation
     if phi is None:
         return Cell(NONE, "φ", "none")
@@ -221,7 +224,8 @@ def _unscored_rows(summary: Summary) -> Iterator[Unscored]:
         yield Unscored(ORCH, ORCH, reason, count)
     for one in summary.systems:
         if one.name not in (ORCH, ORACLE):
-            yield from (Unscored(one.name, kind_of(one.name), why, count) for why, count in one.unscored.items())
+            kind = kind_of(one.name)
+            yield from (Unscored(one.name, kind, why, count) for why, count in one.unscored.items())
 
 
 def provenance(summary: Summary) -> Markup:

@@ -87,7 +87,7 @@ def inline(figure: Figure, key: str, title: str, described: str) -> Markup:
 
 
 def _drop(root: ElementTree.Element, tags: set[str]) -> None:
-    """Remove elements with these tags, and the style sheet of the figure: it would speak for the whole page."""
+    """Remove elements with these tags, and the figure's style sheet: it would speak for the whole page."""
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in tags or any(one.tag == f"{_SVG}style" for one in child):

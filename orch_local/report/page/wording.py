@@ -67,12 +67,17 @@ def signed_span(estimate: Estimate | None) -> str:
 
 def p_text(p: float | None) -> str:
     """A p-value."""
-    return NONE if p is None else p_value(p).replace(" ", NBSP)
+    return NONE if p is None else _unbroken(p_value(p))
 
 
 def p_sentence(p: float | None) -> str:
     """``p = 0.031``, or ``p < 1e-20``."""
-    return "" if p is None else f"p {p_value(p, '= ')}".replace(" ", NBSP)
+    return "" if p is None else _unbroken(f"p {p_value(p, '= ')}")
+
+
+def _unbroken(text: str) -> str:
+    """A number that stays on one line; a browser would break ``1e-20`` at its hyphen."""
+    return text.replace(" ", NBSP).replace("-", MINUS)
 
 
 def plain(number: float | None, digits: int = 2) -> str:

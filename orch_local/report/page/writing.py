@@ -55,16 +55,16 @@ def page_of(summary: Summary, timelines: Sequence[Timeline] = ()) -> Page:
         Section("accuracy", "Accuracy", sections.accuracy(summary)),
         Section("pairs", "Who beats whom", sections.pairs(summary)),
         Section("categories", "Categories", sections.categories(summary)),
-        Section("panel", "The panel", sections.panel(summary)),
+        Section("panel", "Panel", sections.panel(summary)),
     ]
     if summary.router:
-        parts.append(Section("router", "The router", plotted.router(summary, summary.router)))
+        parts.append(Section("router", "Router", plotted.router(summary, summary.router)))
     if summary.calibration:
         parts.append(Section("calibration", "Confidence", plotted.calibration(summary)))
     parts += [
         Section("unscored", "Unscored", sections.unscored(summary)),
         Section("cost", "Cost and time", cost.cost(summary, timelines)),
-        Section("provenance", "Can it be repeated?", sections.provenance(summary)),
+        Section("provenance", "Provenance", sections.provenance(summary)),
     ]
     return Page(f"{name(summary.title)}: ORCH report", sections.lead(summary), parts)
 
@@ -116,15 +116,15 @@ def _details_cost(choice: Choice) -> int:
 
 def _words(choice: Choice, blocks: Blocks, length: int) -> str:
     shown, full = len(choice.rows), blocks.questions
-    order = "those that ORCH has wrong or unscored, then those where the agents disagree, then the others, each in order"
+    order = "those that ORCH has wrong or unscored, then those where the agents disagree, then the others"
     part = "All" if shown == choice.of else f"{shown:,} of the"
     words = [f"{part} {counted(choice.of, 'question')} {'is' if shown == 1 else 'are'} in this table."]
     if shown < choice.of:
         words = [f"{words[0][:-1]}: first {order}."]
     if full == shown:
-        words.append("Each opens to its full text, the whole panel and the merge agent’s reasoning.")
+        words.append("Each opens to its full text, the whole panel and the reasoning of the merge agent.")
     else:
-        words.append(f"{full:,} of them open to the whole panel and the merge agent’s reasoning")
+        words.append(f"{full:,} of them open to the whole panel and the reasoning of the merge agent")
         words[-1] += "." if shown < choice.of else f": first {order}."
     words.append("orch-local show RUN ID prints any question." if full < choice.of else "")
     words.append(f"The search looks at the first {length} characters of a question." if length else "")
