@@ -50,6 +50,8 @@ class Entry:
     benchmark: str
     policy: str
     """``merge.policy`` of the run file."""
+    router: str | None
+    """Its mode; its agents were asked about different questions. ``None`` where all were asked all."""
     agents: tuple[str, ...]
     digest: str
     level: str
@@ -62,7 +64,7 @@ class Entry:
     best_agent: str | None
     """On the common questions."""
     saves: int
-    """Common questions that the majority vote has not right (wrong, or none) and ORCH has."""
+    """Common questions, both scored, that the majority vote has wrong and ORCH right."""
     breaks: int
     saves_against_best: int
     """The same against ``best_agent``."""
@@ -175,6 +177,7 @@ def _entry(name: str, run: _Loaded, common: RunTable) -> Entry:
         folder=str(run.folder.root),
         benchmark=f"{plan.config.benchmark.name} ({plan.config.benchmark.path.name})",
         policy=plan.config.merge.policy,
+        router=plan.config.router.mode if plan.config.router else None,
         agents=plan.names,
         digest=run.recorded.digest,
         level=str(run.recorded.standing.level),

@@ -52,8 +52,8 @@ class Panels:
             If the question is not routed yet.
         """
         if not self._routes.is_routed(question.key):
-            hint = "run the same command again: just what is missing is generated"
-            raise StoreError(f"question {question.id} is not routed yet", hint=hint)
+            hint = "`orch-local run`, as the run was begun, routes what is missing"
+            raise StoreError(f"question {question.id} is not in routes.jsonl", hint=hint)
         asked = self._routes.of(question.key)
         names = tuple(self._names[place] for place in asked)
         return Panel(names, tuple(self.rows[place].get(question.key) for place in asked))

@@ -52,8 +52,7 @@ def draft(config: RunConfig, store: Path) -> Draft:
     """
     agents, merger = plan_agents(config)
     questions, bad_rows = load_questions(config.benchmark)
-    names = tuple(agent.name for agent in agents)
-    router = plan_router(config.router, names, questions) if config.router else None
+    router = plan_router(config.router, agents, questions) if config.router else None
     frozen = QuestionsPlan(count=len(questions), bad_rows=len(bad_rows), digest=questions_digest(questions))
     plan = Plan(
         version=__version__,

@@ -60,9 +60,9 @@ def load_profile(path: Path) -> Profile:
     ConfigError
         If there is none, or it is no profile.
     """
+    hint = "measure one with `orch-local profile`"
     try:
-        return Profile.model_validate(read_json(path))
+        return Profile.model_validate(read_json(path, hint))
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:5])
-        hint = "measure one with `orch-local profile`"
         raise ConfigError(f"is no profile: {fields}", where=str(path), hint=hint) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from orch_local.config import RouterConfig
 from orch_local.errors import ConfigError, InputError, StoreError
 from orch_local.feedback import Meter
 from orch_local.panels import Panels
-from orch_local.plans import RouterPlan, load_plan
+from orch_local.plans import AgentPlan, RouterPlan, load_plan
 from orch_local.profiles import Profile, load_profile
 from orch_local.questions import read_questions
 from orch_local.records import Question, digest
@@ -21,6 +21,7 @@ from orch_local.routing import RouterState
 from orch_local.store import RunFolder, Store, read_json, write_json
 
 _AGAIN = "make one with `orch-local calibrate RUN --out FILE`"
+_ABOUT = ("model", "prompt", "chat", "answer", "decoding")
 
 
 class StateFile(BaseModel):
@@ -29,8 +30,8 @@ class StateFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = Field(default=1, ge=1, le=1)
-    agents: tuple[str, ...]
-    """Names in order."""
+    agents: dict[str, str]
+    """Name -> digest of what makes its answers, the environment apart; in agent order."""
     run_digest: str
     """Digest of the run that taught it."""
     alpha: float
@@ -73,7 +74,7 @@ def calibrate(folder: RunFolder, alpha: float, prior: float, profile: Path | Non
     if not gold:
         raise InputError("no question of this run has a gold answer to learn from", where=str(folder.root))
     return StateFile(
-        agents=plan.names,
+        agents={agent.name: _identity(agent) for agent in plan.agents},
         run_digest=run_digest,
         alpha=alpha,
         profile=_digest_of(measured),
@@ -90,10 +91,13 @@ def write_state(path: Path, state: StateFile) -> None:
     StoreError
         If it cannot be written.
     """
-    write_json(path, state.model_dump(mode="json"))
+    values = state.model_dump(mode="json")
+    write_json(path, {**values, "sha256": digest(values)})
 
 
-def plan_router(config: RouterConfig, agents: tuple[str, ...], questions: Iterable[Question]) -> RouterPlan:
+def plan_router(
+    config: RouterConfig, agents: Sequence[AgentPlan], questions: Iterable[Question]
+) -> RouterPlan:
     """Freeze the files that a router needs into its plan.
 
     Raises
@@ -104,12 +108,17 @@ def plan_router(config: RouterConfig, agents: tuple[str, ...], questions: Iterab
         If the state was learnt from questions of this run.
     """
     profile = load_profile(config.profile) if config.profile else None
-    _check_profile(profile, agents, str(config.profile))
+    names = tuple(agent.name for agent in agents)
+    _check_profile(profile, names, str(config.profile))
     if config.state is None:
         return RouterPlan(profile=profile)
     file = _read_state(config.state)
-    if file.agents != agents:
-        told = f"it was learnt with the agents {', '.join(file.agents)}; this run has {', '.join(agents)}"
+    if tuple(file.agents) != names:
+        told = f"it was learnt with the agents {', '.join(file.agents)}; this run has {', '.join(names)}"
+        raise ConfigError(told, where=str(config.state), hint=_AGAIN)
+    others = [agent.name for agent in agents if file.agents[agent.name] != _identity(agent)]
+    if others:
+        told = f"it was learnt with another model, prompt or answer block of {', '.join(others)}"
         raise ConfigError(told, where=str(config.state), hint=_AGAIN)
     if file.profile != _digest_of(profile):
         told = "its seconds and costs are of another profile than `router.profile`"
@@ -126,11 +135,15 @@ def plan_router(config: RouterConfig, agents: tuple[str, ...], questions: Iterab
 
 
 def _read_state(path: Path) -> StateFile:
+    values = read_json(path, _AGAIN)
     try:
-        file = StateFile.model_validate(read_json(path))
+        seal = values.pop("sha256", None)
+        file = StateFile.model_validate(values)
+        if seal != digest(values):
+            raise ValueError("it was edited after it was written: its SHA-256 is not the one in it")
         if RouterState.from_dict(file.state).agents != len(file.agents):
             raise ValueError("its averages are of another number of agents")
-    except (ValidationError, KeyError, TypeError, ValueError) as error:
+    except (ValidationError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"is no state of a router: {reason}", where=str(path), hint=_AGAIN) from None
     return file
@@ -141,6 +154,11 @@ def _check_profile(profile: Profile | None, agents: tuple[str, ...], path: str) 
     if lacking:
         told = f"the profile has no agent {', '.join(lacking)}"
         raise ConfigError(told, where=path, hint="measure one with `orch-local profile`")
+
+
+def _identity(agent: AgentPlan) -> str:
+    """What of a spec a state is about: another machine or engine does not change what an agent knows."""
+    return digest({name: agent.spec_content.get(name) for name in _ABOUT})
 
 
 def _digest_of(profile: Profile | None) -> str:

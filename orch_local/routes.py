@@ -229,5 +229,5 @@ def _row(names: tuple[str, ...], lookup: Lookup) -> dict[str, Any]:
 
 
 def _damaged(path: Path, number: int) -> StoreError:
-    hint = "run the same command again: it is made anew from the stored rows"
+    hint = "`orch-local run`, as the run was begun, makes it anew from the stored rows"
     return StoreError(f"line {number} is no route", where=str(path), hint=hint)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from orch_local.deciding import Deciding
 from orch_local.errors import InputError, StoreError
@@ -10,7 +11,7 @@ from orch_local.plans import load_plan
 from orch_local.questions import read_questions
 from orch_local.records import Analysis, Decision, Question
 from orch_local.results import read_decisions
-from orch_local.routes import read_routes
+from orch_local.routes import read_routes, recorded
 from orch_local.store import RunFolder, Store
 from orch_local.timeline import Timelines, read_all
 
@@ -22,6 +23,8 @@ class Story(NamedTuple):
     analyses: dict[str, Analysis]
     merge: Analysis | None
     decision: Decision
+    route: Mapping[str, Any] | None
+    """Its row of ``routes.jsonl``; ``None`` where the run has no router."""
 
 
 def story(folder: RunFolder, question_id: str) -> Story:
@@ -47,7 +50,9 @@ def story(folder: RunFolder, question_id: str) -> Story:
             where=str(plan.store),
             hint="run the same command again to generate them anew",
         )
-    return Story(question, analyses, deciding.merged(question, panel), decision)
+    recorded_routes = recorded(folder) if plan.config.router else ()
+    route = next((row for row in recorded_routes if row.get("key") == question.key), None)
+    return Story(question, analyses, deciding.merged(question, panel), decision, route)
 
 
 def executions(folder: RunFolder) -> Timelines:

@@ -111,8 +111,8 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+def read_json(path: Path, hint: str = "") -> Any:
+    """Read a JSON file of ours; ``hint`` is told instead of what is usual for the files of a run.
 
     Raises
     ------
@@ -122,10 +122,12 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
     except FileNotFoundError:
-        raise StoreError("no such file", where=str(path), hint="is this the folder of a run?") from None
+        raise StoreError(
+            "no such file", where=str(path), hint=hint or "is this the folder of a run?"
+        ) from None
     except (OSError, ValueError) as error:
-        hint = "it is damaged: put a good copy back, or delete it and run the same command again"
-        raise StoreError(f"cannot be read: {error}", where=str(path), hint=hint) from None
+        usual = "it is damaged: put a good copy back, or delete it and run the same command again"
+        raise StoreError(f"cannot be read: {error}", where=str(path), hint=hint or usual) from None
 
 
 @dataclass(frozen=True, slots=True)

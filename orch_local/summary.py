@@ -110,18 +110,19 @@ class Complementarity:
     pairs: tuple[AgentPair, ...]
     oracle: Estimate | None
     right_counts: tuple[int, ...]
-    """How many questions were answered rightly by 0, 1, ... all agents."""
+    """How many questions with gold were answered rightly by 0, 1, ... all agents; one not asked is not right."""
     saves: int
-    """Majority vote not right (wrong, or none), ORCH right."""
+    """Majority vote wrong, ORCH right: both are scored, as in ``gained`` of their pair."""
     breaks: int
-    """Majority vote right, ORCH wrong."""
+    """Majority vote right, ORCH wrong: ``lost`` of their pair."""
     saves_against_best: int
-    """Best agent not right, ORCH right."""
+    """Best agent wrong, ORCH right: both are scored."""
     breaks_against_best: int
+    """Best agent right, ORCH wrong."""
     beyond_panel: int
-    """ORCH right where no agent is."""
+    """ORCH right where at least one agent is scored and none is right."""
     lost_by_merge: int
-    """ORCH wrong where at least one agent is right."""
+    """ORCH wrong (and scored) where at least one agent is right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ Shares = npt.NDArray[np.float64]
 
 MAJORITY, ORCH, ORACLE = "majority", "ORCH", "oracle"
 NOT_ASKED = "not_asked"
-_HINT = "run the same command again: it is made anew from the stored rows"
+_HINT = "`orch-local run`, as the run was begun, or `orch-local score` makes it anew from the stored rows"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from orch_local.stats import disagreement, pairs_of, phi, predictive_multiplicity, yule_q
+from orch_local.stats import Pairs, disagreement, pairs_of, phi, predictive_multiplicity, yule_q
 from orch_local.summary import AgentPair, Complementarity, Multiplicity, SystemSummary
 from orch_local.systems import accuracy
 from orch_local.tables import MAJORITY, ORACLE, ORCH, RunTable
@@ -20,22 +20,24 @@ _ROUNDING = 1e-12
 
 def complementarity(table: RunTable, best: str | None) -> Complementarity:
     """What the agents could do together; ``best`` is the best of them."""
-    right = {name: one == 1 for name, one in table.verdicts.items()}
-    orch, wrong = right[ORCH], table.verdicts[ORCH] == 0
-    alone = right[best] if best else np.zeros(len(table), bool)
-    known, reached = table.verdicts[ORACLE] >= 0, right[ORACLE]
-    counts = sum((right[name].astype(np.int64) for name in table.agents), np.zeros(len(table), np.int64))
+    verdicts = table.verdicts
+    oracle, orch = verdicts[ORACLE], verdicts[ORCH]
+    # Unscored is not wrong: a question counts where both are scored, as in the pairs of the report.
+    vote, panel = pairs_of(orch, verdicts[MAJORITY]), pairs_of(orch, oracle)
+    alone = pairs_of(orch, verdicts[best]) if best else Pairs(0, 0, 0, 0)
+    right = ((verdicts[name] == 1).astype(np.int64) for name in table.agents)
+    counts = sum(right, np.zeros(len(table), np.int64))
     per_count = np.bincount(counts[table.has_gold], minlength=len(table.agents) + 1)
     return Complementarity(
         pairs=tuple(_agent_pair(table, *pair) for pair in combinations(range(len(table.agents)), 2)),
-        oracle=accuracy(_count(reached), _count(known)),
+        oracle=accuracy(_count(oracle == 1), _count(oracle >= 0)),
         right_counts=tuple(per_count.tolist()),
-        saves=_count(orch & ~right[MAJORITY]),
-        breaks=_count(wrong & right[MAJORITY]),
-        saves_against_best=_count(orch & ~alone),
-        breaks_against_best=_count(wrong & alone),
-        beyond_panel=_count(orch & ~reached),
-        lost_by_merge=_count(wrong & reached),
+        saves=vote.gained,
+        breaks=vote.lost,
+        saves_against_best=alone.gained,
+        breaks_against_best=alone.lost,
+        beyond_panel=panel.gained,
+        lost_by_merge=panel.lost,
     )
 
 

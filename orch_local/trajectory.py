@@ -65,7 +65,7 @@ def _stretches(folder: RunFolder, phases: Counter[str], length: int) -> Iterator
                 stretch.accuracy[name] += estimate["accuracy"]
             stretch.observed = row["observed"]
         except (KeyError, TypeError, AttributeError):
-            hint = "run the same command again: it is made anew from the stored rows"
+            hint = "`orch-local run`, as the run was begun, makes it anew from the stored rows"
             raise StoreError(f"line {number} is no route", where=str(folder.routes), hint=hint) from None
         stretch.questions += 1
         if stretch.questions == length:

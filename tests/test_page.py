@@ -105,12 +105,18 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
+def small_page(small: Run) -> str:
+    return written(small).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def many_page(many: Run) -> str:
+    return written(many).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
 def usual_page() -> str:
     return render(page_of(usual(), [timeline("quant", "chrono")]))
-
-
-def seen_of(html: str) -> Seen:
-    return Seen(html)
 
 
 def data_of(html: str) -> dict[str, Any]:
@@ -126,8 +132,8 @@ def unpacked(text: str) -> Any:
 # Complete in itself
 
 
-def test_nothing_is_loaded_from_anywhere(small: Run) -> None:
-    seen = Seen(written(small).read_text(encoding="utf-8"))
+def test_nothing_is_loaded_from_anywhere(small_page: str) -> None:
+    seen = Seen(small_page)
     assert all(address.startswith("#") for address in seen.addresses)
     assert not {"link", "img", "iframe", "object", "base", "form", "video"} & set(seen.elements)
 
@@ -156,8 +162,8 @@ def test_the_style_and_the_script_load_nothing() -> None:
         )
 
 
-def test_each_id_occurs_once_and_is_what_links_and_labels_name(small: Run) -> None:
-    seen = Seen(written(small).read_text(encoding="utf-8"))
+def test_each_id_occurs_once_and_is_what_links_and_labels_name(small_page: str) -> None:
+    seen = Seen(small_page)
     assert len(seen.ids) == len(set(seen.ids))
     assert {address[1:] for address in seen.addresses} <= set(seen.ids)
     named = {one for name, value in seen.values if name == "aria-labelledby" for one in value.split()}
@@ -167,8 +173,8 @@ def test_each_id_occurs_once_and_is_what_links_and_labels_name(small: Run) -> No
 # The same bytes
 
 
-def test_the_same_run_gives_the_same_bytes(small: Run) -> None:
-    assert written(small).read_bytes() == written(small).read_bytes()
+def test_the_same_run_gives_the_same_bytes(small: Run, small_page: str) -> None:
+    assert written(small).read_text(encoding="utf-8") == small_page
 
 
 def test_what_was_drawn_before_does_not_matter(usual_page: str) -> None:
@@ -186,8 +192,8 @@ def test_every_part_is_there_in_order() -> None:
     assert [one.id for one in page_of(usual()).sections] == SECTIONS
 
 
-def test_questions_stand_before_cost(small: Run) -> None:
-    seen = Seen(written(small).read_text(encoding="utf-8"))
+def test_questions_stand_before_cost(small_page: str) -> None:
+    seen = Seen(small_page)
     assert [one for one in seen.ids if one in (*SECTIONS, "questions")][-3:] == [
         "questions",
         "cost",
@@ -210,7 +216,7 @@ def test_parts_without_a_content_are_left_out() -> None:
         "12 rows were generated again",
         "0123456789abcdef" * 4,
         "2 engines of 4 are not batch-invariant",
-        "GPU-seconds of this run",
+        "of device time (GPU-seconds)",
         "merge invalid",
         "Mode: online",
         "ORCH is right on 5 questions where no agent is",
@@ -255,8 +261,8 @@ def test_within_chance_is_not_called_better() -> None:
 # The table of questions
 
 
-def test_the_table_holds_every_question_and_its_details(many: Run) -> None:
-    data = data_of(written(many).read_text(encoding="utf-8"))
+def test_the_table_holds_every_question_and_its_details(many: Run, many_page: str) -> None:
+    data = data_of(many_page)
     listed, meta = unpacked(data["index"]), data["meta"]
     assert listed["ids"] == [one.id for one in many.questions]
     assert sum(meta["blocks"]) == len(many.questions) == len(set(meta["detailed"]))
@@ -370,9 +376,9 @@ def shape(html: str) -> tuple[set[str], set[tuple[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def known(usual_page: str, many: Run) -> tuple[set[str], set[tuple[str, str]]]:
+def known(usual_page: str, many_page: str) -> tuple[set[str], set[tuple[str, str]]]:
     elements, attributes = shape(usual_page)
-    more = shape(written(many).read_text(encoding="utf-8"))
+    more = shape(many_page)
     return elements | more[0], attributes | more[1]
 
 

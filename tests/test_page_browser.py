@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_runs import HARMFUL, chrono, finished, hostile, hostile_questions, quant, questions, written
+from page_runs import (
+    HARMFUL,
+    chrono,
+    finished,
+    hostile,
+    hostile_questions,
+    quant,
+    questions,
+    timeline,
+    written,
+)
 from run_folders import finished_run
 from summaries import HOSTILE, usual
 from summaries import hostile as hostile_summary
@@ -65,7 +75,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     texts = iter(HOSTILE * 20)
     for name, summary in (("summary", usual()), ("hostile summary", hostile_summary(lambda: next(texts)))):
         made[name] = root / f"{name}.html"
-        made[name].write_text(render(page_of(summary)), encoding="utf-8")
+        html = render(page_of(summary, [timeline("quant", "chrono"), timeline("verbal")]))
+        made[name].write_text(html, encoding="utf-8")
     return made
 
 
@@ -364,8 +375,7 @@ def test_axe_finds_no_barrier(opened: Opened, name: str, scheme: str) -> None:
 
     source = Path(axe_core_python.__file__).parent / "axe.min.js"
     driver = opened(name, scheme=scheme)
-    if name != "summary":
-        open_everything(driver)
+    open_everything(driver)
     driver.execute_script(source.read_text(encoding="utf-8"))
     ran = "axe.run(document, {resultTypes: ['violations']}).then((found) => arguments[0](found.violations))"
     found = driver.execute_async_script(ran)

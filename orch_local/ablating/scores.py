@@ -36,15 +36,15 @@ class Row:
     """It is right, ORCH as run is wrong."""
     lost: int
     difference: Estimate | None
-    """Its accuracy minus that of ORCH as run; Newcombe's interval of paired proportions."""
+    """``None`` for ORCH as run itself. Its accuracy minus that of ORCH as run; Newcombe's interval of paired proportions."""
     p: float | None
-    """Exact two-sided McNemar."""
+    """Exact two-sided McNemar; ``None`` where there is no hypothesis, see :func:`adjusted`."""
     cost: float | None
-    """Tokens of its analyses and merges, over those of the run."""
+    """Tokens of its analyses and merges, over the analyses and merges of the run."""
     facts: Mapping[str, float | int | str | None] = field(default_factory=dict)
     """Of routed rows: the setting, and how far it is from other choices."""
     p_holm: float | None = None
-    """``p`` adjusted for all rows."""
+    """``p`` adjusted for all rows that have one."""
 
 
 class System(NamedTuple):
@@ -84,11 +84,27 @@ def row_of(system: System, reference: Verdicts, gold: int, tokens: int) -> Row:
     )
 
 
-def adjusted(rows: Sequence[Row]) -> list[Row]:
-    """The rows with their p-values adjusted for each other; the first is the reference and has none."""
-    tested = [i for i, row in enumerate(rows) if i and row.p is not None]
+def adjusted(rows: Sequence[Row], bounds: str = "") -> list[Row]:
+    """The rows with their p-values adjusted for each other.
+
+    Parameters
+    ----------
+    rows:
+        The first is the reference: it has neither p nor difference.
+    bounds:
+        A family of what was chosen in hindsight or by chance. These are no hypotheses, and have no p.
+    """
+    tested = [i for i, row in enumerate(rows) if i and row.family != bounds and row.p is not None]
     values = dict(zip(tested, holm([rows[i].p or 0.0 for i in tested]), strict=True))
-    return [replace(row, p=row.p if i else None, p_holm=values.get(i)) for i, row in enumerate(rows)]
+    return [
+        replace(
+            row,
+            p=row.p if i in values else None,
+            p_holm=values.get(i),
+            difference=row.difference if i else None,
+        )
+        for i, row in enumerate(rows)
+    ]
 
 
 def estimate(value: float, interval: Interval | None) -> Estimate | None:

@@ -103,7 +103,7 @@ class _Study:
             gold=self._gold,
             tokens=self._tokens,
             main_vote=self._votes.main,
-            rows=tuple(adjusted(rows)),
+            rows=tuple(adjusted(rows, CHOICES)),
             orders=tuple(self._orders()),
             notes=notes,
         )

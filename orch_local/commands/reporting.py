@@ -20,6 +20,7 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write report.html (one file, no network), report.md and report.json; print the summary."""
+    from orch_local.plans import load_plan
     from orch_local.report.markdown import markdown
     from orch_local.report.page import write_page
     from orch_local.report.summary import print_summary
@@ -36,6 +37,9 @@ def report(
     console = console_of()
     if not quiet:
         print_summary(console, made)
+    store = load_plan(folder).store
+    if not store.is_dir():
+        console.print(f"The store is not at {store}: the page has no panels.", markup=False, soft_wrap=True)
     console.print(f"report  {short(page)}", markup=False, soft_wrap=True)
 
 

@@ -9,6 +9,19 @@ import typer
 
 from orch_local.commands.options import Folder, Quiet, RunFile, console_of, run_folder_at, short
 from orch_local.commands.watching import watched
+from orch_local.errors import InputError
+
+
+def refuse_existing(path: Path) -> None:
+    """Runs are pinned to these files, so none is replaced.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    if path.exists():
+        raise InputError("is there already", where=str(path), hint="choose another --out, or delete it first")
 
 
 def calibrate(
@@ -26,6 +39,7 @@ def calibrate(
     from orch_local.router_states import calibrate as learn
     from orch_local.router_states import write_state
 
+    refuse_existing(out)
     learnt = learn(run_folder_at(run_folder), alpha, prior, profile)
     write_state(out, learnt)
     print(f"learnt from {len(learnt.questions):,} questions: {short(out)}")
@@ -45,6 +59,7 @@ def profile(
     from orch_local.report.profile import print_profile
     from orch_local.store import RunFolder
 
+    refuse_existing(out)
     config = load_run(run_file)
     again = "nothing was written: measure again"
     with watched(RunFolder(out.absolute().parent), quiet=quiet, again=again, log=False) as (display, stop):

@@ -76,6 +76,7 @@ def print_ablation(console: Console, ablation: Ablation, generated: int) -> None
     if routed:
         title = f"Routed by the {ablation.main_vote} vote (points of all questions with gold)"
         print_table(console, title, _routed_table(console, routed, ablation.gold))
+        print_paragraph(console, _SAVED, style="dim")
     if ablation.orders:
         print_table(console, "Order of the agents (merge agent)", _orders_table(console, ablation.orders))
         title = "Contested questions: share (%) chosen from each position / right there"
@@ -91,9 +92,11 @@ def _words(ablation: Ablation, generated: int) -> list[str]:
         f"Over the frozen panel of {counted(ablation.questions, 'question')} and "
         f"{counted(len(ablation.agents), 'agent')}; no analysis and {made} generated now."
     )
+    tested = sum(row.p_holm is not None for row in ablation.rows)
     rules = (
         "Accuracy and differences in percentage points with 95 % intervals; p: exact McNemar against ORCH as "
-        f"run, by Holm for all {len(ablation.rows) - 1} rows; cost: tokens over those of the run."
+        f"run, by Holm for the {tested:,} rows that have one (ORCH itself and what hindsight or chance chose are "
+        "no hypotheses); cost: tokens of analyses and merges over those of the run."
     )
     if unscored:
         rules += f" ORCH left {counted(unscored, 'question')} unscored."
@@ -169,7 +172,7 @@ def markdown(ablation: Ablation) -> str:
     )
     routed = [row for row in ablation.rows if row.family in (ROUTER, "fixed, random, oracle")]
     if routed:
-        parts += ["", "## Routed against chosen otherwise", "", _REGRET, ""]
+        parts += ["", "## Routed against chosen otherwise", "", f"{_REGRET} {_SAVED}", ""]
         heads = [
             "system",
             "decided by",
@@ -200,6 +203,10 @@ def markdown(ablation: Ablation) -> str:
 _REGRET = (
     "Regret: right answers per 100 questions with gold that the best fixed agents, or the oracle, of the "
     "same number and vote have more; both are chosen in hindsight. Expected: the mean over all fixed choices."
+)
+_SAVED = (
+    "Tokens saved: share of the tokens of all analyses of the run that are not asked for; of the analyses "
+    "alone, without merges (cost counts both)."
 )
 _POSITIONS = (
     "A position's two numbers: on contested questions (at least two different answers), the share (%) "

@@ -157,13 +157,21 @@ def _parts(contest: Contest) -> Grid:
         "saved (vote)",
         "broken (vote)",
     ]
+    note = (
+        "saved, broken = ORCH right and the best agent wrong, and the other way round; (vote) = against the "
+        "majority vote"
+    )
+    if any(one.router for one in contest.entries):
+        note += (
+            "; a run with a router (see its policy) asked its agents about different questions: its best agent "
+            "is the one with most right answers, its oracle is of the agents that were asked"
+        )
     return Grid(
         "merge",
         "What each run's merge made of its panels, on the common questions",
         heads,
         [_part(one) for one in contest.ranked],
-        "saved, broken = ORCH right and the best agent not, and the other way round; (vote) = against the "
-        "majority vote",
+        note,
     )
 
 
@@ -244,7 +252,8 @@ def _cost(one: Entry) -> list[str]:
         tokens,
         f"{cost.generate_s:,.1f}",
     ]
-    return [Name(one.name), one.policy, *numbers]
+    policy = one.policy if one.router is None else f"{one.policy}, router {one.router}"
+    return [Name(one.name), policy, *numbers]
 
 
 def _value(estimate: Estimate | None) -> str:

@@ -14,6 +14,7 @@ from orch_local.report.words import (
     number,
     ratio,
     right_sentence,
+    router_sentence,
     signed,
     spending_sentence,
     summary_headline,
@@ -37,6 +38,7 @@ def markdown(summary: Summary) -> str:
         f"# Run {code(summary.title)}",
         summary_headline(summary, code),
         _about(summary),
+        *filter(None, [router_sentence(summary, code)]),
         *(_results(summary) if summary.gold else ()),
         *_unscored(summary),
         *_calibration(summary),
@@ -140,9 +142,14 @@ def _categories(summary: Summary) -> Iterator[str]:
         return
     names = [one.name for one in summary.systems]
     shown = names if len(names) <= MAX_COLUMNS else [*filter(None, [summary.best_agent]), *_OURS]
-    heads = ["category", "gold", *map(_name, shown), "ORCH - best", "p (Holm)"]
+    heads = ["category", "gold", *map(_name, shown), f"ORCH - {_best(summary)}", "p (Holm)"]
     yield "## Categories (accuracy %)"
     yield from _table(heads, [_category(one, shown) for one in summary.categories], MAX_ROWS["categories"])
+
+
+def _best(summary: Summary) -> str:
+    """The agent that is best over all, not in the category."""
+    return "agent" if summary.best_agent is None else code(summary.best_agent)
 
 
 def _category(one: CategorySummary, shown: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -31,6 +32,7 @@ def print_story(
     analyses: Mapping[str, Analysis],
     merge: Analysis | None,
     decision: Decision,
+    route: Mapping[str, Any] | None = None,
 ) -> None:
     """Print the whole story of one question.
 
@@ -40,8 +42,12 @@ def print_story(
         By agent name, in agent order; only those of the agents that were asked.
     merge:
         What the merge agent wrote; ``None`` where it was not asked.
+    route:
+        Its row of ``routes.jsonl``, where the run has a router.
     """
     _print_question(console, question)
+    if route is not None:
+        _print_route(console, route)
     for name, analysis in analyses.items():
         _print_analysis(console, name, analysis)
     if merge is not None:
@@ -63,6 +69,17 @@ def _print_question(console: Console, question: Question) -> None:
         _print_indented(console, choices)
     if question.is_numeric and question.gold is not None:
         _print_indented(console, Text.assemble("gold: ", safe(question.gold)))
+    console.print()
+
+
+def _print_route(console: Console, route: Mapping[str, Any]) -> None:
+    """Who was asked, and what the router expected of each agent."""
+    expected = ", ".join(
+        f"{name}{'' if name in route['asked'] else ' (not asked)'} {one['accuracy']:.2f}"
+        for name, one in route["estimates"].items()
+    )
+    why = f"{route['phase'].replace('_', '-')}, after {route['observed']:,} questions had come back"
+    console.print(safe(f"Router: asked {', '.join(route['asked'])} ({why}; accuracy expected: {expected})"))
     console.print()
 
 

@@ -20,6 +20,7 @@ from orch_local.report.words import (
     multiplicity_sentences,
     number,
     right_sentence,
+    router_sentence,
     signed,
     spending_sentence,
     summary_headline,
@@ -35,6 +36,8 @@ _CHANCE = 0.05
 def print_summary(console: Console, summary: Summary) -> None:
     """Print the headline, then pairs, complementarity, multiplicity, calibration and device time."""
     print_paragraph(console, summary_headline(summary), style="bold")
+    if summary.router is not None:
+        print_paragraph(console, router_sentence(summary))
     if summary.gold:
         _print_pairs(console, summary)
         _print_together(console, summary)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from orch_local.report.safe import visible
@@ -21,12 +22,33 @@ DEVICES = {"cuda": "GPU", "cpu": "CPU worker"}
 
 
 def summary_headline(summary: Summary, shown: Shown = visible) -> str:
-    """The result in plain words, with its uncertainty; the same as at the end of the run."""
+    """The result in plain words, with its uncertainty; the same as at the end of the run.
+
+    Of a routed run no best agent is named: its agents were asked about different questions.
+    """
+    if summary.router is not None:
+        return f"{_headline(replace(summary, best_agent=None), shown, oracle=False)}{_routed(summary)}"
+    return _headline(summary, shown)
+
+
+def _routed(summary: Summary) -> str:
+    orch, oracle = (next(one for one in summary.systems if one.name == name) for name in (ORCH, ORACLE))
+    if not orch.scored or oracle.accuracy is None:
+        return ""
+    return (
+        f" An oracle that picks the right one of the agents that were asked would reach "
+        f"{percent(oracle.accuracy.value)}. No agent is named as the best: agents were asked about different "
+        "questions."
+    )
+
+
+def _headline(summary: Summary, shown: Shown, oracle: bool = True) -> str:
     systems = {one.name: _system(one) for one in summary.systems}
     best = shown(summary.best_agent) if summary.best_agent is not None else None
     versus = {one.second: _comparison(one) for one in summary.pairs if one.first == ORCH}
     agents = {best: versus[summary.best_agent]} if best is not None and summary.best_agent in versus else {}
-    total = Systems(summary.gold, {}, systems[MAJORITY], systems[ORCH], systems[ORACLE])
+    reached = systems[ORACLE] if oracle else systems[ORACLE]._replace(accuracy=None)
+    total = Systems(summary.gold, {}, systems[MAJORITY], systems[ORCH], reached)
     return headline(
         Metrics(
             questions=summary.questions,
@@ -78,7 +100,7 @@ def merge_sentences(summary: Summary, shown: Shown = visible) -> str:
     """What the merge made of the panels."""
     found = summary.complementarity
     said = [_saved("the majority vote", found.saves, found.breaks)]
-    if summary.best_agent is not None:
+    if summary.best_agent is not None and summary.router is None:
         best = f"the best agent, {shown(summary.best_agent)},"
         said.append(_saved(best, found.saves_against_best, found.breaks_against_best))
     said.append(
@@ -96,7 +118,21 @@ def right_sentence(summary: Summary) -> str:
     """How many agents were right, over the questions with gold."""
     counts = summary.complementarity.right_counts
     said = ", ".join(f"{number}{NBSP}on{NBSP}{count:,}" for number, count in enumerate(counts))
-    return f"Agents that were right, of {len(counts) - 1}: {said}."
+    of = f"of {len(counts) - 1}" if summary.router is None else "of those asked"
+    return f"Agents that were right, {of}: {said}."
+
+
+def router_sentence(summary: Summary, shown: Shown = visible) -> str:
+    """Whom the router asked, and why; empty where there was none."""
+    found = summary.router
+    if found is None:
+        return ""
+    asked = ", ".join(
+        f"{shown(name)} asked {count:,} of {summary.questions:,}" if not place else f"{shown(name)} {count:,}"
+        for place, (name, count) in enumerate(found.asked.items())
+    )
+    phases = ", ".join(f"{name.replace('_', '-')} {count:,}" for name, count in found.phases.items())
+    return f"Router: {'; '.join(filter(None, (found.mode, asked, phases)))}."
 
 
 def multiplicity_sentences(summary: Summary, shown: Shown = visible) -> list[str]:

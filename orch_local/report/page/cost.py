@@ -57,7 +57,7 @@ class Block:
     @property
     def middle(self) -> float:
         """Where its letter stands."""
-        return (self.begin + self.end) / 2
+        return (self.loaded + self.end) / 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def _missing(summary: Summary, orch: SystemSummary) -> Iterator[str]:
 def _cards(summary: Summary, orch: SystemSummary) -> Iterator[Card]:
     assert orch.accuracy is not None
     share = f"{100 * orch.accuracy.value:.1f}"
-    right = f"{span(orch.accuracy)}; {orch.correct:,} of {orch.scored:,} right"
+    right = f"{span(orch.accuracy)}; {orch.correct:,} of {orch.scored:,}"
     yield Card("ORCH, right answers", share, "%", right, orch.accuracy)
     if summary.best_agent:
         label = f"against {name(summary.best_agent, 24)}, the best agent"

@@ -57,7 +57,7 @@ class Curve:
     y: Sequence[float]
     stroke: Stroke
     steps: bool = False
-    """Each value holds until the next one."""
+    """Each value holds since the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def curves(lines: Sequence[Curve], frame: Frame) -> Markup:
     """Lines over shares: both axes in per cent where all values lie within 0 and 1."""
     with _figure(frame.width, frame.height) as (figure, axes):
         for line in lines:
-            style = "steps-post" if line.steps else "default"
+            style = "steps-pre" if line.steps else "default"
             alone = {"marker": "o", "markersize": 6, "clip_on": False} if len(line.x) == 1 else {}
             axes.plot(line.x, line.y, drawstyle=style, **_pen(line.stroke), **alone)
         _percent(axes.yaxis)
@@ -113,12 +113,14 @@ def reliability(calibration: Calibration, key: str, name: str) -> Markup:
         axes.errorbar(
             middle, value, yerr=[below, above], fmt="none", ecolor=INKS["ink"], elinewidth=1.2, capsize=2.5
         )
-        axes.plot([one.confidence for one in bins], value, "D", color=INKS["orch"], markersize=4.5)
+        axes.plot(
+            [one.confidence for one in bins], value, "D", color=INKS["orch"], markersize=4.5, clip_on=False
+        )
         counts.bar(middle, [one.n for one in bins], wide, color=INKS["muted"])
         for one in (axes, counts):
             one.grid(visible=False, axis="x")
         axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="right")
-        counts.set(xlabel="confidence", ylabel="n", yticks=[])
+        counts.set(xlabel=calibration.signal, ylabel="n", yticks=[])
         _percent(axes.yaxis)
         _percent(counts.xaxis)
         title = f"Reliability of {name}, by {calibration.signal}"

@@ -17,6 +17,7 @@ MOST_PLOTS = 12
 """Reliability diagrams of one signal; the table has all systems."""
 MOST_POINTS = 25
 """Rows of the table of router states."""
+_PHASES = {"warm_up": "in turn (warm-up)", "score": "by score", "explore": "in turn (exploration)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,6 @@ def _risk(found: Sequence[Calibration], signal: str, keys: Sequence[tuple[str, S
         f"Share of errors among the answers kept, by the share kept. With all answers kept: {ends}.",
         "answers kept, most confident first",
         "wrong among them",
-        width=560,
-        height=300,
     )
     return curves(lines, frame)
 
@@ -114,6 +113,7 @@ def router(summary: Summary, found: RouterSummary) -> Markup:
         keys=list(zip(agents, pens, strict=True)),
         plots=plots,
         points=_thinned(found.trajectory),
+        phases=[(_PHASES.get(phase, phase), count) for phase, count in found.phases.items()],
         questions=summary.questions,
     )
 
@@ -124,15 +124,15 @@ def _trajectory(found: RouterSummary, agents: Sequence[str], pens: Sequence[Stro
         states = [(one.question, one.accuracy[agent]) for one in found.trajectory if agent in one.accuracy]
         shares = [(one.question, one.share[agent]) for one in found.trajectory if agent in one.share]
         expected.append(Curve([x for x, _ in states], [y for _, y in states], pen))
+        shares = [(0, share) for _, share in shares[:1]] + shares  # the first stretch, from its beginning
         asked.append(Curve([x for x, _ in shares], [y for _, y in shares], pen, steps=True))
-    over = "questions routed before"
+    over = "questions routed"
     moving = Frame(
         "router-ema",
         "Expected accuracy of each agent over time",
         "The router's moving average of each agent's accuracy; the table below has the numbers.",
         over,
         "expected accuracy",
-        width=480,
         y_from_zero=False,
     )
     share = Frame(
@@ -141,11 +141,10 @@ def _trajectory(found: RouterSummary, agents: Sequence[str], pens: Sequence[Stro
         "Whom the router asked; the table below has the numbers.",
         over,
         "asked",
-        width=480,
     )
     return [
         Diagram(curves(expected, moving), "What the router expects: the moving average of accuracy."),
-        Diagram(curves(asked, share), "Whom it asks: share of the questions since the last point."),
+        Diagram(curves(asked, share), "Whom it asks: share of the questions since the point before."),
     ]
 
 
