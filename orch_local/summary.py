@@ -110,7 +110,7 @@ class Complementarity:
     pairs: tuple[AgentPair, ...]
     oracle: Estimate | None
     right_counts: tuple[int, ...]
-    """How many questions with gold were answered rightly by 0, 1, ... all agents; one not asked is not right."""
+    """How many questions with gold were answered rightly by 0, 1, ... all agents; not asked is not right."""
     saves: int
     """Majority vote wrong, ORCH right: both are scored, as in ``gained`` of their pair."""
     breaks: int

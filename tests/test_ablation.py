@@ -24,7 +24,7 @@ from orch_local.ablating.frozen import AS_RUN, Frozen, Replay, freeze
 from orch_local.ablating.orders import audit
 from orch_local.ablating.routers import Choices, grid, sizes
 from orch_local.ablating.scores import System, adjusted, row_of
-from orch_local.ablating.study import ORCH, Ablation, ablate
+from orch_local.ablating.study import CHOICES, ORCH, Ablation, ablate
 from orch_local.ablating.variants import Variant, derived, seeded_orders, wanted
 from orch_local.ablating.votes import VOTES, Votes, subsets, voted
 from orch_local.errors import InputError, StoreError
@@ -173,6 +173,34 @@ def test_rows_keep_what_is_unscored_apart_and_adjust_for_each_other() -> None:
     assert made[0].p is made[0].p_holm is None
     assert made[1].p == pytest.approx(2 / 2**7)
     assert made[1].p_holm == pytest.approx(2 * 2 / 2**7)
+
+
+def test_holm_leaves_out_what_is_no_hypothesis() -> None:
+    reference = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0, -1], dtype=np.int8)
+    worse = np.array([0, 0, 0, 0, 0, 0, 0, 1, -1, 1], dtype=np.int8)
+    families = (ORCH, "votes", *(3 * [CHOICES]))
+    made = adjusted([row_of(System(f, f, "v", worse, 5), reference, 10, 10) for f in families], CHOICES)
+    assert made[0].difference is None and made[0].p is None
+    assert made[1].p_holm == made[1].p == pytest.approx(2 / 2**7)
+    assert [(row.p, row.p_holm) for row in made[2:]] == 3 * [(None, None)]
+    assert all(row.difference for row in made[1:])
+
+
+def test_bounds_and_orch_have_no_p_and_both_bases_of_tokens_are_told(tmp_path: Path) -> None:
+    made, _ = ablate(run_with(tmp_path).folder, "none", Silent())
+    bounds = [row for row in made.rows if row.family == CHOICES]
+    assert bounds and all(row.p is row.p_holm is None for row in (made.rows[0], *bounds))
+    tested = sum(row.p_holm is not None for row in made.rows)
+    assert 0 < tested < len(made.rows) - len(bounds)
+    text = markdown(made)
+    (first,) = [line for line in text.splitlines() if line.startswith(f"| {ORCH} |")]
+    assert [cell.strip() for cell in first.split("|")][6:9] == ["-", "-", "-"]
+    assert f"by Holm for the {tested} rows that have one" in text
+    console = Console(width=90, record=True, file=(tmp_path / "out").open("w"))
+    print_ablation(console, made, 0)
+    for told in (text, " ".join(console.export_text().split())):
+        assert "of analyses and merges over those of the run" in told
+        assert "of the analyses alone" in told
 
 
 def test_flips_and_positions_are_counted() -> None:

@@ -21,6 +21,7 @@ from two_runs import AGENTS, agent, decision, finished, plan, usual_plan
 from orch_local.aligning import distinct_names
 from orch_local.contest import Contest, contest
 from orch_local.errors import InputError, StoreError
+from orch_local.plans import write_plan
 from orch_local.records import Decision
 from orch_local.report.contest import markdown, print_contest, write_contest
 from orch_local.scoring import is_correct
@@ -90,8 +91,8 @@ def test_every_count_equals_a_brute_force_count(several: list[list[Decision]]) -
             check_system(entry.system(name), [verdict(one, name) for one in mine])
         check_system(entry.own, [verdict(one) for one in several[place] if one.gold])
         vote = [(verdict(one), is_correct(one.majority, one.gold)) for one in mine]
-        assert entry.saves == sum(orch is True and other is not True for orch, other in vote)
-        assert entry.breaks == sum(orch is False and other is True for orch, other in vote)
+        assert entry.saves == vote.count((True, False))
+        assert entry.breaks == vote.count((False, True))
     check_pairs(found, rows)
     check_categories(found, rows)
 
@@ -332,6 +333,19 @@ class TestSaid:
         assert "a / quant" not in printed(found)
         assert "a / quant" in printed(found, agents=True)
         assert "`a / quant`" in markdown(found)
+
+    def test_a_routed_run_is_said_to_be_one(self, tmp_path: Path) -> None:
+        one, two = folders(tmp_path, {"one": three("ABA"), "two": three("AAA")})
+        assert "router" not in printed(contest([one, two]))
+        made_ = usual_plan(3)
+        config = made_.config.model_dump() | {"router": {"mode": "online", "k": 1}}
+        write_plan(one, made_.model_copy(update={"config": made_.config.model_validate(config)}))
+        found = contest([one, two])
+        assert [entry.router for entry in found.entries] == ["online", None]
+        text = flat(printed(found, 200))
+        assert "agent, router online" in text
+        assert "its oracle is of the agents that were asked" in text
+        assert "its oracle is of the agents that were asked" in markdown(found)
 
     def test_cost_is_counted_over_all_rows(self, tmp_path: Path) -> None:
         one, two = folders(tmp_path, {"one": three("ABA"), "two": three("AAA")})

@@ -20,9 +20,9 @@ from orch_local.records import Decision
 from orch_local.report.markdown import code, markdown
 from orch_local.report.summary import print_summary
 from orch_local.report.terminal import headline
-from orch_local.report.words import spending_sentence, summary_headline
+from orch_local.report.words import merge_sentences, right_sentence, spending_sentence, summary_headline
 from orch_local.scoring import score
-from orch_local.summary import CategorySummary, Summary
+from orch_local.summary import CategorySummary, RouterSummary, Summary
 
 FEW = settings(max_examples=25, deadline=None)
 PAIR = ("quant", "chrono")
@@ -140,6 +140,45 @@ def test_the_share_of_device_time_and_answers_per_hour_are_told(usual: Summary) 
     )
     assert "no answers per hour" in spending_sentence(spent)
     assert spending_sentence(usual.spending) == "No device time is recorded."
+
+
+# --- routed -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def routed(usual: Summary) -> Summary:
+    asked, phases = {"quant": 29, "chrono": 71}, {"score": 80, "warm_up": 20}
+    return replace(usual, router=RouterSummary("online", asked, phases, ()))
+
+
+def test_what_the_router_did_is_one_line(usual: Summary, routed: Summary) -> None:
+    said = "asked 29 of 100, {chrono} 71; warm-up 20, score 80."
+    assert f"Router: online; `quant` {said.format(chrono='`chrono`')}" in markdown(routed)
+    assert f"Router: online; quant {said.format(chrono='chrono')}" in " ".join(printed(routed).split())
+    assert "Router" not in markdown(usual) + printed(usual)
+
+
+def test_a_routed_run_names_no_best_agent_and_its_oracle_is_of_those_asked(
+    usual: Summary, routed: Summary
+) -> None:
+    before, after = (summary_headline(one).replace("\xa0", " ") for one in (usual, routed))
+    assert "the best single agent" in before and "picks the right agent each time" in before
+    assert "best single agent" not in after and "picks the right agent each time" not in after
+    assert "the majority vote" in after
+    assert "the right one of the agents that were asked would reach" in after
+    assert "agents were asked about different questions" in after
+    told = [right_sentence(one) + merge_sentences(one) for one in (usual, routed)]
+    assert "right, of 2:" in told[0] and "the best agent, " in told[0]
+    assert "right, of those asked:" in told[1] and "the best agent, " not in told[1]
+
+
+def test_a_routed_run_without_gold_says_nothing_of_an_oracle(routed: Summary) -> None:
+    bare = replace(summary_from(letters("ABA", gold=None), PAIR), router=routed.router)
+    assert "oracle" not in summary_headline(bare)
+
+
+def test_categories_name_the_agent_that_orch_is_compared_with(usual: Summary) -> None:
+    assert f"| ORCH - `{usual.best_agent}` | p (Holm) |" in markdown(usual)
 
 
 # --- it fits ----------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from orch_local.records import Analysis, Question
 from orch_local.report.page import Page, base, body, details, index, render, write_page, writing
 from orch_local.report.page.base import json_for_script
 from orch_local.report.page.details import Blocks, pack
+from orch_local.report.page.headline import headline
 from orch_local.report.page.index import choose
 from orch_local.report.page.writing import page_of
 from orch_local.summarising import summarise
@@ -442,3 +443,14 @@ def test_data_stay_inside_their_element_and_come_back_the_same(value: Any) -> No
 def test_titles_are_text(text: str) -> None:
     html = render(Page(text, body("unscored.html.j2", rows=[], more=0), []))
     assert Seen(html).elements.count("title") == 1 and "pwned" not in Seen(html).elements
+
+
+def test_a_routed_run_has_no_best_agent_in_its_headline() -> None:
+    made = usual()
+    assert made.router and made.best_agent
+    routed, unrouted = headline(made), headline(replace(made, router=None))
+    assert "best" not in routed.title + routed.text and "best" not in "".join(
+        one.label for one in routed.cards
+    )
+    assert "of the agents that were asked" in routed.text
+    assert made.best_agent in unrouted.text and len(unrouted.cards) == len(routed.cards) + 1

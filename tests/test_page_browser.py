@@ -262,6 +262,18 @@ def test_each_question_opens_to_its_own_details(opened: Opened) -> None:
         toggle(driver, number)
 
 
+def test_the_first_and_last_question_of_a_block_open(opened: Opened) -> None:
+    driver = opened("many")
+    meta = json.loads(str(driver.find_element(By.ID, "meta").get_property("textContent")))
+    edge = meta["blocks"][0]
+    assert edge < COUNT
+    for rank in (0, edge - 1, edge, COUNT - 1):
+        asked = meta["detailed"][rank]
+        opened("many", anchor=f"#q={questions(COUNT)[asked].id}")
+        told = WebDriverWait(driver, 5, 0.02).until(lambda one: one.find_element(By.CSS_SELECTOR, ".story"))
+        assert f"chrono thinks of {asked}\n" in f"{told.text}\n"
+
+
 def test_a_failed_analysis_says_why(opened: Opened) -> None:
     driver = opened("many")
     search(driver, questions(COUNT)[5].id, "1 of")

@@ -149,21 +149,47 @@ def test_complementarity_counts_what_the_decisions_say(made: list[Decision]) -> 
     found, best = summary.complementarity, summary.best_agent
     known = [one for one in made if one.gold is not None]
 
-    def right(one: Decision, name: str) -> bool:
-        return is_correct(one.answers.get(name), one.gold) is True
+    def right(one: Decision, name: str) -> bool | None:
+        return is_correct(one.answers.get(name), one.gold)
 
-    def count(ours: bool, theirs: Sequence[bool]) -> int:
+    def count(ours: bool, theirs: Sequence[bool | None]) -> int:
         verdicts = [is_correct(one.answer, one.gold) for one in known]
-        return sum(v is ours and t is not ours for v, t in zip(verdicts, theirs, strict=True))
+        return sum((v, t) == (ours, not ours) for v, t in zip(verdicts, theirs, strict=True))
 
-    voted = [is_correct(one.majority, one.gold) is True for one in known]
-    alone = [best is not None and right(one, best) for one in known]
-    any_right = [any(right(one, name) for name in NAMES) for one in known]
+    voted = [is_correct(one.majority, one.gold) for one in known]
+    alone = [right(one, best) if best is not None else None for one in known]
+    scored = [[v for name in NAMES if (v := right(one, name)) is not None] for one in known]
+    any_right = [any(verdicts) if verdicts else None for verdicts in scored]
     assert (found.saves, found.breaks) == (count(True, voted), count(False, voted))
     assert (found.saves_against_best, found.breaks_against_best) == (count(True, alone), count(False, alone))
     assert (found.beyond_panel, found.lost_by_merge) == (count(True, any_right), count(False, any_right))
-    counts = [sum(right(one, name) for name in NAMES) for one in known]
+    counts = [sum(right(one, name) is True for name in NAMES) for one in known]
     assert found.right_counts == tuple(counts.count(k) for k in range(len(NAMES) + 1))
+
+
+@FEW
+@given(many_decisions())
+def test_saves_and_breaks_are_those_of_the_pair(made: list[Decision]) -> None:
+    summary = summary_from(made)
+    found, vote = summary.complementarity, pair(summary, ORCH, MAJORITY)
+    assert (found.saves, found.breaks) == (vote.gained, vote.lost)
+    if summary.best_agent:
+        best = pair(summary, ORCH, summary.best_agent)
+        assert (found.saves_against_best, found.breaks_against_best) == (best.gained, best.lost)
+
+
+def test_nothing_is_saved_from_an_agent_that_was_not_asked_or_did_not_answer() -> None:
+    """ORCH is right on all; a question that no agent answered is beyond none of them."""
+    made = letters("AAA", "A-A", "--A", "BBA", "BBA", majority=None)
+    for number in (1, 4):
+        for part in (made[number].answers, made[number].outcomes, made[number].confidences):
+            assert isinstance(part, dict)
+            del part["chrono"]
+    found = summary_from(made, PAIR)
+    assert found.best_agent == "quant"
+    together = found.complementarity
+    assert (together.saves, together.saves_against_best, together.beyond_panel) == (0, 2, 2)
+    assert (together.breaks, together.breaks_against_best, together.lost_by_merge) == (0, 0, 0)
 
 
 def test_the_same_wrong_answer_is_a_share_of_what_both_have_wrong() -> None:

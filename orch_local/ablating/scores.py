@@ -36,7 +36,7 @@ class Row:
     """It is right, ORCH as run is wrong."""
     lost: int
     difference: Estimate | None
-    """``None`` for ORCH as run itself. Its accuracy minus that of ORCH as run; Newcombe's interval of paired proportions."""
+    """Its accuracy minus that of ORCH as run; Newcombe's interval of paired proportions. None for ORCH."""
     p: float | None
     """Exact two-sided McNemar; ``None`` where there is no hypothesis, see :func:`adjusted`."""
     cost: float | None

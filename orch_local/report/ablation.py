@@ -95,8 +95,8 @@ def _words(ablation: Ablation, generated: int) -> list[str]:
     tested = sum(row.p_holm is not None for row in ablation.rows)
     rules = (
         "Accuracy and differences in percentage points with 95 % intervals; p: exact McNemar against ORCH as "
-        f"run, by Holm for the {tested:,} rows that have one (ORCH itself and what hindsight or chance chose are "
-        "no hypotheses); cost: tokens of analyses and merges over those of the run."
+        f"run, by Holm for the {tested:,} rows that have one (ORCH itself and what hindsight or chance chose "
+        "are no hypotheses); cost: tokens of analyses and merges over those of the run."
     )
     if unscored:
         rules += f" ORCH left {counted(unscored, 'question')} unscored."

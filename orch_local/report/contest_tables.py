@@ -163,8 +163,8 @@ def _parts(contest: Contest) -> Grid:
     )
     if any(one.router for one in contest.entries):
         note += (
-            "; a run with a router (see its policy) asked its agents about different questions: its best agent "
-            "is the one with most right answers, its oracle is of the agents that were asked"
+            "; a run with a router (see its policy) asked its agents about different questions: its best "
+            "agent is the one with most right answers, its oracle is of the agents that were asked"
         )
     return Grid(
         "merge",

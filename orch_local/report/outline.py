@@ -47,9 +47,7 @@ def _router_sentences(plan: Plan, router: RouterConfig) -> str:
     asks = f"A router asks {size} for each question ({router.mode})."
     wave = block(router)
     if wave is None:
-        return (
-            f"{asks} Its state is frozen, so all questions go at once; these times share rows alike."
-        )
+        return f"{asks} Its state is frozen, so all questions go at once; these times share rows alike."
     waves = -(-plan.questions.count // wave)
     return (
         f"{asks} It learns in {counted(waves, 'wave')} of {wave:,}, and each loads the models that it asks: "

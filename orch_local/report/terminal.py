@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from orch_local.report.safe import safe, visible
-from orch_local.scoring import Comparison, Cost, Metrics, System, Systems
+from orch_local.scoring import NOT_ASKED, Comparison, Cost, Metrics, System, Systems
 
 MAX_CATEGORIES = 20
 _NEGLIGIBLE_P = 1e-20
@@ -41,7 +41,7 @@ def print_metrics(
     digest:
         Digest of the canonical decisions.
     """
-    print_paragraph(console, headline(metrics), style="bold")
+    print_paragraph(console, headline(metrics, routed=_is_routed(metrics)), style="bold")
     if metrics.total.gold:
         print_table(console, "Accuracy (%, 95 % interval)", _accuracy_table(console, metrics))
         _print_categories(console, metrics)
@@ -104,8 +104,11 @@ def print_paragraph(console: Console, text: str, style: StyleType = "") -> None:
     console.print()
 
 
-def headline(metrics: Metrics) -> str:
-    """The result in plain words, with its uncertainty; no-break spaces hold numbers and units together."""
+def headline(metrics: Metrics, *, routed: bool = False) -> str:
+    """The result in plain words, with its uncertainty; no-break spaces hold numbers and units together.
+
+    Of a ``routed`` run no best agent is named: its agents were asked about different questions.
+    """
     orch, gold = metrics.total.orch, metrics.total.gold
     if not gold:
         return (
@@ -114,17 +117,22 @@ def headline(metrics: Metrics) -> str:
         )
     if not orch.scored:
         return f"ORCH answered none of {counted(gold, 'question')} with a gold answer."
-    return " ".join((_result_sentence(metrics), *_oracle_sentence(metrics), *_missing_sentences(metrics)))
+    said = (_result_sentence(metrics, routed), *_oracle_sentence(metrics, routed))
+    return " ".join((*said, *_missing_sentences(metrics)))
 
 
-def _result_sentence(metrics: Metrics) -> str:
+def _is_routed(metrics: Metrics) -> bool:
+    return any(NOT_ASKED in agent.unscored for agent in metrics.total.agents.values())
+
+
+def _result_sentence(metrics: Metrics, routed: bool) -> str:
     orch = metrics.total.orch
     result = f"ORCH answered {percent(orch.accuracy)} of {counted(orch.scored, 'question')} correctly"
     if orch.unscored:
         gold, share = counted(metrics.total.gold, "question"), percent(orch.accuracy)
         result = f"ORCH answered {orch.scored:,} of {gold}, {share} of them correctly"
     parts = [f"{result} (95{NBSP}% interval {_interval(orch, f'{NBSP}to{NBSP}')})"]
-    if metrics.best_agent is not None:
+    if metrics.best_agent is not None and not routed:
         name = visible(metrics.best_agent)
         versus = metrics.versus.agents[metrics.best_agent]
         parts.append(_versus(versus, f"the best single agent, {name}", orch))
@@ -146,10 +154,14 @@ def _versus(comparison: Comparison, other: str, orch: System) -> str:
     return f"{relation} {other}{basis} ({p}{chance})"
 
 
-def _oracle_sentence(metrics: Metrics) -> Iterable[str]:
+def _oracle_sentence(metrics: Metrics, routed: bool) -> Iterable[str]:
     if metrics.total.oracle.accuracy is not None:
         reach = percent(metrics.total.oracle.accuracy)
-        yield f"An oracle that picks the right agent each time would reach {reach}."
+        if routed:
+            yield f"An oracle that picks the right one of the agents that were asked would reach {reach}."
+            yield "No agent is named as the best: agents were asked about different questions."
+        else:
+            yield f"An oracle that picks the right agent each time would reach {reach}."
 
 
 def _missing_sentences(metrics: Metrics) -> Iterable[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from orch_local.report.safe import visible
@@ -22,33 +21,12 @@ DEVICES = {"cuda": "GPU", "cpu": "CPU worker"}
 
 
 def summary_headline(summary: Summary, shown: Shown = visible) -> str:
-    """The result in plain words, with its uncertainty; the same as at the end of the run.
-
-    Of a routed run no best agent is named: its agents were asked about different questions.
-    """
-    if summary.router is not None:
-        return f"{_headline(replace(summary, best_agent=None), shown, oracle=False)}{_routed(summary)}"
-    return _headline(summary, shown)
-
-
-def _routed(summary: Summary) -> str:
-    orch, oracle = (next(one for one in summary.systems if one.name == name) for name in (ORCH, ORACLE))
-    if not orch.scored or oracle.accuracy is None:
-        return ""
-    return (
-        f" An oracle that picks the right one of the agents that were asked would reach "
-        f"{percent(oracle.accuracy.value)}. No agent is named as the best: agents were asked about different "
-        "questions."
-    )
-
-
-def _headline(summary: Summary, shown: Shown, oracle: bool = True) -> str:
+    """The result in plain words, with its uncertainty; the same as at the end of the run."""
     systems = {one.name: _system(one) for one in summary.systems}
     best = shown(summary.best_agent) if summary.best_agent is not None else None
     versus = {one.second: _comparison(one) for one in summary.pairs if one.first == ORCH}
     agents = {best: versus[summary.best_agent]} if best is not None and summary.best_agent in versus else {}
-    reached = systems[ORACLE] if oracle else systems[ORACLE]._replace(accuracy=None)
-    total = Systems(summary.gold, {}, systems[MAJORITY], systems[ORCH], reached)
+    total = Systems(summary.gold, {}, systems[MAJORITY], systems[ORCH], systems[ORACLE])
     return headline(
         Metrics(
             questions=summary.questions,
@@ -62,7 +40,8 @@ def _headline(summary: Summary, shown: Shown, oracle: bool = True) -> str:
             merge_calls=0,
             merge_calls_saved=0,
             agreement=Agreement(0, 0, summary.agreement),
-        )
+        ),
+        routed=summary.router is not None,
     )
 
 
@@ -131,7 +110,8 @@ def router_sentence(summary: Summary, shown: Shown = visible) -> str:
         f"{shown(name)} asked {count:,} of {summary.questions:,}" if not place else f"{shown(name)} {count:,}"
         for place, (name, count) in enumerate(found.asked.items())
     )
-    phases = ", ".join(f"{name.replace('_', '-')} {count:,}" for name, count in found.phases.items())
+    phased = sorted(found.phases.items(), key=lambda one: (one[0] != "warm_up", one[0]))
+    phases = ", ".join(f"{name.replace('_', '-')} {count:,}" for name, count in phased)
     return f"Router: {'; '.join(filter(None, (found.mode, asked, phases)))}."
 
 

@@ -75,8 +75,13 @@ def within_chance(pair: PairSummary) -> bool:
     return pair.p is None or pair.p >= CHANCE_P
 
 
+def _best_agent(summary: Summary) -> str | None:
+    """The best agent; nobody in a routed run, whose agents were asked about different questions."""
+    return None if summary.router else summary.best_agent
+
+
 def _title(summary: Summary, orch: SystemSummary) -> str:
-    pair = versus(summary, summary.best_agent)
+    pair = versus(summary, _best_agent(summary))
     if pair is None or pair.difference is None:
         share = percent(orch.accuracy.value if orch.accuracy else None)
         return f"ORCH answered {share} of {counted(orch.scored, 'question')} correctly"
@@ -94,7 +99,7 @@ def _sentences(summary: Summary, orch: SystemSummary) -> Iterator[str]:
     yield f"ORCH answered {answered}."
     against = [
         said
-        for other, words in ((summary.best_agent, "the best single agent"), (MAJORITY, "the majority vote"))
+        for other, words in ((_best_agent(summary), "the best single agent"), (MAJORITY, "the majority vote"))
         if (said := _against(summary, other, words))
     ]
     if against:
@@ -102,7 +107,8 @@ def _sentences(summary: Summary, orch: SystemSummary) -> Iterator[str]:
     oracle = system(summary, ORACLE)
     if oracle and oracle.accuracy:
         reach = percent(oracle.accuracy.value)
-        yield f"An oracle that picks a right agent wherever there is one would reach {reach}."
+        chosen = "a right one of the agents that were asked" if summary.router else "a right agent"
+        yield f"An oracle that picks {chosen} wherever there is one would reach {reach}."
     yield from _missing(summary, orch)
 
 
@@ -134,9 +140,9 @@ def _cards(summary: Summary, orch: SystemSummary) -> Iterator[Card]:
     share = f"{100 * orch.accuracy.value:.1f}"
     right = f"{span(orch.accuracy)}; {orch.correct:,} of {orch.scored:,}"
     yield Card("ORCH, right answers", share, "%", right, orch.accuracy)
-    if summary.best_agent:
-        label = f"against {name(summary.best_agent, 24)}, the best agent"
-        yield from _difference(summary, summary.best_agent, label)
+    best = _best_agent(summary)
+    if best:
+        yield from _difference(summary, best, f"against {name(best, 24)}, the best agent")
     yield from _difference(summary, MAJORITY, "against the majority vote")
 
 

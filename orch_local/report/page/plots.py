@@ -79,7 +79,9 @@ def curves(lines: Sequence[Curve], frame: Frame) -> Markup:
     with _figure(frame.width, frame.height) as (figure, axes):
         for line in lines:
             style = "steps-pre" if line.steps else "default"
-            alone = {"marker": "o", "markersize": 6, "clip_on": False} if len(line.x) == 1 else {}
+            alone: dict[str, Any] = (
+                {"marker": "o", "markersize": 6, "clip_on": False} if len(line.x) == 1 else {}
+            )
             axes.plot(line.x, line.y, drawstyle=style, **_pen(line.stroke), **alone)
         _percent(axes.yaxis)
         if all(0 <= x <= 1 for line in lines for x in line.x):
