@@ -95,6 +95,20 @@ def write_state(path: Path, state: StateFile) -> None:
     write_json(path, {**values, "sha256": digest(values)})
 
 
+def check_files(config: RouterConfig) -> None:
+    """Read the files of a router, for what can be told before there are questions and models.
+
+    Raises
+    ------
+    ConfigError, StoreError
+        If state or profile are not there, or are none.
+    """
+    if config.state:
+        _read_state(config.state)
+    if config.profile:
+        load_profile(config.profile)
+
+
 def plan_router(
     config: RouterConfig, agents: Sequence[AgentPlan], questions: Iterable[Question]
 ) -> RouterPlan:

@@ -575,6 +575,11 @@ def made_lines(root: Path) -> list[str]:
         (lambda values: values["agents"][0].update(model="./none"), "none"),
         (lambda values: values["agents"][0].update(prompt="none.txt"), "none.txt"),
         (lambda values: values.update(slurm={"account": "a b"}), "slurm.account"),
+        (
+            lambda values: values.update(router={"mode": "calibrated", "k": 1, "state": "none.json"}),
+            "none.json: no such file\nhint: make one with `orch-local calibrate",
+        ),
+        (lambda values: values.update(router={"mode": "online", "k": 1}), "cannot be divided into shards"),
     ],
 )
 def test_what_can_be_told_on_a_login_node_is_told_there(
@@ -582,7 +587,7 @@ def test_what_can_be_told_on_a_login_node_is_told_there(
 ) -> None:
     change(run_values)
     write_run_file(tmp_path, run_values)
-    result = cli("submit", "run.yaml", "--dry-run")
+    result = cli("submit", "run.yaml", "--shards", "2", "--dry-run")
     assert result.code == 2 and message in result.err and "Traceback" not in result.err
 
 

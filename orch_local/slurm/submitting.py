@@ -20,6 +20,7 @@ from orch_local.errors import BenchmarkError, InputError, OrchError, StoreError
 from orch_local.models import open_model_folder
 from orch_local.pipeline import left_by_shard
 from orch_local.prompts.template import load_template
+from orch_local.router_states import check_files
 from orch_local.slurm import queue
 from orch_local.slurm.jobs import Submission, note, ranges, submissions
 from orch_local.slurm.queue import QueuedJob
@@ -70,6 +71,8 @@ def check(config: RunConfig) -> None:
         open_model_folder(load_model_config(name))
     for prompt in filter(None, [*(agent.prompt for agent in config.agents), config.merge.prompt]):
         load_template(prompt)
+    if config.router:
+        check_files(config.router)
 
 
 def shards_before(folder: RunFolder) -> int:
