@@ -14,8 +14,8 @@ from orch_local.errors import InputError
 from orch_local.plans import load_plan
 from orch_local.stats import mcnemar_power, minimum_detectable, pairs_of, questions_needed, wilson
 from orch_local.store import RunFolder
+from orch_local.summarising.systems import best_agent, systems
 from orch_local.summary import Estimate
-from orch_local.systems import best_agent, systems
 from orch_local.tables import ORCH, read_table
 
 SIZES = (100, 250, 500, 1_000, 2_500, 5_000, 10_000)

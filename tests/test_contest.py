@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from two_runs import AGENTS, agent, decision, finished, plan, usual_plan
 
-from orch_local.aligning import distinct_names
 from orch_local.contest import Contest, contest
+from orch_local.contest.aligning import distinct_names
 from orch_local.errors import InputError, StoreError
 from orch_local.plans import write_plan
 from orch_local.records import Decision

@@ -20,9 +20,9 @@ from orch_local.errors import StoreError
 from orch_local.placement import Machine, Placement, Replica
 from orch_local.records import Decision, Usage
 from orch_local.scoring import Comparison, Cost, System, is_correct, score
-from orch_local.spending import device_time, spending
 from orch_local.store import RunFolder
 from orch_local.summarising import summarise, to_json
+from orch_local.summarising.spending import device_time, spending
 from orch_local.summary import PairSummary, Summary, SystemSummary
 from orch_local.tables import MAJORITY, ORCH
 from orch_local.timeline import Stint, Timeline, keep

@@ -21,7 +21,7 @@ from orch_local.replaying import replay
 from orch_local.routes import MissingRowError, Walk, read_routes, recorded, write_routes
 from orch_local.routing import Case, RouterState, learn, simulate
 from orch_local.shards import Shard
-from orch_local.trajectory import router_summary
+from orch_local.summarising.trajectory import router_summary
 
 ONLINE = {"mode": "online", "wave": 10, "warm_up": 4, "category_min": 1}
 

@@ -12,17 +12,17 @@ from itertools import combinations
 
 import numpy as np
 
-from orch_local.aligning import align, distinct_names
+from orch_local.contest.aligning import align, distinct_names
+from orch_local.contest.rivals import Rival, Voice, rivals, share
 from orch_local.errors import InputError
 from orch_local.plans import Plan, load_plan
-from orch_local.rivals import Rival, Voice, rivals, share
 from orch_local.stats import cochran_q, pairs_of
 from orch_local.store import RunFolder
 from orch_local.summarising import Recorded, read_recorded
+from orch_local.summarising.systems import adjusted, best_agent, compared, systems
+from orch_local.summarising.together import complementarity
 from orch_local.summary import CategorySummary, CochranSummary, PairSummary, SystemSummary
-from orch_local.systems import adjusted, best_agent, compared, systems
 from orch_local.tables import ORACLE, ORCH, RunTable, Verdicts, read_table
-from orch_local.together import complementarity
 
 
 @dataclass(frozen=True, slots=True)

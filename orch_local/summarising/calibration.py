@@ -9,8 +9,8 @@ import numpy as np
 
 from orch_local.stats import RiskCoverage, abstain_threshold, aurc, brier, ece, reliability, risk_coverage
 from orch_local.stats import thinned as thin
+from orch_local.summarising.systems import accuracy
 from orch_local.summary import Bin, Calibration, CurvePoint
-from orch_local.systems import accuracy
 from orch_local.tables import ORCH, RunTable, Shares, Verdicts
 
 BINS = 15

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from orch_local.stats import pairs_of
+from orch_local.summarising.systems import accuracy, adjusted, compared
 from orch_local.summary import Estimate, PairSummary
-from orch_local.systems import accuracy, adjusted, compared
 from orch_local.tables import Verdicts
 
 

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orch_local.calibrating import calibration
 from orch_local.errors import StoreError
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.records import How, Standing
 from orch_local.scoring import Cost
-from orch_local.spending import spending
 from orch_local.store import RunFolder, read_json
+from orch_local.summarising.calibration import calibration
+from orch_local.summarising.spending import spending
+from orch_local.summarising.systems import best_agent, categories, cochran, pairs, systems, tally
+from orch_local.summarising.together import complementarity, multiplicity
+from orch_local.summarising.trajectory import router_summary
 from orch_local.summary import Summary
-from orch_local.systems import best_agent, categories, cochran, pairs, systems, tally
 from orch_local.tables import ORCH, RunTable, read_table
 from orch_local.timeline import read_all
-from orch_local.together import complementarity, multiplicity
-from orch_local.trajectory import router_summary
 
 SPEC_DIGITS = 16
 _AGAIN = "run the same command again: it is made anew from the stored rows"

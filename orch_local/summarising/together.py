@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from orch_local.stats import Pairs, disagreement, pairs_of, phi, predictive_multiplicity, yule_q
+from orch_local.summarising.systems import accuracy
 from orch_local.summary import AgentPair, Complementarity, Multiplicity, SystemSummary
-from orch_local.systems import accuracy
 from orch_local.tables import MAJORITY, ORACLE, ORCH, RunTable
 
 TOLERANCES = (0.01, 0.02, 0.05)
