@@ -115,6 +115,7 @@ def demo(
         console.print(
             f"\nOne question's story: orch-local show {short(out)} {first}", markup=False, soft_wrap=True
         )
+        console.print(f"A page for a browser: orch-local report {short(out)}", markup=False, soft_wrap=True)
         console.print(f"The run file:         {short(RUN_FILE)}", markup=False, soft_wrap=True)
 
 
