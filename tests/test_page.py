@@ -211,7 +211,6 @@ def test_parts_without_a_content_are_left_out() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "ORCH is 20.0 points better than the best single agent",
         "ORCH answered 74.0 % of 100 questions correctly",
         "4 degrees of freedom",
         "12 rows were generated again",
@@ -241,8 +240,12 @@ def test_agents_are_counted_without_the_merge_agent() -> None:
     assert re.search(rf"Agents\s*{len(AGENTS)}\s", text)
 
 
+def test_a_better_orch_is_called_better() -> None:
+    assert "ORCH is 20.0 points better than the best single agent" in render(page_of(usual(router=False)))
+
+
 def test_a_worse_orch_is_called_worse() -> None:
-    told = usual()
+    told = usual(router=False)
     turned = [
         replace(one, difference=replace(one.difference, value=-one.difference.value))
         if one.difference
@@ -253,7 +256,7 @@ def test_a_worse_orch_is_called_worse() -> None:
 
 
 def test_within_chance_is_not_called_better() -> None:
-    told = usual()
+    told = usual(router=False)
     even = tuple(replace(one, p=0.4, p_holm=1.0) for one in told.pairs)
     html = render(page_of(replace(told, pairs=even, categories=(), calibration=())))
     assert "cannot be told apart" in html and "▲ +" not in html
