@@ -12,5 +12,6 @@ venv=${ORCH_VENV:-$repo/.venv}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 
 cd "$repo"
-# Two processes, a file of tests to one of them: no more, because a real engine takes 2 to 3 GB.
-exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"
+# Two processes, a file of tests to one of them: no more, because a real engine takes 2 to 3 GB. In the order of their
+# names: files of few tests are those with real engines, and at the end one process would be left alone with them.
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
