@@ -16,7 +16,6 @@ the same order give the same routes on every machine.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from orch_local.config import RouterConfig, RouterWeights
-from orch_local.records import canonical_json
+from orch_local.records import digest
 
 OVERALL = ""
 """Key of the averages over all categories; no category has an empty name."""
@@ -153,8 +152,7 @@ class RouterState:
                     track.observe(alpha, signal)
         self.returned = [n + (signal is not None) for n, signal in zip(self.returned, known, strict=True)]
         self.observed += 1
-        line = canonical_json([self.digest, category, [signal and list(signal) for signal in known]])
-        self.digest = hashlib.sha256(line.encode("utf-8", "surrogatepass")).hexdigest()
+        self.digest = digest([self.digest, category, [signal and list(signal) for signal in known]])
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""

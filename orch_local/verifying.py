@@ -22,7 +22,7 @@ from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.questions import Questions, questions_digest, read_questions
 from orch_local.records import Analysis
 from orch_local.replaying import replay
-from orch_local.routes import begun_routes, read_routes
+from orch_local.routes import Routes, begun_routes, read_routes
 from orch_local.sessions import Display, StopRequest
 from orch_local.store import RunFolder, Spec, Store, read_json
 from orch_local.unchanged import changed_files, environment_changes
@@ -100,8 +100,10 @@ def verify(folder: RunFolder, sample: int | None, display: Display, stop: StopRe
     if sample != 0:
         _refuse_other_environment(plan)
     found = Verification(plan, list(_problems(folder, plan, questions)))
+    # Of an unfinished run there may be no record yet.
+    routes = read_routes(folder, plan) if folder.routes.exists() else begun_routes(folder, plan)
     for agent in plan.workers:
-        found.stages.append(_Again(folder, plan, agent, questions).stage(sample, display, stop))
+        found.stages.append(_Again(folder, plan, agent, questions, routes).stage(sample, display, stop))
         if stop.asked:
             raise KeyboardInterrupt
     return found
@@ -167,11 +169,13 @@ def _replay_problems(folder: RunFolder) -> Iterator[str]:
 class _Again:
     """Generates rows of one agent again."""
 
-    def __init__(self, folder: RunFolder, plan: Plan, agent: AgentPlan, questions: Questions) -> None:
+    def __init__(
+        self, folder: RunFolder, plan: Plan, agent: AgentPlan, questions: Questions, routes: Routes
+    ) -> None:
         self._folder, self._plan, self._agent, self._questions = folder, plan, agent, questions
+        self._routes = routes
         self._store = Store(plan.store)
         self._rows = self._store.read(agent.spec)
-        self._routes = begun_routes(folder, plan) if not folder.routes.exists() else read_routes(folder, plan)
 
     def stage(self, sample: int | None, display: Display, stop: StopRequest) -> Stage:
         """Generate a sample again, compare it, and keep the evidence."""

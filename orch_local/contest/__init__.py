@@ -16,10 +16,10 @@ from orch_local.contest.aligning import align, distinct_names
 from orch_local.contest.rivals import Rival, Voice, rivals, share
 from orch_local.errors import InputError
 from orch_local.plans import Plan, load_plan
-from orch_local.stats import cochran_q, pairs_of
+from orch_local.stats import pairs_of
 from orch_local.store import RunFolder
 from orch_local.summarising import Recorded, read_recorded
-from orch_local.summarising.systems import adjusted, best_agent, compared, systems
+from orch_local.summarising.systems import adjusted, best_agent, cochran, compared, systems
 from orch_local.summarising.together import complementarity
 from orch_local.summary import CategorySummary, CochranSummary, PairSummary, SystemSummary
 from orch_local.tables import ORACLE, ORCH, RunTable, Verdicts, read_table
@@ -147,7 +147,7 @@ def contest(folders: Sequence[RunFolder]) -> Contest:
         gold=found.common - found.without_gold,
         ranking=ranking,
         pairs=_pairs(verdicts),
-        cochran=_cochran(list(finals.values())),
+        cochran=cochran(list(finals.values())),
         categories=_categories(found.tables[0], finals, ranking),
         agents=rivals(ranking[0], finals[ranking[0]], list(_voices(names, loaded, found.tables))),
         alike=_alike(entries),
@@ -216,11 +216,6 @@ def _pairs(verdicts: Mapping[str, Verdicts]) -> tuple[PairSummary, ...]:
     """All pairs, in this order."""
     made = [compared(a, b, pairs_of(verdicts[a], verdicts[b])) for a, b in combinations(verdicts, 2)]
     return tuple(adjusted(made))
-
-
-def _cochran(verdicts: Sequence[Verdicts]) -> CochranSummary | None:
-    found = cochran_q(verdicts)
-    return CochranSummary(found.n, found.systems, found.statistic, found.df, found.p) if found else None
 
 
 def _voices(names: Sequence[str], runs: Sequence[_Loaded], tables: Sequence[RunTable]) -> Iterator[Voice]:

@@ -25,7 +25,6 @@ from orch_local.store import RunFolder, Store
 from orch_local.tasks import Task, analysis_task
 from orch_local.timeline import read_all
 
-ORCH, MAJORITY = "ORCH", "majority"
 NO_GOLD = "no_gold"
 _GONE = "run the same command again to generate them anew"
 

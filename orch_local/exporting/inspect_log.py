@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orch_local.errors import InputError
-from orch_local.exporting.cases import MAJORITY, ORCH, Case, FinishedRun, Said
+from orch_local.exporting.cases import Case, FinishedRun, Said
 from orch_local.exporting.folders import file_name, file_names
 from orch_local.exporting.tallies import Tally
 from orch_local.plans import MERGE
 from orch_local.records import Usage
+from orch_local.tables import MAJORITY, ORCH
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalMetric, EvalResults, EvalSample, EvalScore, EvalSpec, EvalStats

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.exporting.cases import ORCH, Case, FinishedRun, Said
+from orch_local.exporting.cases import Case, FinishedRun, Said
 from orch_local.exporting.folders import file_names
+from orch_local.tables import ORCH
 
 
 class System(NamedTuple):

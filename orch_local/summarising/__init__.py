@@ -25,7 +25,7 @@ from orch_local.summarising.systems import best_agent, categories, cochran, pair
 from orch_local.summarising.together import complementarity, multiplicity
 from orch_local.summarising.trajectory import router_summary
 from orch_local.summary import Summary
-from orch_local.tables import ORCH, RunTable, read_table
+from orch_local.tables import ORACLE, ORCH, RunTable, read_table
 from orch_local.timeline import read_all
 
 SPEC_DIGITS = 16
@@ -100,7 +100,7 @@ def summary_of(folder: RunFolder, plan: Plan, recorded: Recorded, table: RunTabl
         best_agent=best,
         systems=found,
         pairs=pairs(table),
-        cochran=cochran(table),
+        cochran=cochran([column for name, column in table.verdicts.items() if name != ORACLE]),
         categories=categories(table, best),
         how=_how(table),
         agreement=_agreement(table),

@@ -30,7 +30,7 @@ from orch_local.stats import (
     wilson,
 )
 from orch_local.summary import CategorySummary, CochranSummary, Estimate, PairSummary, SystemSummary
-from orch_local.tables import MAJORITY, ORACLE, ORCH, Column, RunTable, Verdicts
+from orch_local.tables import MAJORITY, ORCH, Column, RunTable, Verdicts
 
 Mask = npt.NDArray[np.bool_]
 _REMEMBERED = 1 << 16
@@ -155,9 +155,9 @@ def adjusted(found: Sequence[PairSummary]) -> Iterator[PairSummary]:
         yield one if one.p is None else replace(one, p_holm=next(corrected))
 
 
-def cochran(table: RunTable) -> CochranSummary | None:
-    """Are all systems equally good?"""
-    found = cochran_q([verdicts for name, verdicts in table.verdicts.items() if name != ORACLE])
+def cochran(verdicts: Sequence[Verdicts]) -> CochranSummary | None:
+    """Are all these systems equally good?"""
+    found = cochran_q(verdicts)
     return CochranSummary(found.n, found.systems, found.statistic, found.df, found.p) if found else None
 
 
