@@ -1,0 +1,226 @@
+"""The manifest of a bundle: what it holds, byte by byte, and what it is for.
+
+A manifest may come from a stranger. :func:`parse` checks all of it before anything is done with any of it; a
+path that it lets through lies inside of the bundle's folder on every file system.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orch_local.errors import InputError
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
+INSTALLER = "install.pyz"
+FORMAT = 1
+MAX_BYTES = 64 * 2**20
+"""Longest manifest that is read; one of 100,000 files has a fifth of that."""
+_MAX_SIZE = 2**50
+_MAX_NAME = 255
+_MAX_PATH = 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PART = re.compile(r"part-[0-9]{5}")
+_RESERVED = frozenset({MANIFEST, SIGNATURE})
+
+
+class ManifestError(InputError):
+    """A manifest is not one, or names what a bundle may not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of the bundle, or a part."""
+
+    path: str
+    """Relative to the bundle's folder, parts joined by ``/``; of a part, its name."""
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The machine that a bundle is for."""
+
+    python: str
+    """Such as ``3.12``."""
+    platform: str
+    """As Python names it, such as ``linux_x86_64``."""
+    glibc: str
+    """Oldest glibc that the wheels may need, such as ``2.28``."""
+    device: str
+    """``cpu`` or ``cuda``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A model or benchmark of the bundle."""
+
+    name: str
+    folder: str
+    """Where it lies in the bundle."""
+    source: str = ""
+    """Where it came from, as owner/name on the hub; empty where it is not known."""
+    revision: str = ""
+    """Commit hash there."""
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """See the module docstring. The same content makes the same manifest: there is no time in it."""
+
+    version: str
+    """Of orch-local."""
+    target: Target
+    files: tuple[Entry, ...]
+    """In order of their paths, which is the order of their bytes in the parts."""
+    parts: tuple[Entry, ...] = ()
+    """Empty where the files lie in the bundle as they are."""
+    requirements: tuple[str, ...] = ()
+    """``name==version`` of every wheel that is to be installed, the project's own among them."""
+    excluded: tuple[str, ...] = ()
+    """``name==version`` of what the target has already and the bundle leaves out."""
+    models: tuple[Content, ...] = ()
+    benchmarks: tuple[Content, ...] = ()
+    run_files: tuple[str, ...] = ()
+    """Paths in the bundle."""
+
+    def to_bytes(self) -> bytes:
+        """The file, as it is signed."""
+        values = {"format": FORMAT, **asdict(self)}
+        return (json.dumps(values, indent=1, ensure_ascii=True) + "\n").encode()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
+
+
+def parse(content: bytes, where: str) -> Manifest:
+    """Read a manifest, and refuse what is no plain list of files inside of one folder.
+
+    Raises
+    ------
+    ManifestError
+        If it is no manifest, of a newer format, or has a path, size or digest that may not be.
+    """
+    try:
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it has {len(content):,} bytes, more than {MAX_BYTES:,}")
+        values = json.loads(content)
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        if values.pop("format", None) != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}: is it from another version of orch-local?")
+        manifest = _manifest(values)
+        _check(manifest)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        hint = "copy the bundle again, or have it made again"
+        raise ManifestError(f"is not the manifest of a bundle: {error}", where=where, hint=hint) from None
+    return manifest
+
+
+def _manifest(values: Mapping[str, Any]) -> Manifest:
+    lists: dict[str, Any] = {
+        name: tuple(_texts(values[name])) for name in ("requirements", "excluded", "run_files")
+    }
+    return Manifest(
+        version=_text(values["version"]),
+        target=Target(**_all_texts(values["target"])),
+        files=tuple(map(_entry, values["files"])),
+        parts=tuple(map(_entry, values["parts"])),
+        models=tuple(Content(**_all_texts(item)) for item in values["models"]),
+        benchmarks=tuple(Content(**_all_texts(item)) for item in values["benchmarks"]),
+        **lists,
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_PATH or not value.isprintable():
+        raise ValueError(f"{str(value)[:40]!r} is no short text")
+    return value
+
+
+def _texts(values: Iterable[object]) -> Sequence[str]:
+    return [_text(value) for value in values]
+
+
+def _all_texts(values: Mapping[str, object]) -> dict[str, str]:
+    return {str(name): _text(value) for name, value in values.items()}
+
+
+def _entry(values: Mapping[str, Any]) -> Entry:
+    path, size, sha256 = _text(values["path"]), values["size"], _text(values["sha256"])
+    if type(size) is not int or not 0 <= size <= _MAX_SIZE:  # True is an int, too
+        raise ValueError(f"{path[:80]!r} has a size that is none")
+    if _SHA256.fullmatch(sha256) is None:
+        raise ValueError(f"{path[:80]!r} has no SHA-256")
+    return Entry(path, size, sha256)
+
+
+def _check(manifest: Manifest) -> None:
+    paths = [entry.path for entry in manifest.files]
+    for path in paths:
+        check_path(path)
+    if paths != sorted(paths):
+        raise ValueError("its files are not in order")
+    _check_apart(paths)
+    names = [part.path for part in manifest.parts]
+    if not all(map(_PART.fullmatch, names)):
+        raise ValueError("a part has another name than part-00001 and so on")
+    if names != sorted(set(names)):
+        raise ValueError("its parts are not in order")
+    if names and sum(part.size for part in manifest.parts) != manifest.size:
+        raise ValueError("its parts are not as long as its files")
+    _check_folders(manifest, set(paths))
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that could lie outside of the folder, or be another one on another file system.
+
+    Raises
+    ------
+    ValueError
+        With the path, cut short.
+    """
+    shown = repr(path[:80])
+    if not 0 < len(path.encode("utf-8", "replace")) <= _MAX_PATH:
+        raise ValueError(f"{shown} is no path, or too long a one")
+    if not path.isprintable() or unicodedata.normalize("NFC", path) != path:
+        raise ValueError(f"the path {shown} has characters that cannot be seen, or not in their normal form")
+    parts = path.split("/")
+    # A colon is a drive or a stream on Windows; a name that ends in a dot or a blank loses it there.
+    if any(part in ("", ".", "..") or part[-1] in ". " or len(part.encode()) > _MAX_NAME for part in parts):
+        raise ValueError(f"the path {shown} leads out of the bundle, or nowhere")
+    if any(sign in path for sign in "\\:") or path in _RESERVED or _PART.fullmatch(parts[0]):
+        raise ValueError(f"the path {shown} may not be in a bundle")
+
+
+def _check_apart(paths: Sequence[str]) -> None:
+    """No two files that are one where case does not count, no file where another one needs a folder."""
+    folded = [path.casefold() for path in paths]
+    if len(set(folded)) != len(folded):
+        twice = next(path for path, low in zip(paths, folded, strict=True) if folded.count(low) > 1)
+        raise ValueError(f"the path {twice[:80]!r} is there twice")
+    folders = {low[:end] for low in folded for end in _slashes(low)}
+    if both := folders & set(folded):
+        raise ValueError(f"{min(both)[:80]!r} is a file and a folder")
+
+
+def _slashes(path: str) -> list[int]:
+    return [index for index, character in enumerate(path) if character == "/"]
+
+
+def _check_folders(manifest: Manifest, paths: set[str]) -> None:
+    for content in (*manifest.models, *manifest.benchmarks):
+        check_path(content.folder)
+    unknown = [path for path in manifest.run_files if path not in paths]
+    if unknown:
+        raise ValueError(f"the run file {unknown[0][:80]!r} is not among its files")
