@@ -1,5 +1,9 @@
 """The environment of an engine: everything outside of a run file and a model that can change bytes.
 
+Of the environment variables just those that ``_VARIABLES`` names enter it, and so a manifest: a plain setting
+as it is, any other value (a path, an address, a list) as a digest, by which it can be compared and not read.
+One that is named like a secret never does.
+
 It is part of every spec, and cheap: nothing of torch or vLLM is imported. A worker takes it again and
 compares it with the plan's; it must do so before it loads an engine, since vLLM sets variables of its own.
 
@@ -19,6 +23,7 @@ from pathlib import Path
 from orch_local.devices import cpu_kind, gpus
 from orch_local.engines import determinism, environment, libraries
 from orch_local.engines.base import EngineSettings
+from orch_local.records import digest
 
 Fact = str | int | bool | None
 
@@ -36,6 +41,11 @@ _VARIABLES = {
     "transformers": r"USE_HUB_KERNELS",
 }
 """Variables that reach the numerics of a device or an engine, by the prefixes that their libraries read."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.,:+-]{0,24}")
+"""A number, a switch, a name or a few of them."""
+
+_SECRET = re.compile(r"(\w+_)?(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE|CREDENTIALS?|AUTH)(_\w+)?")
 
 _HARMLESS = re.compile(
     # What is printed, and where files lie. LOG as a word: VLLM_SPARSE_INDEXER_MAX_LOGITS_MB cuts sums.
@@ -109,9 +119,12 @@ def _variables(settings: EngineSettings) -> dict[str, Fact]:
     pattern = re.compile("|".join(_VARIABLES[kind] for kind in kinds))
     fixed = environment(settings)
     return {
-        name: value
+        name: value if _PLAIN.fullmatch(value) else f"sha256:{digest(value)[:16]}"
         for name, value in sorted(os.environ.items())
-        if pattern.fullmatch(name) and not _HARMLESS.fullmatch(name) and name not in fixed
+        if pattern.fullmatch(name)
+        and name not in fixed
+        and not _HARMLESS.fullmatch(name)
+        and not _SECRET.fullmatch(name)
     }
 
 

@@ -33,6 +33,7 @@ from orch_local.errors import ConfigError, InputError, ModelError, StoreError
 from orch_local.estimates import LoadedModel, least_tensor_parallel
 from orch_local.fingerprint import Fact, fingerprint, installed
 from orch_local.models import ModelFolder, digests, open_model_folder
+from orch_local.places import reduced, restored
 from orch_local.profiles import Profile
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
@@ -165,18 +166,23 @@ class Plan(_Frozen):
 
 
 def write_plan(folder: RunFolder, plan: Plan) -> None:
-    """Write ``run.json``, with a SHA-256 of its content; a store beside the run is named from the run folder.
+    """Write ``run.json``, with a SHA-256 of its content, and beside it where the files lie on this machine.
+
+    A store beside the run is named from the run folder. How a site starts its jobs is no part of a run and
+    stays out.
 
     Raises
     ------
     StoreError
         If it cannot be written.
     """
-    values = plan.model_dump(mode="json")
+    values = plan.model_dump(mode="json", exclude={"config": {"slurm"}})
     beside = Path("..") / plan.store.name
     # Both resolved, as `load_plan` does it: the path to the run may go through links.
     if (folder.root / beside).resolve() == plan.store.resolve():
         values["store"] = str(beside)  # run and store may then be moved or copied together
+    values, paths = reduced(values)
+    write_json(folder.places, paths)
     write_json(folder.plan, {**values, "sha256": _seal(values)})
 
 
@@ -194,7 +200,7 @@ def load_plan(folder: RunFolder) -> Plan:
         raise StoreError("is not a plan", where=str(folder.plan), hint=hint)
     seal = values.pop("sha256", None)
     try:
-        plan = Plan.model_validate(values)
+        plan = Plan.model_validate(restored(values, _places(folder)))
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:_MOST_FIELDS])
         message = f"is not a plan of this version; it differs in: {fields}"
@@ -204,6 +210,14 @@ def load_plan(folder: RunFolder) -> Plan:
         hint = "put the old file back, or delete it and run the same command again: rows are kept"
         raise StoreError(message, where=str(folder.plan), hint=hint)
     return plan.model_copy(update={"store": (folder.root / plan.store).resolve()})
+
+
+def _places(folder: RunFolder) -> Mapping[str, object]:
+    """The paths of a run; none where its folder came from another machine without them."""
+    if not folder.places.exists():
+        return {}
+    places = read_json(folder.places)
+    return places if isinstance(places, dict) else {}
 
 
 def _seal(values: Mapping[str, Any]) -> str:

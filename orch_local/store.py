@@ -266,6 +266,11 @@ class RunFolder:
         return self.root / "run.json"
 
     @property
+    def places(self) -> Path:
+        """``places.json``: where the files of the plan lie on this machine."""
+        return self.root / "places.json"
+
+    @property
     def questions(self) -> Path:
         """``questions.jsonl``: the questions as asked, in order."""
         return self.root / "questions.jsonl"
