@@ -8,8 +8,19 @@ from typing import NoReturn
 
 import typer
 
-from orch_local.commands import evidence, models, reporting, routing, running, slurm
+from orch_local.commands import (
+    bundle,
+    doctoring,
+    evidence,
+    fetching,
+    models,
+    reporting,
+    routing,
+    running,
+    slurm,
+)
 from orch_local.errors import OrchError
+from orch_local.offline import go_offline, may_connect
 
 COMMANDS = (
     running.run,
@@ -31,6 +42,8 @@ COMMANDS = (
     slurm.prepare,
     slurm.shard,
     slurm.score,
+    doctoring.doctor,
+    fetching.fetch,
     models.models,
     models.schema,
 )
@@ -47,10 +60,13 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(bundle.app)
 
 
 def main() -> NoReturn:
     """Entry point: errors of ours become one message and an exit code, never a traceback."""
+    if not may_connect(sys.argv[1:]):
+        go_offline()
     # Scoring a run of many shards goes faster the more files it may hold open.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,14 +1,14 @@
 """Model folders: is everything there and safe to load, how large is it, and what are its digests.
 
-Nothing here imports torch; the weights are only looked at through their safetensors headers.
+A model folder is foreign: its files are opened by `model_files.py` and its weights looked at, through their
+headers only, by `safetensors_files.py`. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,34 @@ import platformdirs
 
 from orch_local.config import ModelConfig
 from orch_local.errors import ModelError, StoreError
+from orch_local.model_files import check_entries, open_file, read_json
 from orch_local.prompts.tokenizer import TOKENIZER_FILES
+from orch_local.safetensors_files import PICKLES, weight_files
 from orch_local.store import write_json
 
-_SHARD = re.compile(r"-[0-9]{5}-of-([0-9]{5})\.safetensors$")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
-_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1} | {
-    f"{sign}{8 * size}": size for sign in "IU" for size in (1, 2, 4, 8)
+_MOST = 10**9
+"""No layer count, head count or context of any model comes near; sums of such sizes stay finite."""
+
+_DECIDING_FILES = (
+    "config.json",
+    "generation_config.json",
+    *TOKENIZER_FILES,
+    # Engines read these where they are there: tokens added to the tokenizer, another tokenizer and another
+    # config in the format of Mistral, the quantization of weights.
+    "added_tokens.json",
+    "tekken.json",
+    "tokenizer.model.v*",
+    "params.json",
+    "*quant_config.json",
+    "*quantize_config.json",
+)
+"""Patterns of the files, besides the weights, that can change an answer."""
+
+_ELSEWHERE = {
+    "config.json": "speculators_config",
+    "adapter_config.json": "base_model_name_or_path",
 }
+"""Keys by which a folder makes an engine load another model than the one in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,17 @@ class ModelFolder:
         """Size of the weights on disk."""
         return sum(file.stat().st_size for file in self.weights)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What lies in the folder and is not used, in words for the user."""
+        names = sorted(file.name for file in self.path.iterdir())
+        pickles = [name for name in names if any(fnmatch.fnmatchcase(name, kind) for kind in PICKLES)]
+        code = [name for name in names if name.endswith(".py")]
+        return (
+            *([f"pickled weights are not loaded: {_some(pickles)}"] if pickles else []),
+            *([f"code of the folder is not run: {_some(code)}"] if code else []),
+        )
+
     def kv_bytes_per_token(self, dtype_bytes: int = 2) -> int:
         """KV cache of one token: 2 x layers x KV heads x head size x bytes (for MLA models too much)."""
         text = self.text_config
@@ -76,7 +106,8 @@ def open_model_folder(config: ModelConfig) -> ModelFolder:
     ------
     ModelError
         Folder or ``config.json`` missing; no safetensors, a shard missing, cut short or damaged; pickles
-        instead of safetensors; remote code; sizes in ``config.json`` that are no numbers.
+        instead of safetensors; remote code; sizes in ``config.json`` that are none; links out of the folder,
+        pipes and devices; a reference to another model.
     """
     path = config.path
     if path is None or not _is_folder(path):
@@ -84,13 +115,12 @@ def open_model_folder(config: ModelConfig) -> ModelFolder:
             f"the folder of model {config.name!r} does not exist: {path}",
             hint=_where_to_get(config),
         )
+    check_entries(path)
     settings = _read_config(path)
     if "auto_map" in settings and not settings.get("architectures"):
         raise ModelError("needs code from its own folder, which is never run", where=str(path))
-    weights = _weight_files(path)
-    for file in weights:
-        read_header(file)
-    folder = ModelFolder(path, settings, weights)
+    _refuse_other_models(path)
+    folder = ModelFolder(path, settings, weight_files(path))
     _check_sizes(folder)
     return folder
 
@@ -102,14 +132,47 @@ def _is_folder(path: Path) -> bool:
         raise ModelError(f"cannot be read: {error.strerror}", where=str(path), hint="check `path:`") from None
 
 
+def _refuse_other_models(path: Path) -> None:
+    """No digest would cover what is loaded from elsewhere."""
+    for name, key in _ELSEWHERE.items():
+        file = path / name
+        if file.exists() and (key in _object(file) or key in name):
+            raise ModelError(
+                f"`{key}` makes engines load another model than the one in this folder",
+                where=str(file),
+                hint=f"use the folder of that model, or take {name if key in name else 'the key'} out",
+            )
+
+
 def _check_sizes(folder: ModelFolder) -> None:
     """Read everything that is read of the config later on, where an error would name no file."""
+    where = str(folder.path / "config.json")
+    hint = "download the file again"
     try:
-        _ = folder.architecture, folder.context, folder.kv_bytes_per_token()
+        _ = folder.architecture
+        for name in _SIZES:
+            value = folder.text_config.get(name)
+            if value and not 1 <= int(value) <= _MOST:
+                raise ValueError(f"`{name}` is {str(value)[:40]}")
+        _ = folder.context, folder.kv_bytes_per_token()
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        where = str(folder.path / "config.json")
-        message = f"has a size that is no number, or `architectures` that is no list: {error}"
-        raise ModelError(message, where=where, hint="download the file again") from None
+        message = f"has a size that is none, or `architectures` that is no list: {str(error)[:200]}"
+        raise ModelError(message, where=where, hint=hint) from None
+
+
+_SIZES = (
+    "max_position_embeddings",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_size",
+)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 def _where_to_get(config: ModelConfig) -> str:
@@ -122,115 +185,17 @@ def _where_to_get(config: ModelConfig) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        return _object(path / "config.json")
     except FileNotFoundError:
         raise ModelError("the model folder has no `config.json`", where=str(path)) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(file)) from None
+
+
+def _object(file: Path) -> dict[str, Any]:
+    value = read_json(file)
     if not isinstance(value, dict):
         raise ModelError("is not a model config", where=str(file))
     return value
-
-
-def _weight_files(path: Path) -> tuple[Path, ...]:
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        return _indexed_files(index)
-    files = tuple(sorted(path.glob("*.safetensors")))
-    if files:
-        _refuse_lone_shards(files)
-        return files
-    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
-    if pickles:
-        raise ModelError(
-            f"holds pickled weights only ({pickles[0]}), which can run code when loaded",
-            where=str(path),
-            hint="use a safetensors copy of the model",
-        )
-    raise ModelError(
-        "holds no *.safetensors weights", where=str(path), hint="download the whole model folder"
-    )
-
-
-def _refuse_lone_shards(files: Sequence[Path]) -> None:
-    """Shards name their number; without an index only the names can tell that some are missing."""
-    counts = [int(match[1]) for file in files if (match := _SHARD.search(file.name))]
-    if counts and len(counts) < max(counts):
-        raise ModelError(
-            f"{len(counts)} of {max(counts)} weight files and no index are there",
-            where=str(files[0].parent),
-            hint="download the model again; a resumed download fetches only what is missing",
-        )
-
-
-def _indexed_files(index: Path) -> tuple[Path, ...]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if not names or any(Path(name).name != name for name in names):
-            raise ValueError("`weight_map` must name files of this folder")
-    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"is not a safetensors index: {error}", where=str(index)) from None
-    files = tuple(index.parent / str(name) for name in names)
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise ModelError(
-            f"{len(missing)} of {len(files)} weight files are missing, the first is {missing[0]}",
-            where=str(index.parent),
-            hint="download the model again; a resumed download fetches only what is missing",
-        )
-    return files
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """Header of a safetensors file, with its bounds checked against the file.
-
-    Raises
-    ------
-    ModelError
-        If the file is cut short, is not safetensors, or a tensor lies outside of it.
-    """
-    try:
-        with file.open("rb") as stream:
-            size = file.stat().st_size
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
-                raise ValueError(f"header of {length} bytes in a file of {size}")
-            header = json.loads(stream.read(length))
-        end = _end_of_tensors(header)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(file, str(error)) from None
-    if 8 + length + end != size:
-        raise _damaged(file, f"{size} bytes where {8 + length + end} were expected")
-    return dict(header)
-
-
-def _end_of_tensors(header: Mapping[str, Any]) -> int:
-    """Where the last tensor ends; the format has them one behind the other, without gap or overlap."""
-    end = 0
-    tensors = [item for item in header.items() if item[0] != "__metadata__"]
-    for name, tensor in sorted(tensors, key=lambda item: item[1]["data_offsets"]):
-        begin, after = tensor["data_offsets"]
-        # `type() is int`, since True and 4.0 would pass for numbers in what follows.
-        if not all(type(number) is int and number >= 0 for number in (begin, after, *tensor["shape"])):
-            raise ValueError(f"tensor {name!r} has a shape or offset that is no number")
-        if begin != end or after < begin:
-            raise ValueError(f"tensor {name!r} lies at {begin} to {after}, the one before it ends at {end}")
-        size = _DTYPE_BYTES.get(tensor["dtype"])  # None for a dtype that is newer than this list
-        expected = after - begin if size is None else size * math.prod(tensor["shape"])
-        if after - begin != expected:
-            raise ValueError(f"tensor {name!r} has {after - begin} bytes, its shape needs {expected}")
-        end = after
-    return end
-
-
-def _damaged(file: Path, reason: str) -> ModelError:
-    return ModelError(
-        f"is not a whole safetensors file: {reason}",
-        where=str(file),
-        hint="download the file again and compare its SHA-256 with the hub's",
-    )
 
 
 def digests(folder: ModelFolder, *, fresh: bool = False) -> dict[str, str]:
@@ -254,10 +219,11 @@ def remember(found: Mapping[Path, str]) -> None:
 
 
 def _digested_files(folder: ModelFolder) -> Iterator[Path]:
+    """The weights, and in the order of their patterns what else decides."""
     yield from folder.weights
-    for name in ("config.json", "generation_config.json", *TOKENIZER_FILES):
-        if (folder.path / name).exists():
-            yield folder.path / name
+    names = sorted(file.name for file in folder.path.iterdir() if file.is_file())
+    for pattern in _DECIDING_FILES:
+        yield from (folder.path / name for name in fnmatch.filter(names, pattern))
 
 
 class _DigestMemory:
@@ -279,7 +245,7 @@ class _DigestMemory:
     def digest(self, file: Path) -> str:
         key = _state(file)
         if key not in self._trusted:
-            with file.open("rb") as stream:
+            with open_file(file) as stream:
                 self.note(key, hashlib.file_digest(stream, "sha256").hexdigest())
         return self._known[key]
 

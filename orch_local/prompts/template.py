@@ -16,6 +16,10 @@ What a template may use:
 Data never passes through Jinja2: a template is rendered with a marker in its place, the chat template is
 applied to that, and only then is the text put where its marker stands. So data can neither be executed as
 a template nor be mistaken for a part of one.
+
+Nor for another part of the prompt: a line break inside a question, a choice or an example is followed by
+three spaces, so no line of data but its first begins where our own lines begin. A question that goes on with
+``Analyses of the panel ...`` is read as what it is, a question; see :func:`continued`.
 """
 
 from __future__ import annotations
@@ -39,7 +43,10 @@ from orch_local.records import LABELS, Example, Question
 DATA_NAMES = ("question", "choices", "examples", "panel")
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _MARKER = re.compile(f"{_OPEN}([0-9]){_CLOSE}")
-_LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_BREAKS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
+"""What `str.splitlines` takes for the end of a line."""
+_LINE_BREAK = re.compile(f"(?:\r\n|[{_BREAKS}])(?![{_BREAKS}]|$)")
+INDENT = "   "
 _SECTION = re.compile(r"^\[(system|user)\][ \t]*$", re.MULTILINE)
 
 
@@ -152,11 +159,21 @@ def builtin_text(name: str) -> str:
 def question_data(question: Question) -> dict[str, Data]:
     """The data of a question by template name; empty ones are left out."""
     values = {
-        "question": question.text,
+        "question": continued(question.text),
         "choices": _choice_lines(question.choices),
         "examples": "\n\n".join(_example_text(example) for example in question.examples),
     }
     return {name: Data(text) for name, text in values.items() if text}
+
+
+def continued(text: str) -> str:
+    """The text with its lines, from the second on, indented; empty ones stay empty.
+
+    What stands between two parts of a prompt is so told apart from them without a mark of its own: a text
+    ends before the first line that is neither empty nor indented, and taking the indentation away gives the
+    text back.
+    """
+    return _LINE_BREAK.sub(rf"\g<0>{INDENT}", text)
 
 
 def fill(text: str, data: Mapping[str, Data]) -> list[str]:
@@ -191,13 +208,11 @@ def _spoken(labels: Sequence[str]) -> str:
 
 
 def _choice_lines(choices: Sequence[str]) -> str:
-    # A line break inside a choice is indented, so that its text cannot pose as the next choice.
-    indented = (_LINE_BREAK.sub(r"\g<0>   ", text) for text in choices)
-    return "\n".join(f"{label}) {text}" for label, text in zip(LABELS, indented, strict=False))
+    return "\n".join(f"{label}) {continued(text)}" for label, text in zip(LABELS, choices, strict=False))
 
 
 def _example_text(example: Example) -> str:
-    lines = [f"Question:\n{example.text}"]
+    lines = [f"Question:\n{continued(example.text)}"]
     if example.choices:
         lines.append(_choice_lines(example.choices))
     answer = json.dumps(example.answer) if example.choices else example.answer

@@ -11,27 +11,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
 from orch_local.errors import ModelError, PromptError
+from orch_local.prompts.chat_template import PINNED_DATE as PINNED_DATE
+from orch_local.prompts.chat_template import render_chat
+from orch_local.prompts.probing import probe
 from orch_local.prompts.template import Data, Message
-
-PINNED_DATE = datetime(2024, 7, 26)
-"""What a chat template that prints today's date gets, so that a prompt does not change overnight."""
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
+from orch_local.prompts.tokenizer_files import (
+    DOWNLOAD,
+    LONGEST_MESSAGE,
+    added_by,
+    chat_template,
+    json_file,
+    read,
+    special_names,
 )
-"""The files that decide how a prompt is encoded; their digests are in the spec."""
+from orch_local.prompts.tokenizer_files import TOKENIZER_FILES as TOKENIZER_FILES
 
 # Added tokens that stand for plain text: runs of white space (U+2581 is SentencePiece's space), single bytes.
 _FILLER = re.compile(r"[\s\u2581]*|<0x[0-9A-F]{2}>")
@@ -48,11 +48,13 @@ class PromptTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._native = _build(_read(folder / "tokenizer.json", "a `tokenizer.json`"), folder)
-        self._config = _json_file(folder / "tokenizer_config.json")
-        self._native.add_tokens(_added_by(self._config, folder))
-        self._names = _special_names(folder, self._config)
-        self.chat_template = _chat_template(folder, self._config)
+        serialised = read(folder / "tokenizer.json")
+        probe(serialised, folder / "tokenizer.json")
+        self._native = _build(serialised, folder)
+        self._config = json_file(folder / "tokenizer_config.json")
+        self._native.add_tokens(added_by(self._config, folder))
+        self._names = special_names(folder, self._config)
+        self.chat_template = chat_template(folder, self._config)
         self.eos_id = self._end_of_sequence()
         self._split_before: dict[str, list[str | int]] = {}
 
@@ -78,29 +80,24 @@ class PromptTokenizer:
         Raises
         ------
         PromptError
-            If the template refuses the messages (for example a system turn).
+            If the template refuses the messages (for example a system turn), or needs more time or memory
+            than a template has any use for.
         """
-        from transformers.utils.chat_template_utils import render_jinja_template
-
         try:
-            rendered, _ = render_jinja_template(
-                conversations=[[message._asdict() for message in messages]],
-                chat_template=self.chat_template,
-                add_generation_prompt=True,
-                **{**self._names, "strftime_now": PINNED_DATE.strftime, **options},
-            )
-        except Exception as error:  # noqa: BLE001 - a template is foreign code and may raise anything
-            raise PromptError(
-                f"the chat template fails: {error}",
-                where=str(self.folder),
-                hint="`system_role: false` in the model config puts the system text into the user turn",
-            ) from None
-        return str(rendered[0])
+            return render_chat(self.chat_template, messages, self._names, options)
+        except PromptError as error:
+            error.where = str(self.folder)
+            raise
 
     def encode(self, pieces: Sequence[str]) -> list[int]:
         """Token ids of a prompt given as trusted pieces (``str``) and data (``Data``).
 
         The control tokens of the result are those of the trusted pieces, whatever the data holds.
+
+        Raises
+        ------
+        PromptError
+            If the tokenizer gives up on the text.
         """
         ids = self._plain_ids(self._native, "".join(pieces))
         if self._controls_of(ids) == self._expected_controls(pieces):
@@ -119,9 +116,14 @@ class PromptTokenizer:
         """Ids of a text of ours, control tokens included (a thinking tag, say)."""
         return self._plain_ids(self._native, text)
 
-    @staticmethod
-    def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-        return list(tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
+    def _plain_ids(self, tokenizer: Tokenizer, text: str) -> list[int]:
+        try:
+            return list(tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of the library, as where a pattern backtracks too often
+            message = f"the tokenizer gives up on a text of {len(text):,} characters: {error}"
+            raise PromptError(message[:LONGEST_MESSAGE], where=str(self.folder)) from None
 
     def _controls_of(self, ids: Iterable[int]) -> list[int]:
         return [index for index in ids if index in self.controls]
@@ -250,81 +252,15 @@ def _stripped(run: str, before: Sequence[int], after: Any, controls: Mapping[int
     return run.rstrip() if after is not None and after.lstrip else run
 
 
-_DOWNLOAD = "download the complete model folder (`hf download`), tokenizer files included"
-
-
-def _read(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ModelError(
-            f"the model folder has no {what.split('`')[1]}",
-            where=str(path.parent),
-            hint=_DOWNLOAD,
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path), hint=_DOWNLOAD) from None
-
-
 def _build(serialised: str, folder: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(serialised)
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the library raises bare Exception, and panics
         where = str(folder / "tokenizer.json")
-        raise ModelError(f"is not a tokenizer: {error}", where=where, hint=_DOWNLOAD) from None
+        message = f"is not a tokenizer: {error}"[:LONGEST_MESSAGE]
+        raise ModelError(message, where=where, hint=DOWNLOAD) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
-
-
-def _json_file(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(_read(path, f"`{path.name}`"))
-    except ValueError as error:
-        raise ModelError(f"is not JSON: {error}", where=str(path), hint=_DOWNLOAD) from None
-    return value if isinstance(value, dict) else {}
-
-
-def _added_by(config: Mapping[str, Any], folder: Path) -> list[AddedToken]:
-    """Tokens and flags that the config states besides ``tokenizer.json``; transformers obeys them, too."""
-    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    try:
-        entries = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
-        return [
-            AddedToken(token["content"], **{k: token[k] for k in flags if k in token}) for _, token in entries
-        ]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        where = str(folder / "tokenizer_config.json")
-        message = f"`added_tokens_decoder` cannot be read: {error!r}"
-        raise ModelError(message, where=where, hint=_DOWNLOAD) from None
-
-
-def _special_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of bos, eos, pad and unk, which chat templates use."""
-    names = {}
-    for source in (_json_file(folder / "special_tokens_map.json"), config):
-        for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
-            value = source.get(name)
-            value = value.get("content") if isinstance(value, dict) else value
-            if isinstance(value, str):
-                names[name] = value
-    return names
-
-
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str:
-    file = folder / "chat_template.jinja"
-    if file.exists():
-        return _read(file, "`chat_template.jinja`")
-    value = _json_file(folder / "chat_template.json").get("chat_template", config.get("chat_template"))
-    if isinstance(value, list):
-        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
-        value = named.get("default")
-    if not isinstance(value, str) or not value.strip():
-        raise ModelError(
-            "the model folder has no chat template",
-            where=str(folder),
-            hint="use an instruction-tuned model, or add a `chat_template.jinja` file",
-        )
-    return value

@@ -1,0 +1,44 @@
+"""``python -m orch_local.doctor``: the same as `orch-local doctor`, where typer or pydantic are broken."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from orch_local.doctor.asking import Request
+from orch_local.doctor.offline import set_by_user
+from orch_local.doctor.telling import tell
+from orch_local.errors import OrchError
+from orch_local.offline import go_offline
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and print the page; returns the exit code."""
+    given = _parser().parse_args(arguments)
+    go_offline()
+    request = Request(
+        given.run_file, given.out, given.store, given.shards, given.fresh, given.quick, silence=set_by_user()
+    )
+    try:
+        return tell(request, as_json=given.json)
+    except OrchError as error:
+        print(f"error: {error}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m orch_local.doctor", description="Can this machine do a run?")
+    parser.add_argument("run_file", nargs="?", help="The run file; none looks at the demo.")
+    parser.add_argument("--out", help="Run folder.")
+    parser.add_argument("--store", help="Where rows are kept.")
+    parser.add_argument("--shards", type=int, help="Parts that `submit` would make, for SLURM's limits.")
+    parser.add_argument("--fresh", action="store_true", help="Hash all weights anew.")
+    parser.add_argument("--quick", action="store_true", help="Do not import torch and the engine.")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(main())

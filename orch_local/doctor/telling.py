@@ -1,0 +1,77 @@
+"""From a request to a page on the terminal, by whatever of the terminal's libraries can be had."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orch_local.doctor import plain
+from orch_local.doctor.asking import Request
+from orch_local.doctor.checks import Page
+from orch_local.doctor.lanes import examine
+from orch_local.errors import InputError
+
+Doing = Callable[[str], None]
+
+
+def tell(request: Request, *, as_json: bool) -> int:
+    """Look, print, and return the exit code.
+
+    Raises
+    ------
+    InputError
+        If a path was mistyped, which is no finding about the machine.
+    """
+    _check(request)
+    with _status(quiet=as_json) as doing:
+        page = examine(request, doing)
+    if as_json:
+        print(json.dumps(page.to_json(), indent=2))
+    else:
+        _print(page)
+    return page.exit_code
+
+
+def _check(request: Request) -> None:
+    file = request.run_file
+    if file is not None and not Path(file).is_file():
+        told = "is a folder, not a run file" if Path(file).is_dir() else "no such file"
+        raise InputError(told, where=file, hint="check the path; without one doctor looks at the demo")
+    for path in (request.out, request.store):
+        if path is not None and Path(path).is_file():
+            raise InputError("is a file, not a folder", where=path)
+
+
+@contextmanager
+def _status(*, quiet: bool) -> Iterator[Doing | None]:
+    """Say what is being done while a terminal waits."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+
+        status = Console(stderr=True, highlight=False).status("looking at this machine")
+        status.start()
+    except Exception:  # noqa: BLE001 - rich may be what is broken
+        yield None
+        return
+    try:
+        yield lambda text: status.update(f"{text} ...")
+    finally:
+        status.stop()
+
+
+def _print(page: Page) -> None:
+    try:
+        from rich.console import Console
+
+        from orch_local.report.doctor import print_page
+    except Exception:  # noqa: BLE001 - rich may be what is broken; any page is better than none
+        for line in plain.lines(page):
+            print(line)
+        return
+    print_page(Console(highlight=False), page)

@@ -1,0 +1,160 @@
+"""Foreign code at arm's length: a child process with bounds on time, memory and what it writes.
+
+See `child.py` for what runs there and for the limits that it sets itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+from orch_local.errors import PromptError
+
+_SCRIPT = Path(__file__).with_name("child.py")
+_NEEDED_VARIABLES = ("LD_LIBRARY_PATH",)
+"""All of our environment that a child gets: Pythons of module systems find their own library by it."""
+_WALL_SECONDS = 60.0
+"""For one job, however busy the machine and slow the file system; what counts is the time of computing."""
+_GRACE_SECONDS = 5.0
+_LONGEST_ANSWER = 64 * 2**20
+
+
+class Kind(NamedTuple):
+    """What a child is for."""
+
+    name: Literal["template", "tokenizer"]
+    modules: Sequence[str]
+    """What it imports that is not of Python itself."""
+    memory: int
+    """Bytes of address space."""
+    seconds: float
+    """Of computing, for each job."""
+
+
+class LimitError(Exception):
+    """A job went beyond a limit; the message says which, as in "takes longer than 5 s"."""
+
+
+class KilledError(LimitError):
+    """Somebody else ended the process; the job may do better another time."""
+
+
+class Child:
+    """One child process, which answers jobs one after the other."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self._lock = threading.Lock()
+        command = [sys.executable, "-I", "-S", "-X", "utf8", str(_SCRIPT)]
+        environment = {name: os.environ[name] for name in _NEEDED_VARIABLES if name in os.environ}
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**environment, "TZ": "UTC", "TOKENIZERS_PARALLELISM": "false"},
+            cwd="/",
+            start_new_session=True,  # Ctrl-C is for us, who may want to finish what is under way
+        )
+        self.close = weakref.finalize(self, _end, self._process)
+        self._opening = {"folders": _folders_of(kind.modules), "kind": kind.name, "memory": kind.memory}
+
+    def ask(self, job: dict[str, Any], payload: bytes = b"") -> str:
+        """The text that a job comes to.
+
+        Raises
+        ------
+        LimitError
+            If the job went beyond a limit, or took the process down; it can be asked nothing more then.
+        PromptError
+            With the words of whatever the job itself raised.
+        """
+        with self._lock:
+            line, late = self._answer_line({"seconds": self._kind.seconds, **job}, payload)
+        if not line.endswith(b"\n"):
+            raise self._end_of_process(late)
+        answer = json.loads(line)
+        if "refused" in answer:
+            raise PromptError(str(answer["refused"]))
+        if "limit" in answer:
+            raise LimitError(self._limits(job)[answer["limit"]])
+        return str(answer["text"])
+
+    def _answer_line(self, job: dict[str, Any], payload: bytes) -> tuple[bytes, bool]:
+        """What the process says, and whether it was stopped for taking too long."""
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(_WALL_SECONDS, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            opening, self._opening = self._opening, {}
+            for part in (*([opening] if opening else []), job):
+                _stream(self._process.stdin).write(json.dumps(part).encode() + b"\n")
+            _stream(self._process.stdin).write(payload)
+            _stream(self._process.stdin).flush()
+            return _stream(self._process.stdout).readline(_LONGEST_ANSWER), late.is_set()
+        except OSError:  # it is gone, and its exit code says why
+            return b"", late.is_set()
+        finally:
+            timer.cancel()
+
+    def _end_of_process(self, late: bool) -> LimitError:
+        code = self._process.poll() if late else self._ended()
+        if late:
+            return LimitError(f"takes longer than {_WALL_SECONDS:.0f} s")
+        if code == -signal.SIGXCPU:
+            return LimitError(f"takes longer than {self._kind.seconds:g} s")
+        if code == -signal.SIGABRT:  # Rust and C leave so when they get no more memory
+            return LimitError(self._limits({})["memory"])
+        if code == -signal.SIGKILL:
+            return KilledError("could not be tried: the process was killed, perhaps for want of memory")
+        return LimitError(f"takes the process that tries it down (exit code {code})")
+
+    def _ended(self) -> int:
+        """The exit code; who has closed its output but does not leave is made to."""
+        try:
+            return self._process.wait(timeout=_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def _limits(self, job: dict[str, Any]) -> dict[str, str]:
+        return {
+            "memory": f"needs more memory than {self._kind.memory // 2**20} MiB",
+            "characters": f"writes more than {job.get('characters', 0):,} characters",
+        }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for stream in (process.stdin, process.stdout):
+        try:
+            _stream(stream).close()
+        except OSError:
+            continue  # what was not sent yet has nowhere to go
+    process.wait()
+
+
+def _stream(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None  # all pipes are asked for
+    return pipe
+
+
+def _folders_of(modules: Sequence[str]) -> list[str]:
+    """Where the child finds its modules: it starts without our search path."""
+    found = [importlib.util.find_spec(name) for name in modules]
+    return sorted({str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin})

@@ -1,0 +1,117 @@
+"""What the doctor found, on the terminal. Nothing but rich is imported: it must work where little does."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orch_local.doctor.checks import CHECKS, THEMES, Finding, Level, Page
+from orch_local.report.safe import safe, visible
+
+MOST_WIDE = 100
+"""Longer lines are hard to read."""
+_STYLES = {Level.RED: "bold red", Level.YELLOW: "yellow", Level.GREEN: "green", Level.UNCHECKED: "dim"}
+_TITLE = 19
+_MOST_TITLES = 2
+_INDENT = "  "
+
+
+class Line(NamedTuple):
+    """One line of a theme: a finding, or several that say the same."""
+
+    level: Level
+    title: str
+    fact: str
+
+
+def print_page(console: Console, page: Page) -> None:
+    """Print the verdict, what to do, and then all findings by theme."""
+    width = min(console.width, MOST_WIDE)
+    style = "bold red" if page.exit_code else "bold"
+    console.print(Text(_wrapped(page.verdict, width), style))
+    console.print()
+    _print_advice(console, page, width)
+    for theme, title in THEMES.items():
+        found = lines([one for one in page.findings if one.theme == theme])
+        if found:
+            console.print(Text(title, "bold"))
+            console.print(_table(found, width), crop=False)
+            console.print()
+    counts = ", ".join(f"{len(page.of_level(level))} {level.value}" for level in Level)
+    console.print(Text(_wrapped(f"{counts}. docs/doctor.md explains each check.", width), "dim"))
+
+
+def _print_advice(console: Console, page: Page, width: int) -> None:
+    """What to do, reds first; equal advice is given once."""
+    urgent = [*page.of_level(Level.RED), *page.of_level(Level.YELLOW)]
+    if not urgent:
+        return
+    console.print(Text("What to do", "bold"))
+    for number, group in enumerate(_alike(urgent), 1):
+        first = group[0]
+        about = ", ".join(one.about for one in group if one.about)
+        title = f"{CHECKS[first.id].title}{f' ({about})' if about else ''}"
+        made = Table(box=None, show_header=False, padding=(0, 1, 0, 0), width=width, pad_edge=False)
+        made.add_column(width=4, justify="right", no_wrap=True)
+        made.add_column(width=6, no_wrap=True)
+        made.add_column(overflow="fold", ratio=1)
+        told = Text.assemble((f"{visible(title)}: ", "bold"), safe(first.fact))
+        made.add_row(Text(f"{number}."), Text(first.level.value, _STYLES[first.level]), told)
+        if first.advice:
+            made.add_row(Text(), Text(), Text.assemble(("do: ", "dim"), safe(first.advice)))
+        console.print(made, crop=False)
+    console.print()
+
+
+def _alike(findings: Iterable[Finding]) -> Iterator[list[Finding]]:
+    """Findings of one check that say the same, about several things."""
+    groups: dict[tuple[str, Level, str, str], list[Finding]] = {}
+    for one in findings:
+        groups.setdefault((one.id, one.level, one.fact, one.advice), []).append(one)
+    yield from groups.values()
+
+
+def lines(findings: Iterable[Finding]) -> list[Line]:
+    """The lines of a theme; what was not checked for the same reason is told in one."""
+    made: list[Line] = []
+    skipped: dict[str, list[str]] = {}
+    for group in _alike(findings):
+        first = group[0]
+        if first.level is Level.UNCHECKED:
+            titles = skipped.setdefault(first.fact, [])
+            titles += [CHECKS[first.id].title] if CHECKS[first.id].title not in titles else []
+            continue
+        about = ", ".join(one.about for one in group if one.about)
+        made.append(
+            Line(first.level, CHECKS[first.id].title, f"{about}: {first.fact}" if about else first.fact)
+        )
+    return made + [Line(Level.UNCHECKED, _titles(titles), fact) for fact, titles in skipped.items()]
+
+
+def _titles(titles: Sequence[str]) -> str:
+    if len(titles) <= _MOST_TITLES:
+        return ", ".join(titles)
+    return f"{titles[0]} and {len(titles) - 1} more"
+
+
+def _table(found: Iterable[Line], width: int) -> Table:
+    made = Table(box=None, show_header=False, padding=(0, 2, 0, 0), width=width, pad_edge=False)
+    made.add_column(width=len(_INDENT) + len(Level.UNCHECKED), no_wrap=True)
+    made.add_column(width=_TITLE, overflow="fold")
+    made.add_column(overflow="fold", ratio=1)
+    before = ""
+    for line in found:
+        title = "" if line.title == before else line.title
+        level = Text(_INDENT + line.level.value, _STYLES[line.level])
+        made.add_row(level, safe(title), safe(line.fact, "dim" if line.level is Level.UNCHECKED else ""))
+        before = line.title
+    return made
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(visible(text), width))
