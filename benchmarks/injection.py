@@ -158,7 +158,9 @@ class Chair:
     def ask(self, panels: Iterable[tuple[Question, Panel]]) -> None:
         """Generate all merges that these panels need."""
         rules = self._plan.config.merge
-        tasks = (merge_task(question, panel, rules) for question, panel in panels if needs_merge(panel, rules))
+        tasks = (
+            merge_task(question, panel, rules) for question, panel in panels if needs_merge(panel, rules)
+        )
         units = {task.key: Unit(task.key, task) for task in tasks}
         hooks = Hooks(lambda _: None, lambda row: self.rows.update({row.key: row}), lambda: None)
         engine = open_engine(self._merger.settings)

@@ -22,6 +22,7 @@ INDEX = "model.safetensors.index.json"
 _MIB = 2**20
 _MOST_BYTES = {
     "tokenizer.json": 256 * _MIB,  # 35 MB are the largest in use
+    "tekken.json": 256 * _MIB,
     INDEX: 64 * _MIB,  # 9 MB for a model of 90,000 tensors
     "chat_template.jinja": _MIB,
 }
@@ -52,7 +53,11 @@ def open_file(file: Path) -> BufferedReader:
         _refuse_irregular(file, file.stat())  # before opening: a device may act on that alone
         # It may be another by now, so it is opened without waiting and looked at again.
         stream = open(file, "rb", opener=_without_waiting)  # noqa: SIM115 - Path.open has no opener
-        _refuse_irregular(file, os.fstat(stream.fileno()))
+        try:
+            _refuse_irregular(file, os.fstat(stream.fileno()))
+        except ModelError:
+            stream.close()
+            raise
         return stream
     except FileNotFoundError:
         raise
@@ -74,22 +79,43 @@ def read_text(file: Path) -> str:
     ModelError
         If it is no regular file, larger than any of its name, not UTF-8, or cannot be read.
     """
-    most = _MOST_BYTES.get(file.name, _MOST_BYTES_OF_OTHERS)
+    most = _most_bytes(file)
     with open_file(file) as stream:
         try:
             content = stream.read(most + 1)
         except OSError as error:
             raise _unreadable(file, error) from None
     if len(content) > most:
-        raise ModelError(
-            f"is larger than {most // _MIB} MiB, which no file of that name has a use for",
-            where=str(file),
-            hint=_AGAIN,
-        )
+        raise _too_large(file)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ModelError(f"cannot be read: {error}", where=str(file), hint=_AGAIN) from None
+
+
+def check_size(file: Path) -> None:
+    """Refuse a file that :func:`read_text` would find too large.
+
+    Raises
+    ------
+    ModelError
+        If it is, or cannot be looked at.
+    """
+    try:
+        if file.stat().st_size > _most_bytes(file):
+            raise _too_large(file)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _most_bytes(file: Path) -> int:
+    return _MOST_BYTES.get(file.name, _MOST_BYTES_OF_OTHERS)
+
+
+def _too_large(file: Path) -> ModelError:
+    most = _most_bytes(file) // _MIB
+    message = f"is larger than {most} MiB, which no file of that name has a use for"
+    return ModelError(message, where=str(file), hint=_AGAIN)
 
 
 def read_json(file: Path) -> Any:

@@ -18,7 +18,7 @@ import platformdirs
 
 from orch_local.config import ModelConfig
 from orch_local.errors import ModelError, StoreError
-from orch_local.model_files import check_entries, open_file, read_json
+from orch_local.model_files import check_entries, check_size, open_file, read_json
 from orch_local.prompts.tokenizer import TOKENIZER_FILES
 from orch_local.safetensors_files import PICKLES, weight_files
 from orch_local.store import write_json
@@ -116,6 +116,8 @@ def open_model_folder(config: ModelConfig) -> ModelFolder:
             hint=_where_to_get(config),
         )
     check_entries(path)
+    for file in _deciding_files(path):
+        check_size(file)
     settings = _read_config(path)
     if "auto_map" in settings and not settings.get("architectures"):
         raise ModelError("needs code from its own folder, which is never run", where=str(path))
@@ -219,11 +221,15 @@ def remember(found: Mapping[Path, str]) -> None:
 
 
 def _digested_files(folder: ModelFolder) -> Iterator[Path]:
-    """The weights, and in the order of their patterns what else decides."""
     yield from folder.weights
-    names = sorted(file.name for file in folder.path.iterdir() if file.is_file())
+    yield from _deciding_files(folder.path)
+
+
+def _deciding_files(path: Path) -> Iterator[Path]:
+    """What can change an answer besides the weights, in the order of the patterns."""
+    names = sorted(file.name for file in path.iterdir() if file.is_file())
     for pattern in _DECIDING_FILES:
-        yield from (folder.path / name for name in fnmatch.filter(names, pattern))
+        yield from (path / name for name in fnmatch.filter(names, pattern))
 
 
 class _DigestMemory:

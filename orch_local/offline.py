@@ -9,6 +9,7 @@ wants out: a network namespace or a firewall is. Nor does it reach programs that
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
 import logging
 import os
@@ -86,6 +87,8 @@ _LONGEST_NAME = 253
 
 _refused: Counter[str] = Counter()
 _installed = threading.Event()
+_found: dict[str, str | None] = {}
+"""The user's values of the variables."""
 
 
 class NetworkRefusedError(ConnectionRefusedError):
@@ -94,13 +97,20 @@ class NetworkRefusedError(ConnectionRefusedError):
 
 def go_offline() -> None:
     """Set the variables, and refuse every connection but to this machine, for the life of the process."""
-    os.environ.update(SILENCE)
     if _installed.is_set():
         return
     _installed.set()
+    _found.update((name, os.environ.get(name)) for name in SILENCE)
+    os.environ.update(SILENCE)
     sys.addaudithook(_hook)
     for name, place in _METHODS.items():
         setattr(socket.socket, name, _asking_first(name, place))
+
+
+def outside() -> dict[str, str]:
+    """The user's own variables, for a program that he has sent to the network, as pip for a bundle."""
+    ours = {name: value for name, value in os.environ.items() if name not in _found}
+    return ours | {name: value for name, value in _found.items() if value is not None}
 
 
 def may_connect(arguments: Sequence[str]) -> bool:
@@ -116,7 +126,7 @@ def refusals() -> Mapping[str, int]:
 def tell_refusals() -> None:
     """Log how often something was refused, if anything was; what it was is in the log already."""
     if _refused:
-        log.warning("%d attempts to use the network were refused", sum(_refused.values()))
+        log.warning("attempts to use the network, all refused: %d", sum(_refused.values()))
 
 
 def is_here(host: object) -> bool:
@@ -192,12 +202,12 @@ def _asking_first(name: str, place: int) -> Callable[..., Any]:
     plain = getattr(socket.socket, name)
     check = _check_listen if name == "bind" else _check_reach
 
+    @functools.wraps(plain)
     def method(self: socket.socket, *arguments: Any) -> Any:
         if place < len(arguments):
             check(self, arguments[place])
         return plain(self, *arguments)
 
-    method.__name__ = name
     return method
 
 

@@ -20,6 +20,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 _SHARD = re.compile(r"-[0-9]{5}-of-([0-9]{5})\.safetensors$")
 _MOST_SHARDS = 10_000
+_LONGEST_NAME = 200
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 _LONGEST_REASON = 300
 
@@ -68,8 +69,8 @@ def _refuse_lone_shards(files: Sequence[Path]) -> None:
 def _indexed_files(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(read_json(index)["weight_map"].values()))
-        if not names or any(Path(name).name != name for name in names):
-            raise ValueError("`weight_map` must name files of this folder")
+        if not names or not all(_is_weights_name(name) for name in names):
+            raise ValueError("`weight_map` must name *.safetensors files of this folder")
         if len(names) > _MOST_SHARDS:
             raise ValueError(f"`weight_map` names {len(names):,} files")
     except (ModelError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -85,6 +86,10 @@ def _indexed_files(index: Path) -> tuple[Path, ...]:
             hint="download the model again; a resumed download fetches only what is missing",
         )
     return files
+
+
+def _is_weights_name(name: str) -> bool:
+    return Path(name).name == name and name.endswith(".safetensors") and len(name) <= _LONGEST_NAME
 
 
 def _check_weights(files: Sequence[Path]) -> None:

@@ -573,7 +573,7 @@ def _runs(to: Path) -> str:
 
 
 def test_pip_that_fails_is_told_in_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The hash in the list is not the wheel's: pip refuses it, in an environment that is none of pip's business.
+    # The hash in the list is not the wheel's: pip refuses it.
     monkeypatch.setattr(installing.environment, "make", lambda root, *_, **__: _borrow(root))
     wheels = wheel_files(*project_wheels())
     wrong = b"orch-local==1.0 " + _HASH.encode() + b"\ntiny-needed==2.1 " + _HASH.encode() + b"\n"
@@ -597,7 +597,8 @@ def _borrow(root: Path) -> None:
 def standalone_run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the code of ``install.pyz`` by a Python that sees no installed package."""
     root = Path(standalone.__file__).parents[2]
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); from orch_local.bundle.standalone import main; main()"
+    start = "from orch_local.bundle.standalone import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); {start}"
     command = [sys.executable, "-I", "-S", "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bundles import FILES, entry_of, make_bundle
 
-from orch_local.bundle import parts
+from orch_local.bundle import inside, parts
 from orch_local.bundle.checking import Found, check_files, open_bundle
 from orch_local.bundle.inside import BLOCK
 from orch_local.bundle.manifest import Manifest, parse
@@ -99,6 +99,21 @@ def test_what_is_no_plain_file_is_not_read(bundle: Path, plant: str) -> None:
         part.mkdir()
     else:
         part.symlink_to(part)
+    assert found_in(bundle).not_plain == (part.name,)
+
+
+def test_a_file_that_becomes_a_link_between_two_looks_is_not_read(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = bundle / "part-00002"
+    look = inside._check_plain
+
+    def swap(status: os.stat_result, path: str) -> None:
+        look(status, path)
+        if path == part.name and not part.is_symlink():
+            part.symlink_to(part.rename(bundle.parent / "aside"))
+
+    monkeypatch.setattr(inside, "_check_plain", swap)
     assert found_in(bundle).not_plain == (part.name,)
 
 

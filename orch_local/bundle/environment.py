@@ -33,8 +33,8 @@ _CLOSED = tuple(
 def pinned_lines(content: bytes, pins: Sequence[str]) -> tuple[str, ...]:
     """Read a list for pip, which may have nothing in it but names, versions and hashes.
 
-    An option in such a list counts for pip as one of the command line does: one of them names an index. So pip
-    gets the lines that were understood here, and never the file: there is no second opinion on what it means.
+    An option in such a list counts for pip as one of the command line does: one of them names an index. So
+    pip gets the lines that were understood here, and never the file: there is no second opinion on it.
 
     Raises
     ------

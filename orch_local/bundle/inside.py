@@ -72,7 +72,12 @@ def reading(root: Path, path: str) -> Iterator[BinaryIO]:
         # Before it is opened: opening alone can make a device do something.
         _check_plain(os.stat(name, dir_fd=where, follow_symlinks=False), path)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=where)
+        try:
+            descriptor = os.open(name, flags, dir_fd=where)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # it became a link since
+                raise NotPlainError(path) from None
+            raise
     try:
         _check_plain(os.fstat(descriptor), path)  # again, of what was opened
     except NotPlainError:

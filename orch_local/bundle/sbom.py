@@ -136,7 +136,7 @@ def _licence_of(wheel: Wheel) -> str:
 
 
 def _licences(text: str) -> Iterable[LicenseExpression | DisjunctiveLicense]:
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
 
     plain = "".join(sign for sign in text if sign.isprintable()).strip()
     return [LicenseFactory().make_from_string(plain)] if plain else []

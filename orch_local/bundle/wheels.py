@@ -27,6 +27,8 @@ TORCH = "2.13.0+cpu"
 """The build for a CPU; plain PyPI has the one for CUDA under the same version."""
 _EPOCH = "1580601600"
 """Time stamps in the project's wheel: the same sources make the same bytes."""
+_ALONE = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "", "PIP_EXTRA_INDEX_URL": ""}
+"""What makes pip forget its settings, where folders are all that it may take from."""
 _LAST_LINES = 6
 
 
@@ -139,7 +141,7 @@ def _take(pins: Pins, folder: Path, source: Source, more: Sequence[str]) -> None
         where = ["--wheel-dir" if native else "--dest", incoming]
         options = ["--no-deps", *where, *source.options, *more, "--requirement", str(wanted)]
         # `pip wheel` builds what has no wheel; for another machine nothing can be built here.
-        answer = _pip("wheel" if native else "download", options, {})
+        answer = _pip("wheel" if native else "download", options, _ALONE if source.folders else {})
         if answer.returncode:
             raise _not_taken(answer, source)
         for file in Path(incoming).glob("*.whl"):

@@ -22,7 +22,7 @@ def fetch(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME[@REVISION]]...",
+            metavar="NAME[@REVISION]",
             help="Model configs, benchmarks (mmlu, mmlu_pro, gsm8k, arc), or run files.",
         ),
     ] = None,

@@ -68,3 +68,10 @@ def short(path: Path) -> Path:
     """The path as the user would type it."""
     absolute = path.absolute()
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def told(path: Path) -> str:
+    """The same for a line of output: a path may hold what moves a cursor, or ends the line."""
+    from orch_local.report.safe import visible
+
+    return visible(str(short(path)))

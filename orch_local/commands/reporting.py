@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orch_local.commands.options import Folder, Quiet, console_of, run_folder_at, short
+from orch_local.commands.options import Folder, Quiet, console_of, run_folder_at, told
 from orch_local.commands.watching import watched
 from orch_local.errors import InputError
 
@@ -39,8 +39,9 @@ def report(
         print_summary(console, made)
     store = load_plan(folder).store
     if not store.is_dir():
-        console.print(f"The store is not at {store}: the page has no panels.", markup=False, soft_wrap=True)
-    console.print(f"report  {short(page)}", markup=False, soft_wrap=True)
+        said = f"The store is not at {told(store)}: the page has no panels."
+        console.print(said, markup=False, soft_wrap=True)
+    console.print(f"report  {told(page)}", markup=False, soft_wrap=True)
 
 
 def export(
@@ -51,7 +52,7 @@ def export(
     """Write a finished run in the form of lm-eval, Inspect, NeMo Evaluator or datasets (docs/exports.md)."""
     from orch_local.exporting import export as export_run
 
-    print(f"written: {short(export_run(run_folder_at(run_folder), to, out.absolute()))}")
+    print(f"written: {told(export_run(run_folder_at(run_folder), to, out.absolute()))}")
 
 
 def compare(
@@ -71,7 +72,7 @@ def compare(
     console = console_of()
     print_contest(console, found, agents)
     for file in write_contest(out.absolute(), found) if out else ():
-        console.print(f"written {short(file)}", markup=False, soft_wrap=True)
+        console.print(f"written {told(file)}", markup=False, soft_wrap=True)
 
 
 def power(
@@ -133,4 +134,4 @@ def ablate(
     if not quiet:
         print_ablation(console, made, generated)
     for file in files:
-        console.print(f"written  {short(file)}", markup=False, soft_wrap=True)
+        console.print(f"written  {told(file)}", markup=False, soft_wrap=True)

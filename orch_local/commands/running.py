@@ -23,7 +23,7 @@ from orch_local.commands.options import (
     console_of,
     given,
     run_folder_at,
-    short,
+    told,
 )
 from orch_local.commands.watching import watched
 
@@ -113,10 +113,10 @@ def demo(
     if not quiet:
         first = read_questions(folder.questions)[0].id
         console.print(
-            f"\nOne question's story: orch-local show {short(out)} {first}", markup=False, soft_wrap=True
+            f"\nOne question's story: orch-local show {told(out)} {first}", markup=False, soft_wrap=True
         )
-        console.print(f"A page for a browser: orch-local report {short(out)}", markup=False, soft_wrap=True)
-        console.print(f"The run file:         {short(RUN_FILE)}", markup=False, soft_wrap=True)
+        console.print(f"A page for a browser: orch-local report {told(out)}", markup=False, soft_wrap=True)
+        console.print(f"The run file:         {told(RUN_FILE)}", markup=False, soft_wrap=True)
 
 
 def finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:

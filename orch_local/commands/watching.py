@@ -12,6 +12,8 @@ from orch_local.commands.options import console_of
 from orch_local.errors import OrchError
 
 if TYPE_CHECKING:
+    import logging
+
     from orch_local.sessions import Display, StopRequest
     from orch_local.store import RunFolder
 
@@ -74,5 +76,22 @@ def _log_to(file: Path | None) -> None:
         )
     except OSError:
         handler = logging.NullHandler()  # the folder of an archived run may be read-only
-    layout = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(handlers=[handler], level=logging.INFO, format=layout, force=True)
+    handler.setFormatter(inert_formatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+
+
+def inert_formatter() -> logging.Formatter:
+    """A message is one line, whatever it quotes: it cannot pose as another, nor do anything to a terminal."""
+    import logging
+
+    from orch_local.report.safe import visible
+
+    class Inert(logging.Formatter):
+        def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - its name in `logging`
+            record.message = visible(record.message)
+            return super().formatMessage(record)
+
+        def format(self, record: logging.LogRecord) -> str:
+            return visible(super().format(record), newlines=True)  # a traceback has lines
+
+    return Inert("%(asctime)s %(levelname)s %(message)s")

@@ -15,6 +15,9 @@ _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
 _BROKEN = "make the environment anew (scripts/setup_env.sh); `import` it by hand to see all of the message"
 
 
+_SLOW = f"run it again, for a cold network disk may take that long; else {_BROKEN}"
+
+
 class Computed(NamedTuple):
     """What torch says of the GPUs."""
 
@@ -35,7 +38,7 @@ def examine(look: Look) -> Iterator[Finding]:
     look.step("torch-import", "looking for GPUs", SECONDS)
     engine, device = _wanted(look)
     os.environ.update(_QUIET | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}))
-    look.step("torch-import", "importing torch", SECONDS, _BROKEN)
+    look.step("torch-import", "importing torch", SECONDS, _SLOW)
     try:
         import torch
     except BaseException as error:  # noqa: BLE001 - a broken package may raise whatever it likes
@@ -48,7 +51,7 @@ def examine(look: Look) -> Iterator[Finding]:
         "gpu-computes", "letting the GPUs compute", SECONDS, "`nvidia-smi` and the kernel's log say more"
     )
     yield judge_computing(_computed(torch, device), device)
-    look.step("engine-import", f"importing {engine}", SECONDS, _BROKEN)
+    look.step("engine-import", f"importing {engine}", SECONDS, _SLOW)
     try:
         yield judge_platform(engine, device, _platform(engine))
     except BaseException as error:  # noqa: BLE001 - see above

@@ -21,7 +21,7 @@ from orch_local.doctor.tools import ask, one_line, read
 LEAST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
 """On Linux, by major version of CUDA."""
 SMI_S = 15.0
-_FIELDS = ("name", "memory.total", "memory.free", "driver_version", "mig.mode.current")
+_FIELDS = ("name", "memory.total", "memory.free", "driver_version", "uuid", "mig.mode.current")
 _ASK_ADMIN = (
     "ask the administrator of the machine; in a container, see that the driver of the host is mounted"
 )
@@ -34,6 +34,7 @@ class Card(NamedTuple):
     total_gib: float
     free_gib: float
     driver: str
+    uuid: str = ""
     sliced: bool = False
 
 
@@ -73,7 +74,7 @@ def sight() -> Sight:
     fields: Sequence[str] = _FIELDS
     answer = ask(_query(fields), SMI_S)
     if answer.problem and not answer.missing and "did not answer" not in answer.problem:
-        fields = _FIELDS[:4]  # an old driver refuses the whole query for the one field that it does not know
+        fields = _FIELDS[:-1]  # an old driver refuses the whole query for the one field that it does not know
         answer = ask(_query(fields), SMI_S)
     if answer.problem:
         return Sight(problem=answer.problem, missing=answer.missing, nodes=nodes)
@@ -95,12 +96,13 @@ def _card(line: str, count: int) -> Card | None:
     if len(values) != count:
         return None
     total, free = (float(value) / 1024 if value.isdigit() else 0.0 for value in values[1:3])
-    return Card(one_line(values[0], 60), total, free, values[3], values[4:] == ["Enabled"])
+    return Card(one_line(values[0], 60), total, free, values[3], values[4], values[5:] == ["Enabled"])
 
 
 def _user(line: str) -> str:
     """A process that computes: its number, memory, and what its program is called, without the path."""
-    pid, memory, name = (part.strip() for part in (line + ",,").split(",", 3)[:3])
+    pid, memory, name = (part.strip() for part in f"{line},,".split(",", 2))
+    name = name.removesuffix(",,").removesuffix(",")
     return f"{one_line(Path(name).name, 40) or 'a program'} ({pid}) {memory}"
 
 
@@ -112,7 +114,9 @@ def examine(look: Look) -> Iterator[Finding]:
     driver = seen.cards[0].driver if seen.cards else _driver_of_kernel()
     yield judge_cuda(driver, torch_cuda(), has_compat=_has_compat())
     yield judge_slices(seen, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    yield judge_memory(seen, wanted)
+    yield judge_memory(
+        seen._replace(cards=visible(seen.cards, os.environ.get("CUDA_VISIBLE_DEVICES"))), wanted
+    )
 
 
 def _wanted(look: Look) -> Wanted:
@@ -146,6 +150,18 @@ def _has_compat() -> bool:
     """Whether NVIDIA's package for newer CUDA on older drivers is in the way of libraries."""
     places = [*filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")), "/usr/local/cuda/compat"]
     return any("compat" in place and any(Path(place).glob("libcuda.so*")) for place in places)
+
+
+def visible(cards: Sequence[Card], names: str | None) -> tuple[Card, ...]:
+    """The cards that CUDA_VISIBLE_DEVICES leaves, by number or by the beginning of their UUID."""
+    if names is None or names.startswith("MIG-"):
+        return tuple(cards)
+    wanted = [name.strip() for name in names.split(",")]
+    return tuple(
+        card
+        for number, card in enumerate(cards)
+        if str(number) in wanted or any(name and card.uuid.startswith(name) for name in wanted)
+    )
 
 
 def judge_driver(seen: Sight, wanted: Wanted) -> Finding:

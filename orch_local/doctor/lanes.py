@@ -142,6 +142,7 @@ class _Lane:
                 return _Loss(step.check, told, step.advice)
             if line is None:
                 if not self.parts:
+                    child.end()  # it is at its end already, and waited for here
                     return None
                 return _Loss(step.check, f"{child.ending()} while {step.doing}", MEND)
             message = _parsed(line)
@@ -192,9 +193,8 @@ class _Child:
         for target in (self._read_out, self._read_err):
             threading.Thread(target=target, daemon=True).start()
         assert self._process.stdin is not None
-        with suppress(OSError):  # it died at once; its output ends then
-            self._process.stdin.write(json.dumps({"parts": list(parts), "request": asdict(request)}))
-            self._process.stdin.close()
+        with suppress(OSError), self._process.stdin as stream:  # it may have died at once
+            stream.write(json.dumps({"parts": list(parts), "request": asdict(request)}))
 
     def end(self) -> None:
         """Kill it with all that it started."""
@@ -213,12 +213,12 @@ class _Child:
 
     def _read_out(self) -> None:
         assert self._process.stdout is not None
-        with suppress(OSError, ValueError):
-            for line in self._process.stdout:
+        with suppress(OSError, ValueError), self._process.stdout as stream:
+            for line in stream:
                 self.lines.put(line)
         self.lines.put(None)
 
     def _read_err(self) -> None:
         assert self._process.stderr is not None
-        with suppress(OSError, ValueError):
-            self._said.extend(self._process.stderr)
+        with suppress(OSError, ValueError), self._process.stderr as stream:
+            self._said.extend(stream)

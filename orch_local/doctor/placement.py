@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from orch_local.doctor.asking import Look
-from orch_local.doctor.checks import Finding, green, red, unchecked, yellow
+from orch_local.doctor.checks import Finding, green, unchecked, yellow
 from orch_local.doctor.gpu import sight
+from orch_local.doctor.models import broken
 from orch_local.doctor.tools import one_line
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def examine(look: Look) -> Iterator[Finding]:
     try:
         yield judge_placement(placed(plan, machine), _widths(plan))
     except OrchError as error:
-        yield red("placement", one_line(error.message), error.hint or "use a smaller model, or more memory")
+        yield broken("placement", error, "")
     yield from judge_obstacles({agent.name: agent.obstacles for agent in plan.workers})
 
 
@@ -108,21 +109,21 @@ def _widths(plan: Plan) -> dict[str, int]:
 def judge_placement(placement: Placement, widths: Mapping[str, int]) -> Finding:
     """How the models are spread over the machine."""
     machine = placement.machine
-    models = f"{len(widths)} model{'' if len(widths) == 1 else 's'}"
+    models = "1 model fits" if len(widths) == 1 else f"{len(widths)} models fit"
     together = len({replica.devices for replica in placement.replicas})
     if machine.kind == "cpu":
         memory = (
             f"{machine.memory_gib:.1f} GiB of memory" if machine.memory_gib else "memory that is not told"
         )
         workers = f"{together} worker{'' if together == 1 else 's'} side by side"
-        return green("placement", f"{models} fit into {memory}; {workers}")
+        return green("placement", f"{models} into {memory}; {workers}")
     gpus = f"{machine.devices} GPU{'' if machine.devices == 1 else 's'}"
     wide = [f"{name} over {width}" for name, width in widths.items() if width > 1]
     spread = f"; spread: {', '.join(wide)}" if wide else ""
     if not machine.memory_gib:
-        told = f"{models} on {gpus} whose memory is not told, so whether they fit is not known{spread}"
+        told = f"whether the models fit on {gpus} is not known: their memory is not told{spread}"
         return yellow("placement", told, "see `gpu-driver`, and compare `orch-local plan` with the GPU")
-    return green("placement", f"{models} fit on {gpus} of {machine.memory_gib:.0f} GiB{spread}")
+    return green("placement", f"{models} on {gpus} of {machine.memory_gib:.0f} GiB{spread}")
 
 
 def judge_obstacles(obstacles: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:

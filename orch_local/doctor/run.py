@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from orch_local.doctor.asking import Look, run_name
 from orch_local.doctor.checks import Finding, green, red, unchecked, yellow
-from orch_local.doctor.gpu import sight
+from orch_local.doctor.gpu import sight, torch_cuda
 from orch_local.doctor.packages import installed_engines
 from orch_local.doctor.tools import one_line
 
@@ -52,8 +52,8 @@ def examine(look: Look) -> Iterator[Finding]:
     slurm = config.slurm
     builds = installed_engines()
     torch = builds.torch
-    cpu_torch = None if torch is None else ("cpu" if "+cpu" in torch else "cuda")
-    build = builds.build if config.engine.name == "vllm" else cpu_torch
+    of_torch = None if torch is None else ("cuda" if torch_cuda() else "cpu")
+    build = builds.build if config.engine.name == "vllm" else of_torch
     there = len(gpus())
     yield judge_device(
         Devices(config.engine.name, config.engine.device, there, build, bool(slurm.partition or slurm.gres))

@@ -68,10 +68,7 @@ def examine(look: Look) -> Iterator[Finding]:
     answer = ask(["sinfo", "-h", "-e", "-o", _FORMAT])
     if answer.problem:
         told = one_line(answer.problem)
-        if has_block and not answer.missing:
-            yield red("slurm-controller", told, _LATER)
-        else:
-            yield unchecked("slurm-controller", told)
+        yield judge_silence(told, has_block=has_block, missing=answer.missing, configured=_is_configured())
         yield from _nothing("", "the controller does not answer", begin=1)
         return
     yield green("slurm-controller", "answers")
@@ -161,6 +158,17 @@ def judge_clients(missing: Sequence[str], version: str, *, has_block: bool) -> F
             check, f"{told}; `orch-local submit` needs them", "submit on a login node of the cluster"
         )
     return unchecked(check, told)
+
+
+def judge_silence(told: str, *, has_block: bool, missing: bool, configured: bool) -> Finding:
+    """What to make of a controller that does not answer."""
+    check = "slurm-controller"
+    if not has_block or missing:
+        return unchecked(check, told)
+    if not configured:
+        told = "the run file has a `slurm` block, but no cluster is configured here (no slurm.conf)"
+        return yellow(check, told, "nothing, if the run is to be done here; else submit it on a login node")
+    return red(check, told, _LATER)
 
 
 def judge_cluster(nodes: Sequence[Nodes], asked: Asked | None) -> Iterator[Finding]:

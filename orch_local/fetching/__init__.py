@@ -7,5 +7,5 @@ Layout of a fetched folder::
     benchmarks/<name>/       what `benchmark.path` of a run file points at
     .../.partial/            of a fetch that is not finished: file beginnings, and the commit they are of
 
-`hub.py` is the only file that knows `huggingface_hub`, and the only one that opens connections.
+`hub.py` and `explaining.py` alone know `huggingface_hub`; only the first opens connections.
 """

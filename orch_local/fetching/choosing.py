@@ -35,7 +35,7 @@ _MODEL_FILES = frozenset(
         "quant_config.json",
         "quantize_config.json",
         "hf_quant_config.json",
-        # Numbers only; vLLM asks for them where a model also reads images, even if none is ever shown to it.
+        # Numbers only, for engines that load a model which also reads images (Gemma 3).
         "preprocessor_config.json",
         "processor_config.json",
     }

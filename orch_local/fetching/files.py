@@ -17,7 +17,8 @@ from pathlib import Path
 from orch_local.bundle.manifest import check_path
 from orch_local.errors import InputError, StoreError
 from orch_local.fetching.choosing import Listed, is_read
-from orch_local.fetching.hub import AGAIN, Commit, FetchError, Hub, is_full
+from orch_local.fetching.explaining import AGAIN, FetchError, is_full
+from orch_local.fetching.hub import Commit, Hub
 from orch_local.fetching.record import PARTIAL, FetchedFile
 from orch_local.fetching.wanted import Wanted
 from orch_local.store import read_json, write_json

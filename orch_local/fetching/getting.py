@@ -113,6 +113,7 @@ def _asked(hub: Hub, place: Place, record: Mapping[str, Fetched], update: bool) 
     before = record.get(place.one.folder)
     commit = hub.commit(place.one, planned_revision(place, record, update=update))
     files = choose(place.one, hub.listing(place.one, commit.sha))
+    hub.check_sizes(place.one, files)
     listed = {file.path for file in files}
     ours = {file.path for file in before.files} if before else set()
     ours.update(place.begun().files)

@@ -1,4 +1,4 @@
-"""The hub, asked through ``huggingface_hub``: the only file that knows it, and the only one that connects.
+"""The hub, asked through ``huggingface_hub``: the only file that connects to anything.
 
 Nothing is said to the hub but what the questions need: no telemetry, and no token that the user has not put
 into HF_TOKEN. What the hub says is foreign: its words are not shown, its numbers are checked.
@@ -9,11 +9,9 @@ version 2.4 throws a file away that was not finished, so a broken 5 GB shard wou
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import TracebackType
@@ -21,16 +19,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from orch_local import __version__
-from orch_local.errors import InputError, OrchError
+from orch_local.errors import InputError
 from orch_local.fetching.choosing import Listed
+from orch_local.fetching.explaining import Asked, FetchError, explained
 from orch_local.fetching.record import UNKNOWN
 from orch_local.fetching.wanted import Wanted
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
-AGAIN = "run the same command again: what has come is kept"
 _TIMEOUT_S = 20.0
 _CHUNK = 2**20
 """So much is lost where a connection breaks off; the library's own 10 MB are much on a slow one."""
@@ -39,10 +36,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIBRARY: dict[str, Any] = {"library_name": "orch-local", "library_version": __version__}
 _TYPES = {"model": "model", "benchmark": "dataset"}
 _MAX_SIZE = 2**50
-
-
-class FetchError(OrchError):
-    """The hub, or the way to it, failed; nothing that had come is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +53,7 @@ class Hub:
     Raises
     ------
     InputError
-        If HF_TOKEN is none, or would be sent in the clear.
+        If HF_ENDPOINT is no address, HF_TOKEN no token, or it would be sent in the clear.
     """
 
     def __init__(self) -> None:
@@ -73,6 +66,7 @@ class Hub:
         constants.DOWNLOAD_CHUNK_SIZE = _CHUNK
         self.endpoint = str(constants.ENDPOINT)
         self._largest = int(constants.MAX_HTTP_DOWNLOAD_SIZE)
+        _check_address(self.endpoint)
         self._token = _token(self.endpoint)
         _silence()
 
@@ -92,7 +86,7 @@ class Hub:
         FetchError
             If the hub cannot be reached, or fails.
         """
-        with self._explained(one, revision):
+        with explained(Asked(one, revision, self.endpoint, bool(self._token))):
             kind, asked = _TYPES[one.kind], revision or None
             info: Any = self._api.repo_info(one.repo, repo_type=kind, revision=asked, timeout=_TIMEOUT_S)
             if _COMMIT.fullmatch(info.sha) is None:
@@ -108,11 +102,24 @@ class Hub:
             As :meth:`commit`.
         """
         deep = one.kind == "benchmark"
-        with self._explained(one, sha):
+        with explained(Asked(one, sha, self.endpoint, bool(self._token))):
             entries = self._api.list_repo_tree(
                 one.repo, repo_type=_TYPES[one.kind], revision=sha, recursive=deep
             )
             return [_listed(entry) for entry in entries if hasattr(entry, "blob_id")]
+
+    def check_sizes(self, one: Wanted, files: Iterable[Listed]) -> None:
+        """Refuse what the hub does not give over HTTP.
+
+        Raises
+        ------
+        InputError
+            Naming the first such file.
+        """
+        for file in files:
+            if file.size > self._largest:
+                message = f"{file.path} has {file.size:,} bytes; over HTTP the hub gives {self._largest:,}"
+                raise InputError(message, where=one.repo, hint="take a repository with its weights in parts")
 
     def download(
         self, one: Wanted, sha: str, file: Listed, into: BinaryIO, came: Callable[[int], None]
@@ -129,87 +136,14 @@ class Hub:
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         have = into.tell()
-        if file.size > self._largest:
-            message = (
-                f"{file.path} has {file.size:,} bytes; the hub gives at most {self._largest:,} over HTTP"
-            )
-            raise InputError(message, where=one.repo, hint="take a repository whose weights are in parts")
         url = hf_hub_url(
             one.repo, file.path, repo_type=_TYPES[one.kind], revision=sha, endpoint=self.endpoint
         )
         headers = build_hf_headers(token=self._token or False, **_LIBRARY)
         headers["Accept-Encoding"] = "identity"  # a range of compressed bytes would be of no use
         meter: Any = partial(_Meter, file.size, have, came)
-        with self._explained(one, sha):
+        with explained(Asked(one, sha, self.endpoint, bool(self._token))):
             http_get(url, into, resume_size=have, headers=headers, expected_size=file.size, tqdm_class=meter)
-
-    @contextmanager
-    def _explained(self, one: Wanted, revision: str) -> Iterator[None]:
-        """Make an error of ours of whatever the library raises."""
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        try:
-            yield
-        except OrchError:
-            raise
-        except HfHubHTTPError as error:
-            raise self._refused(error, one, revision) from None
-        except HFValidationError:
-            hint = "write OWNER/NAME, as its page has it"
-            raise InputError("is no repository of the hub", where=one.repo, hint=hint) from None
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            message = f"its answer cannot be understood: {type(error).__name__}"
-            hint = "is it a hub, and has its form changed? See HF_ENDPOINT"
-            raise FetchError(message, where=self.endpoint, hint=hint) from None
-        except OSError as error:
-            if error.errno is not None:  # ours, e.g. a full disk
-                raise
-            raise FetchError("the connection broke off", where=one.repo, hint=AGAIN) from None
-        except Exception as error:
-            if not _is_transport(error):
-                raise
-            raise self._unreachable(error) from None
-
-    def _refused(self, error: HfHubHTTPError, one: Wanted, revision: str) -> OrchError:
-        from huggingface_hub import errors
-
-        status = error.response.status_code
-        if isinstance(error, errors.RevisionNotFoundError):
-            hint = "see its page for the branches, tags and commits there are"
-            return InputError(f"has no revision {revision or 'main'!r}", where=one.repo, hint=hint)
-        if isinstance(error, errors.DisabledRepoError):
-            return InputError("has been disabled on the hub", where=one.repo, hint="see its page")
-        if isinstance(error, errors.GatedRepoError) or status == 403:
-            return self._gated(one)
-        if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
-            return self._unknown(one, status)
-        if status == 429:
-            wait = _seconds(error.response.headers)
-            hint = f"wait {wait}, then {AGAIN}; a token in HF_TOKEN has a higher limit"
-            return FetchError("the hub takes no more requests for now (429)", where=one.repo, hint=hint)
-        return FetchError(f"the hub fails ({status})", where=one.repo, hint=f"later, {AGAIN}")
-
-    def _gated(self, one: Wanted) -> InputError:
-        prefix = "datasets/" if one.kind == "benchmark" else ""
-        page = f"{self.endpoint}/{prefix}{one.repo}"
-        hint = (
-            f"accept its terms at {page}, then set HF_TOKEN to a token of that account (read access will do)"
-        )
-        if self._token:
-            hint = f"the account of HF_TOKEN has no access yet: accept the terms at {page}, or wait"
-        message = "is given only to those who have accepted its terms"
-        return InputError(message, where=one.repo, hint=hint)
-
-    def _unknown(self, one: Wanted, status: int) -> InputError:
-        hint = "check the name; a private repository, or one with terms to accept, needs a token in HF_TOKEN"
-        if self._token:
-            hint = "check the name, and whether the token in HF_TOKEN is valid and may read it"
-        noun = "data set" if one.kind == "benchmark" else "model"
-        return InputError(f"the hub shows no such {noun} ({status})", where=one.repo, hint=hint)
-
-    def _unreachable(self, error: Exception) -> FetchError:
-        hint = f"check the network, HTTPS_PROXY and HF_ENDPOINT, then {AGAIN}"
-        return FetchError(f"cannot be reached: {type(error).__name__}", where=self.endpoint, hint=hint)
 
 
 class _Meter:
@@ -239,14 +173,27 @@ class _Meter:
         self._came(count)
 
 
+def _check_address(endpoint: str) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        sound = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise InputError("HF_ENDPOINT is no address", where=endpoint, hint="write https://HOST, or unset it")
+
+
 def _token(endpoint: str) -> str:
     token = os.environ.get("HF_TOKEN", "").strip()
     if not token:
         return ""
     if re.fullmatch(r"[!-~]{1,512}", token) is None:
         raise InputError("HF_TOKEN holds no token", hint="copy it again, or unset it")
-    parts = urlsplit(endpoint)
-    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if urlsplit(endpoint).scheme != "https" and urlsplit(endpoint).hostname not in (
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    ):
         hint = "use an https:// address in HF_ENDPOINT, or unset HF_TOKEN"
         raise InputError("the token of HF_TOKEN would be sent in the clear", where=endpoint, hint=hint)
     return token
@@ -279,22 +226,3 @@ def _listed(entry: Any) -> Listed:
     if _COMMIT.fullmatch(entry.blob_id) is None or (large and _SHA256.fullmatch(sha256) is None):
         raise ValueError("a digest that is none")
     return Listed(entry.path, size, entry.blob_id, sha256)
-
-
-def _seconds(headers: Any) -> str:
-    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
-
-    limit = parse_ratelimit_headers(headers)
-    after = str(limit.reset_in_seconds) if limit else str(headers.get("Retry-After", ""))
-    return f"{int(after):,} seconds" if after.isdecimal() and len(after) < 8 else "some minutes"
-
-
-def _is_transport(error: Exception) -> bool:
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    return isinstance(error, HTTPError)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the disk, or what this user may have of it, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -52,34 +52,26 @@ def _here(place: Place, before: Fetched | None) -> str:
 
 
 class LiveDisplay:
-    """Bars on a terminal."""
+    """A bar on a terminal for each model and benchmark, one after the other."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
         self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Came]:
         """See :class:`~orch_local.fetching.getting.Display`."""
-        with self._progress:
-            task = self._progress.add_task(name, total=total)
-            yield lambda count: self._progress.advance(task, count)
+        from rich import progress
+
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=30),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=self._console) as shown:
+            task = shown.add_task(name, total=total)
+            yield lambda count: shown.advance(task, count)
 
     def waiting(self, seconds: float) -> None:
         """See :class:`~orch_local.fetching.getting.Display`."""

@@ -82,14 +82,13 @@ def lines(findings: Iterable[Finding]) -> list[Line]:
     skipped: dict[str, list[str]] = {}
     for group in _alike(findings):
         first = group[0]
+        title, about = CHECKS[first.id].title, ", ".join(one.about for one in group if one.about)
+        fact = f"{about}: {first.fact}" if about else first.fact
         if first.level is Level.UNCHECKED:
-            titles = skipped.setdefault(first.fact, [])
-            titles += [CHECKS[first.id].title] if CHECKS[first.id].title not in titles else []
+            fact += f" ({first.advice})" if first.advice else ""
+            skipped.setdefault(fact, []).append(title)
             continue
-        about = ", ".join(one.about for one in group if one.about)
-        made.append(
-            Line(first.level, CHECKS[first.id].title, f"{about}: {first.fact}" if about else first.fact)
-        )
+        made.append(Line(first.level, title, fact))
     return made + [Line(Level.UNCHECKED, _titles(titles), fact) for fact, titles in skipped.items()]
 
 

@@ -1,0 +1,293 @@
+"""Files of questions made to do harm: a bad row with a reason, or an error with a way out, in little memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import resource
+import subprocess
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from running import Cli
+
+from orch_local.benchmarks import load_questions
+from orch_local.benchmarks.reading import MAX_ARRAY_BYTES, MAX_ROW_BYTES
+from orch_local.benchmarks.rows import MAX_CHARS
+from orch_local.config import BenchmarkConfig
+from orch_local.errors import BenchmarkError, ConfigError
+from orch_local.prompts.template import question_data
+from orch_local.questions import read_questions, write_questions
+from orch_local.yaml_files import read_yaml
+
+GOOD = '{"question": "1 + 1?", "choices": ["1", "2"], "answer": "B"}\n'
+LAST = '{"question": "1 + 2?", "choices": ["2", "3"], "answer": "B"}\n'
+_CHILD = """
+import json, resource, sys
+from pathlib import Path
+limit = int(sys.argv[2]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from orch_local.benchmarks import load_questions
+from orch_local.config import BenchmarkConfig
+from orch_local.errors import BenchmarkError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    loaded = load_questions(BenchmarkConfig(name="jsonl", path=Path(sys.argv[1]), skip_bad_rows=True))
+    said = {"good": len(loaded.questions), "bad": [[row.row, row.reason] for row in loaded.bad_rows]}
+except BenchmarkError as error:
+    said = {"error": error.message, "where": error.where, "hint": error.hint}
+print(json.dumps(said | {"mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}))
+"""
+
+
+class Outcome(NamedTuple):
+    """What a child with little memory made of a file."""
+
+    said: dict[str, Any]
+    seconds: float
+
+    @property
+    def mib(self) -> float:
+        return float(self.said["mib"])
+
+
+def read_in_a_child(path: Path, memory_mib: int = 4096) -> Outcome:
+    start = time.monotonic()
+    arguments = [sys.executable, "-c", _CHILD, str(path), str(memory_mib)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=True)
+    return Outcome(json.loads(done.stdout), time.monotonic() - start)
+
+
+def loaded(path: Path, **more: Any) -> Any:
+    return load_questions(BenchmarkConfig(name="jsonl", path=path, skip_bad_rows=True, **more))
+
+
+def lines(path: Path, *rows: str | bytes) -> Path:
+    path.write_bytes(b"".join(row.encode() if isinstance(row, str) else row for row in rows))
+    return path
+
+
+def test_a_line_of_a_gibibyte_is_one_bad_row(tmp_path: Path) -> None:
+    file = lines(tmp_path / "test.jsonl", GOOD)
+    with file.open("r+b") as opened:
+        opened.seek(2**30)  # a hole of zeros takes no place on disk
+        opened.write(b"\n" + LAST.encode())
+    found = read_in_a_child(file)
+    assert found.said["good"] == 2
+    ((row, reason),) = found.said["bad"]
+    assert row == 2
+    assert reason == f"has {2**30 - len(GOOD) + 1:,} bytes, more than {MAX_ROW_BYTES:,}"
+    assert found.mib < 100
+
+
+def test_the_longest_line_is_read_and_one_more_byte_is_not(tmp_path: Path) -> None:
+    def padded(size: int) -> str:
+        return GOOD.rstrip() + " " * (size - len(GOOD)) + "\n"
+
+    file = lines(tmp_path / "test.jsonl", padded(MAX_ROW_BYTES), LAST.rstrip() + " " * MAX_ROW_BYTES + "\n")
+    found = loaded(file)
+    assert [question.text for question in found.questions] == ["1 + 1?"]
+    assert [row.row for row in found.bad_rows] == [2]
+
+
+def test_an_array_that_would_fill_the_memory_is_not_begun(tmp_path: Path) -> None:
+    file = lines(tmp_path / "test.json", "[")
+    with file.open("r+b") as opened:
+        opened.truncate(MAX_ARRAY_BYTES + 1)
+    found = read_in_a_child(file)
+    assert "one JSON array of 134,217,729 bytes" in found.said["error"]
+    assert "JSONL" in found.said["hint"]
+    assert found.mib < 50
+
+
+def table(questions: Any, count: int) -> Any:
+    import pyarrow
+
+    choices = pyarrow.array([["x", "y"]] * count)
+    return pyarrow.table({"question": questions, "choices": choices, "answer": pyarrow.array(["A"] * count)})
+
+
+def repeated(text: str, count: int) -> Any:
+    """The same text in all rows, stored once."""
+    import pyarrow
+
+    index = pyarrow.array([0] * count, pyarrow.int32())
+    return table(pyarrow.DictionaryArray.from_arrays(index, pyarrow.array([text])), count)
+
+
+def test_a_parquet_file_of_two_kilobytes_is_not_forty_gigabytes(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    file = tmp_path / "test.parquet"
+    pyarrow.parquet.write_table(repeated("a" * 20_000_000, 400), file, compression="zstd")
+    assert file.stat().st_size < 4000  # 8 GB, had it been read as a whole
+    found = read_in_a_child(file, 6144)
+    assert "bytes, more than 16,777,216 (the first of 400 bad rows)" in found.said["error"]
+    assert found.said["where"].endswith("row 1")
+    assert found.mib < 1500
+
+
+def test_a_row_group_of_zeros_is_refused_by_its_own_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet
+
+    file = tmp_path / "test.parquet"
+    zeros = table(["\0" * 10_000_000] * 2, 2)
+    pyarrow.parquet.write_table(zeros, file, compression="zstd", use_dictionary=False)
+    assert file.stat().st_size < 10_000
+    monkeypatch.setattr("orch_local.benchmarks.reading.MAX_GROUP_BYTES", 2**24)
+    with pytest.raises(BenchmarkError, match=r"row group 1 has 20,000,\d+ bytes uncompressed, more than"):
+        loaded(file)
+
+
+def test_rows_of_all_row_groups_are_those_of_the_table(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [f"What is {number}?" for number in range(2500)]
+    made = table(pyarrow.array(rows), len(rows))
+    for size in (1, 7, 1000, 2500):
+        pyarrow.parquet.write_table(made.slice(0, 1500), tmp_path / f"{size}.parquet", row_group_size=size)
+        found = loaded(tmp_path / f"{size}.parquet")
+        assert [question.text for question in found.questions] == rows[:1500]
+        assert not found.bad_rows
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_an_arrow_file_that_is_compressed_inside_is_refused(tmp_path: Path, compression: str) -> None:
+    import pyarrow
+
+    file = tmp_path / "test.arrow"
+    made = table(["\0" * 10_000_000], 1)
+    options = pyarrow.ipc.IpcWriteOptions(compression=compression)
+    with pyarrow.ipc.new_stream(str(file), made.schema, options=options) as writer:
+        writer.write_table(made)
+    with pytest.raises(BenchmarkError, match="compressed inside"):
+        loaded(file)
+    with pyarrow.ipc.new_stream(str(file), made.schema) as writer:
+        writer.write_table(table(["1 + 1?"], 1))
+    assert [question.text for question in loaded(file).questions] == ["1 + 1?"]
+
+
+BAD = {
+    "a number of a million digits": ('{"question": "q", "answer": ' + "9" * 10**6 + "}", "4300 digits"),
+    "a fact of 5,000 digits": ('{"question": "q", "meta": {"n": ' + "9" * 5000 + "}}", "4300 digits"),
+    "an exponent": ('{"question": "q", "answer": 1e999999}', "not finite"),
+    "an exponent as text": ('{"question": "q", "answer": "1e999999999"}', "needs a number"),
+    "ten million characters": (json.dumps({"question": "q" * 10**7}), f"more than {MAX_CHARS:,}"),
+    "a million choices": (json.dumps({"question": "q", "choices": list(map(str, range(10**6)))}), "1000000"),
+    "a tower of brackets": ('{"question": "q", "meta": {"a": ' + "[" * 10**5 + "]" * 10**5 + "}}", "deeply"),
+    "a tower of objects": ('{"a": ' * 10**5 + "1" + "}" * 10**5, "deeply"),
+    "half a surrogate pair": ('{"question": "a\\ud800b"}', "surrogate"),
+    "half of one in a choice": ('{"question": "q", "choices": ["a", "\\udfff"], "answer": "A"}', "surrogate"),
+    "an id of its own": ('{"id": "../../etc/passwd", "question": "q"}', "unknown key 'id'"),
+    "a key of a megabyte": ('{"' + "k" * 10**6 + '": 1, "question": "q"}', "unknown key"),
+    "a key twice": ('{"question": "q", "question": "r"}', "key twice"),
+    "the same question": (GOOD.replace("1 + 1", " 1 + 1"), "the same question and choices as"),
+    "not a number": ('{"question": "q", "answer": NaN}', "not finite"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_hostile_row_is_a_bad_row_with_a_reason(tmp_path: Path, name: str) -> None:
+    row, reason = BAD[name]
+    start = time.monotonic()
+    found = loaded(lines(tmp_path / "test.jsonl", GOOD, row.strip() + "\n", LAST))
+    assert [question.text for question in found.questions] == ["1 + 1?", "1 + 2?"]
+    (bad,) = found.bad_rows
+    assert bad.row == 2
+    assert reason in bad.reason
+    assert len(bad.reason) < 300
+    assert time.monotonic() - start < 5
+
+
+STRANGE = {
+    "bidi": "\u202eabc\u202c \u2066x\u2069 \u200f",
+    "nul": "a\x00b",
+    "escape": "\x1b[2J\x1b]0;title\x07",
+    "zalgo": "a" + "\u0300" * 5000,
+    "family": "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466" * 50,
+    "tags": "flag \U0001f3f4\U000e0067\U000e0062\U000e007f",
+    "private use": "\ue0f03\ue0f1",
+    "not a character": "\ufdd0\uffff\U0010ffff",
+    "byte order mark": "a\ufeffb",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_characters_are_kept_as_they_are(tmp_path: Path, name: str) -> None:
+    text = STRANGE[name]
+    row = {"question": text, "choices": ["x", f"x{text}"], "answer": "B", "category": text}
+    found = loaded(lines(tmp_path / "test.jsonl", json.dumps(row) + "\n"))
+    (question,) = found.questions
+    assert (question.text, question.choices[1], question.category) == (
+        text.strip(),
+        f"x{text}".strip(),
+        text.strip(),
+    )
+    assert len(question.id) == 16
+    assert question.id.isalnum()
+    file = tmp_path / "questions.jsonl"
+    write_questions(file, found.questions)
+    assert list(read_questions(file)) == [question]
+    assert unicodedata.normalize("NFC", "\u212b") != "\u212b"  # so nothing above was normalised
+
+
+def test_a_gzipped_file_named_jsonl_says_what_it_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "test.jsonl"
+    file.write_bytes(gzip.compress((GOOD * 10_000).encode()))
+    with pytest.raises(BenchmarkError) as caught:
+        loaded(file)
+    assert "UTF-8" in caught.value.message or "JSON" in caught.value.message
+    assert "test.jsonl" in caught.value.where
+
+
+def test_a_question_of_900_000_characters_is_read_and_shown(tmp_path: Path) -> None:
+    text = ("word " * 60 + "\n") * 2990
+    row = {"question": text, "choices": ["1", "2"], "answer": "A"}
+    start = time.monotonic()
+    (question,) = loaded(lines(tmp_path / "test.jsonl", json.dumps(row) + "\n")).questions
+    assert len(question_data(question)["question"]) > 890_000
+    assert time.monotonic() - start < 5
+
+
+def bombs() -> Iterator[tuple[str, str]]:
+    def levels(form: str) -> str:
+        return "".join(form.format(n=n, m=n - 1) for n in range(1, 40))
+
+    yield "lists", "a0: &a0 [x, x]\n" + levels("a{n}: &a{n} [*a{m}, *a{m}]\n")
+    yield "mappings", "a0: &a0 {x: 1, y: 2}\n" + levels("a{n}: &a{n} {{x: *a{m}, y: *a{m}}}\n")
+    yield "merges", "a0: &a0 {x: 1, y: 2}\n" + levels("a{n}: &a{n} {{<<: [*a{m}, *a{m}], z{n}: 1}}\n")
+    yield "itself", "a: &a [*a]\n"
+    yield "depth", "a: " + "[" * 20_000 + "]" * 20_000 + "\n"
+    yield "digits", "a: " + "9" * 100_000 + "\n"
+
+
+@pytest.mark.parametrize(("name", "text"), list(bombs()), ids=[name for name, _ in bombs()])
+def test_a_yaml_bomb_is_refused_at_once(cli: Cli, tmp_path: Path, name: str, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text, encoding="utf-8")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.monotonic()
+    result = cli("plan", file)
+    assert result.code == 2
+    assert str(file) in result.err
+    assert "hint: " in result.err
+    assert len(result.err) < 5000
+    assert time.monotonic() - start < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_yaml_makes_no_object_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    mark = tmp_path / "mark"
+    file.write_text(f"a: !!python/object/apply:os.mkdir ['{mark}']\n", encoding="utf-8")
+    with pytest.raises(ConfigError):
+        read_yaml(file)
+    assert not mark.exists()
