@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ from orch_local.commands import bundle_install
 from orch_local.errors import OrchError
 
 needs_keys = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+_MANAGED = Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 
 
@@ -324,6 +327,12 @@ def test_a_target_that_is_read_only_is_an_error(bundle: Path, mounted: Callable[
     assert "Read-only" in refused(bundle, mounted("ro,size=1m"))
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_target_that_may_not_be_written_is_an_error(tmp_path: Path, bundle: Path) -> None:
+    (tmp_path / "to").mkdir(mode=0o555)
+    assert "may you write there?" in refused(bundle, tmp_path / "to")
+
+
 # Who signed
 
 
@@ -432,6 +441,7 @@ def test_files_that_were_put_among_the_wheels_are_refused(tmp_path: Path, where:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)
     assert f"wheels/{name}" in refused(bundle, to)
+    assert receiving.verify(bundle, None, receiving.Shown()) == (0 if where == "target" else 1)
     assert not (to / "venv").exists() and not (to / MANIFEST).exists()
 
 
@@ -452,7 +462,10 @@ def test_what_lies_where_the_environment_belongs_is_left_alone(
     to = tmp_path / "to"
     to.mkdir()
     if plant == "link":
-        (to / "venv").symlink_to(outside)
+        other = tmp_path / "other environment"
+        other.mkdir()
+        (other / "pyvenv.cfg").touch()
+        (to / "venv").symlink_to(other)
     elif plant == "folder":
         shutil.copytree(outside, to / "venv")
     else:
@@ -493,11 +506,22 @@ def test_a_list_for_pip_has_pins_and_hashes_alone(line: str) -> None:
         pinned_lines(f"{line}\n{_LISTED}\n".encode(), ["x==1"])
 
 
-def test_pip_gets_what_was_understood_and_never_the_list() -> None:
+def test_pip_gets_what_was_understood_and_never_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert pinned_lines(f"# all\nx==1 \\\n    {_HASH}\n\n".encode(), ["x==1"]) == (_LISTED,)
     # For pip a comment ends with its line, whatever stands there: the next line is an option.
     hidden = f"# fine \\\n--index-url http://127.0.0.1/\n{_LISTED}\n"
     assert pinned_lines(hidden.encode(), ["x==1"]) == (_LISTED,)
+    (tmp_path / "requirements.txt").write_text(hidden)
+    got = []
+
+    def record(command: list[str], _failed: str) -> None:
+        got.append(Path(command[command.index("-r") + 1]).read_text())
+
+    monkeypatch.setattr(environment, "_run", record)
+    environment.fill(tmp_path, tmp_path / "wheels", [_LISTED])
+    assert got == [f"{_LISTED}\n"]
 
 
 def test_a_list_for_pip_is_the_one_of_the_manifest(tmp_path: Path) -> None:
@@ -522,7 +546,7 @@ def test_an_environment_is_made_filled_and_updated(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv(f"PIP_{name}", value)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "tiny_needed.py").write_text("VALUE = 'from PYTHONPATH'\n")
+    (tmp_path / "path" / "tiny_needed.py").write_text("raise SystemExit('from PYTHONPATH')\n")
     there = f"pytest=={importlib.metadata.version('pytest')}"
     bundle = with_wheels(tmp_path / "bundle", part_size=500, excluded=(there,))
     to = tmp_path / "to go"
@@ -542,18 +566,24 @@ def test_an_environment_is_made_filled_and_updated(tmp_path: Path, monkeypatch: 
     printed = subprocess.run(seen, capture_output=True, text=True, check=True).stdout.strip()
     assert printed == str(to / "venv")  # and what the bundle left out is seen in it
 
-    # Again: the same. Then an update that brings one new wheel, and leaves out what is there.
+    # Again: the same. Then an update that brings one other wheel.
     install(bundle, to)
-    name, content = make_wheel("tiny-needed", "2.2", {"tiny_needed.py": "VALUE = 8\n"})
-    files = {**FILES, **wheel_files((name, content))}
-    later = tmp_path / "later"
-    make_bundle(later, files, 500, requirements=("tiny-needed==2.2",), excluded=("orch-local==1.0", there))
-    install(later, to)
+    later = {"requirements": ("tiny-needed==2.1",), "excluded": ("orch-local==1.0", there)}
+    wheel = make_wheel("tiny-needed", "2.1", {"tiny_needed.py": "VALUE = 8\n"})  # the same version
+    make_bundle(tmp_path / "later", {**FILES, **wheel_files(wheel)}, 500, **later)
+    install(tmp_path / "later", to)
     assert _runs(to) == "usage 8"
     assert not (tmp_path / "t").exists()
-    assert (
-        receiving.verify(to, None, receiving.Shown()) == 1
-    )  # wheels of the first bundle are no more of this one
+    assert receiving.verify(to, None, receiving.Shown()) == 0
+    assert [path.name for path in (to / "wheels").iterdir()] == [wheel[0]]  # what was replaced is gone
+
+    # A third one, whose wheel has a path that leads out: pip refuses it.
+    wheel = make_wheel(
+        "tiny-needed", "2.1", {"../../../../../escaped.py": "", "tiny_needed.py": "VALUE = 9\n"}
+    )
+    make_bundle(tmp_path / "evil", {**FILES, **wheel_files(wheel)}, 500, **later)
+    assert "pip cannot install the wheels" in refused(tmp_path / "evil", to)
+    assert not list(tmp_path.rglob("escaped.py"))
 
 
 def _half(root: Path) -> None:
@@ -572,6 +602,8 @@ def _runs(to: Path) -> str:
     return subprocess.run(program, capture_output=True, text=True, check=True, env=environ).stdout.strip()
 
 
+@pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="needs pip beside the tests")
+@pytest.mark.skipif(_MANAGED.exists(), reason="this Python's pip refuses to install anything")
 def test_pip_that_fails_is_told_in_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The hash in the list is not the wheel's: pip refuses it.
     monkeypatch.setattr(installing.environment, "make", lambda root, *_, **__: _borrow(root))

@@ -25,9 +25,12 @@ _LAST_LINES = 8
 _QUIET = ("--isolated", "--no-input", "--quiet", "--disable-pip-version-check")
 _CLOSED = tuple(
     "--no-index --no-deps --require-hashes --only-binary :all: --no-cache-dir".split()
-    + "--no-compile --no-warn-script-location".split()
+    + "--force-reinstall --no-compile --no-warn-script-location".split()
 )
-"""No index, nothing that is not listed, no code of a source package, nothing downloaded earlier."""
+"""No index, nothing that is not listed, no code of a source package, nothing downloaded earlier.
+
+What is there in the same version is installed all the same: it may have other bytes than the listed wheel.
+"""
 
 
 def pinned_lines(content: bytes, pins: Sequence[str]) -> tuple[str, ...]:

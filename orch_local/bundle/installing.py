@@ -191,6 +191,11 @@ def _write(bundle: Bundle, root: Path, kept: frozenset[str], voice: Voice) -> No
             placing.place(root, entry, content, voice.told)
     if root.resolve() == bundle.folder.resolve():
         return
+    # Wheels that this bundle replaces: the next one could not tell them from planted ones.
+    names = {entry.path for entry in files}
+    for entry in placing.earlier(root).values():
+        if entry.path.startswith(WHEELS + "/") and entry.path not in names:
+            placing.remove(root, entry)
     # Last: `verify` of this folder tells from now on whether it is still as it was carried.
     if bundle.signature is None:
         (root / SIGNATURE).unlink(missing_ok=True)

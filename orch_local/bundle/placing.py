@@ -159,6 +159,14 @@ def place(root: Path, entry: Entry, content: Iterable[bytes], told: Told) -> Non
         raise StoreError(message, where=str(root / entry.path), hint=hint + _AGAIN) from None
 
 
+def remove(root: Path, entry: Entry) -> None:
+    """Remove a file, if it is the one that is meant."""
+    above, _, name = entry.path.rpartition("/")
+    if not check_file(root, entry, lambda _path, _size: None):
+        with folder(root, _names(above)) as where:
+            os.unlink(name, dir_fd=where)
+
+
 def _write(where: int, temporary: str, entry: Entry, content: Iterable[bytes]) -> None:
     # Never executable, and new: a link of this name would be an error.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -19,7 +19,7 @@ import importlib.metadata, importlib.util, json, os, sys, sysconfig
 def version(name):
     try:
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):
         return ""
 def glibc():
     try:
