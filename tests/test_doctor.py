@@ -468,6 +468,12 @@ def test_a_disk_that_takes_no_files(
     assert level_of(disks.judge_writing(folder(), "")) is GREEN
 
 
+def test_a_tmpdir_that_python_passes_over(tmp_path: Path) -> None:
+    assert list(disks.judge_temporary(None, "/tmp")) == []
+    assert list(disks.judge_temporary(f"{tmp_path}/", str(tmp_path))) == []
+    assert level_of(disks.judge_temporary("/gone", "/tmp"), "file-writing") is YELLOW
+
+
 def test_a_folder_that_is_not_there_is_looked_at_where_it_would_be_made(tmp_path: Path) -> None:
     assert disks.nearest(tmp_path / "a" / "b") == tmp_path
 
@@ -658,6 +664,18 @@ PAGE = Page.of(
 def test_the_verdict_in_one_line(levels: list[Level], code: int, sentence: str) -> None:
     page = Page.of("run.yaml", [Finding("plan", level, "a fact") for level in levels])
     assert (page.exit_code, page.verdict) == (code, sentence)
+
+
+def test_the_verdict_names_what_matters_and_was_not_checked() -> None:
+    left = [
+        unchecked("engine-import", "left out"),
+        unchecked("slurm-time", "no"),
+        unchecked("model-digests", "large"),
+    ]
+    page = Page.of("demo", [yellow("hub-token", "set", "unset it"), *left])
+    assert (
+        page.verdict == "This machine can do the demo, with 1 warning; not checked: Engine imports, Digests."
+    )
 
 
 def printed(page: Page, width: int, **options: Any) -> str:

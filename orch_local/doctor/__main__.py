@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         return tell(request, as_json=given.json)
+    except BrokenPipeError:  # `... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except OrchError as error:
         print(f"error: {error}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
         return error.exit_code

@@ -103,6 +103,10 @@ CHECKS: Mapping[str, Check] = {
 """By id, in the order of the page."""
 
 
+ESSENTIAL = frozenset({"questions", "engine-import", "placement", "model-folder", "model-digests"})
+"""The verdict names those of them that were not checked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one check found."""
@@ -180,9 +184,10 @@ class Page:
         what = "this run" if self.run != "demo" else "the demo"
         if reds:
             return f"This machine cannot do {what}: {reds} red."
-        if yellows:
-            return f"This machine can do {what}, with {yellows} warning{'' if yellows == 1 else 's'}."
-        return f"This machine can do {what}."
+        warned = f", with {yellows} warning{'' if yellows == 1 else 's'}" if yellows else ""
+        open_ = [one.id for one in self.of_level(Level.UNCHECKED) if one.id in ESSENTIAL]
+        left = ", ".join(CHECKS[check].title for check in dict.fromkeys(open_))
+        return f"This machine can do {what}{warned}{f'; not checked: {left}' if left else ''}."
 
     def to_json(self) -> dict[str, Any]:
         """The page for programs; docs/doctor.md describes it."""

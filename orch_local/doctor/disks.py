@@ -48,6 +48,8 @@ class Room(NamedTuple):
 
 def examine(look: Look) -> Iterator[Finding]:
     """Look at each folder; a disk that hangs is named by the step."""
+    look.step("file-writing", "looking for the temporary folder", _SECONDS, _HANGS)
+    yield from judge_temporary(os.environ.get("TMPDIR"), tempfile.gettempdir())
     known = mounts(read(Path("/proc/self/mountinfo")))
     for folder in _folders(look):
         name = folder.name
@@ -179,6 +181,13 @@ def _words(error: OSError) -> str:
         errno.EPERM: "you may not write there",
     }
     return words.get(error.errno or 0, error.strerror or str(error))
+
+
+def judge_temporary(named: str | None, used: str) -> Iterator[Finding]:
+    """Python passes over a TMPDIR that it cannot write to, and takes another folder without a word."""
+    if named and os.path.abspath(named) != used:  # noqa: PTH100 - as tempfile does it
+        told = f"TMPDIR names a folder that cannot be written; {used} is used instead"
+        yield yellow("file-writing", told, "correct TMPDIR, or unset it", "TMPDIR")
 
 
 def judge_writing(folder: Folder, problem: str) -> Finding:
