@@ -81,7 +81,11 @@ def test_missing_weights(cli: Cli, tmp_path: Path, run_values: dict[str, Any], o
 def test_corrupt_weights(cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path) -> None:
     weights = own_model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    refused(cli("run", with_model(tmp_path, run_values, own_model)), "model.safetensors", "expected")
+    refused(
+        cli("run", with_model(tmp_path, run_values, own_model)),
+        "model.safetensors",
+        "not a whole safetensors file",
+    )
 
 
 def test_pickled_weights(cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path) -> None:

@@ -1,4 +1,4 @@
-"""A bundle from one machine to another: all wheels for real, no index and no network over there, the same digest."""
+"""A bundle from one machine to another: real wheels, no index and no network there, the same digest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(command: Sequence[object], folder: Path, **environment: str) -> subproce
 
 
 def without_network() -> list[str]:
-    """Words before a command that take every interface but loopback from it; none where that is not permitted."""
+    """Words before a command that leave it loopback alone; none where that is not permitted."""
     words = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     if not shutil.which("unshare") or not shutil.which("ip"):
         return []

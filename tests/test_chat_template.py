@@ -101,7 +101,8 @@ FEATURES = {
     "{{ 'www.a.de' | urlize }}{{ '&' | e }}{{ messages[0] | items | list }}{{ 'x' | indent }}"
     "{{ '%5.2f' | format(1) }}",
     "methods": "{{ messages[0].content.split(' ') }}{{ 'x'.startswith('x') }}"
-    "{{ messages[0].get('name', '-') }}{{ 'a-b'.replace('-', '+').lstrip('a') }}{{ '{}-{:>4}'.format(1, 'x') }}{{ 'é'.encode('utf-8') }}"
+    "{{ messages[0].get('name', '-') }}{{ 'a-b'.replace('-', '+').lstrip('a') }}"
+    "{{ '{}-{:>4}'.format(1, 'x') }}{{ 'é'.encode('utf-8') }}"
     "{{ messages[::-1][0].role }}{{ '\\u00e9\\n\\N{BULLET}' }}",
     "changing what is given": "{{ messages.append(1) }}",
     "changing a string list": "{% set _ = messages[0].update({'role': 'x'}) %}",
@@ -233,11 +234,11 @@ ATTACKS = {
     "zeros": ("{{ 'x'.zfill(10**10) }}", "memory"),
     "doubling": (
         "{% set n = namespace(s='ab') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
-        "memory",
+        "longer|memory",  # whichever end comes first: new pages of memory take the kernel's time, too
     ),
     "lists of lists": (
         "{% set n = namespace(l=[0]) %}{% for i in range(99) %}{% set n.l = n.l + n.l %}{% endfor %}",
-        "memory",
+        "longer|memory",
     ),
     "replace": ("{{ ('a' * 10**6).replace('a', 'b' * 10**6) }}", "memory"),
     "batches": ("{{ range(99999) | batch(10**9, 0) | list }}", "longer|memory"),

@@ -29,6 +29,7 @@ from orch_local.exporting.cases import FinishedRun, clean
 from orch_local.exporting.folders import file_names, json_line, new_folder
 from orch_local.pipeline import execute
 from orch_local.plans import AgentPlan
+from orch_local.prompts.template import continued
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
 from orch_local.routes import read_routes
 from orch_local.store import RunFolder
@@ -215,7 +216,7 @@ def test_nemo_evaluator_reads_its_files(run: Run, tmp_path: Path) -> None:
     assert [one["score"] for one in quant["results"]] == [1, 0, 1]
     assert [one["score"] for one in quant["unscored"]] == [None, None]
     assert len(systems["chrono"]["results"]) == 2 and len(systems["chrono"]["unscored"]) == 2
-    assert f"{CLEANED}\nA) 4" in quant["results"][1]["query"]
+    assert f"{continued(CLEANED)}\nA) 4" in quant["results"][1]["query"]
     assert CLEANED in quant["result"]["groups"]["questions"]["groups"]
 
 
@@ -270,7 +271,7 @@ def test_inspect_shows_the_panel_and_the_merge(inspect_log: Any) -> None:
     assert [role for role, _ in first["messages"]] == ["system", "user", "assistant"]
     assert '"reasoning":"It is B."' in first["messages"][2][1]
     assert first["prompts"][0][1][1].startswith("What is 0 + 4?\nA) 3")
-    assert f"{CLEANED}\nA) 4" in hostile["input"]
+    assert f"{continued(CLEANED)}\nA) 4" in hostile["input"]
     assert [role for role, _ in routed["messages"]] == ["user", "assistant"]
     assert unusable["calls"][0][2:] == [CLEANED, "invalid: no JSON"]
     assert no_gold["target"] == ""

@@ -1,4 +1,4 @@
-"""Text of models, data sets and file names does nothing where it is shown: terminals, logs, Markdown, exports."""
+"""Text of models, data sets and file names does nothing where it is shown: terminals, logs, files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from running import Cli
 
 from orch_local.commands.options import told
 from orch_local.commands.watching import inert_formatter
+from orch_local.plans import write_plan
+from orch_local.prompts.template import builtin_text
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.report.markdown import code
 from orch_local.report.safe import visible
@@ -102,6 +104,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root.mkdir()
     speakers = [lambda q, n, shift=shift: speaker(shift, q, n) for shift in (0, 1)]
     made = finished(root, questions(), speakers)
+    plan = made.plan  # an export shows prompts, so the templates are those of a real run
+    agents = tuple(one.model_copy(update={"template": builtin_text("solve")}) for one in plan.agents)
+    merger = plan.merger and plan.merger.model_copy(update={"template": builtin_text("merge")})
+    write_plan(made.folder, plan.model_copy(update={"agents": agents, "merger": merger}))
     made.folder.log.write_text("\n".join(ATTACKS.values()), encoding="utf-8")
     return made
 
@@ -126,11 +132,11 @@ def test_the_files_of_a_report_hold_no_control_and_load_nothing(cli: Cli, run: R
     assert not harmful(page)
     assert_inert(page)
     written = (run.folder.root / "report.json").read_text(encoding="utf-8")
-    assert not harmful(written)
+    assert not {c for c in written if c < " "} - ALLOWED  # JSON escapes no others: it is for programs
     html = (run.folder.root / "report.html").read_text(encoding="utf-8")
     assert not harmful(html)
-    assert "src=https://evil" not in html
     assert "<img" not in html
+    assert not re.search(r"<[^>]*(src|href)=[\"']?(https?:)?//", html)
 
 
 def assert_inert(page: str) -> None:
@@ -150,12 +156,12 @@ def test_the_files_of_an_ablation_and_of_a_comparison_are_inert(cli: Cli, run: R
 
 @pytest.mark.parametrize("form", ["lm-eval", "inspect", "nemo", "datasets"])
 def test_no_name_in_an_export_comes_from_data(cli: Cli, run: Run, tmp_path: Path, form: str) -> None:
+    if form == "inspect":
+        pytest.importorskip("inspect_ai", reason="the format is written by inspect_ai")
     out = tmp_path / "out"
     result = cli("export", run.folder.root, "--to", form, "--out", out)
     assert not harmful(result.out + result.err)
-    if result.code:
-        assert result.code == 2, result.err
-        return
+    assert result.code == 0, result.err
     for file in out.rglob("*"):
         assert file.resolve().is_relative_to(out.resolve())
         assert not harmful(file.name)

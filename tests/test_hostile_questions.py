@@ -1,4 +1,4 @@
-"""Files of questions made to do harm: a bad row with a reason, or an error with a way out, in little memory."""
+"""Files of questions made to do harm: a bad row, or an error with a way out; memory stays small."""
 
 from __future__ import annotations
 

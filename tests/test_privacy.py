@@ -1,4 +1,4 @@
-"""What a run writes holds nothing of the environment but named settings, and no whole path of this machine."""
+"""What a run writes holds named settings alone of the environment, and no whole path of this machine."""
 
 from __future__ import annotations
 
