@@ -132,7 +132,8 @@ def test_the_guard_keeps_every_attempt_from_the_kernel(tmp_path: Path) -> None:
     program = Path(__file__).with_name("attempts.py")
     done, calls = watched([sys.executable, str(program)], tmp_path / "trace", os.environ, 60)
     assert done.returncode == 0, done.stderr
-    assert calls and not outward(calls)
+    # But for the one that passes: as vLLM does, a port is taken for a moment to learn a free number.
+    assert outward(calls) == Counter({Call("bind", "AF_INET", "0.0.0.0", 0): 1})
 
 
 TRACE = """\
