@@ -182,7 +182,7 @@ def _where_to_get(config: ModelConfig) -> str:
     if not config.hub_id:
         return where
     name = config.hub_id.split("/")[-1]
-    fetch = f"`hf download {config.hub_id} --local-dir {name}` on a connected machine"
+    fetch = f"`orch-local fetch --model {config.hub_id} --to DIR --allow-network`, on a connected machine"
     return f"{where} (as {config.hub_id}, {name} or {config.name}); it comes by {fetch}"
 
 

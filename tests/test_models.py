@@ -125,7 +125,7 @@ def test_a_missing_folder_says_where_to_get_the_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist") as caught:
         open_model_folder(config_of(tmp_path / "none", hub_id="org/Model"))
     assert str(tmp_path / "none") in caught.value.message
-    assert "hf download org/Model" in caught.value.hint
+    assert "orch-local fetch --model org/Model" in caught.value.hint
     with pytest.raises(ModelError, match="does not exist"):
         open_model_folder(config_of(None))
     (tmp_path / "file").touch()

@@ -178,6 +178,11 @@ def test_the_same_run_gives_the_same_bytes(small: Run, small_page: str) -> None:
     assert written(small).read_text(encoding="utf-8") == small_page
 
 
+def test_a_page_names_no_host(usual_page: str) -> None:
+    assert "Began 2026-01-01" in usual_page
+    assert timeline("quant").host not in usual_page
+
+
 def test_what_was_drawn_before_does_not_matter(usual_page: str) -> None:
     render(page_of(usual(router=False)))
     import matplotlib as mpl

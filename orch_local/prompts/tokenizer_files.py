@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
 
 LONGEST_MESSAGE = 500
 _LONGEST_TEMPLATE = 2**20
-DOWNLOAD = "download the complete model folder (`hf download`), tokenizer files included"
+DOWNLOAD = "fetch the complete model folder again (`orch-local fetch`), tokenizer files included"
 
 
 def read(path: Path) -> str:

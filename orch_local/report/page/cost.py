@@ -142,7 +142,7 @@ def _chart(timeline: Timeline, number: int, of: int) -> Chart:
     idle = ", ".join(f"{word} {device} {percent(share)}" for device, share in known)
     lengths = {"planned": timeline.planned.seconds, "real": timeline.seconds}
     shard = f", shard {name(timeline.shard)}" if timeline.shard else ""
-    began = f"Began {name(timeline.began)} on {name(timeline.host)}"
+    began = f"Began {name(timeline.began)}"  # on which host, `show --timeline` tells: pages are handed on
     return Chart(
         "Timeline" if of == 1 else f"Timeline {number} of {of}{shard}",
         f"{began}: planned {duration(lengths['planned'])}, really {duration(lengths['real'])}. "
