@@ -422,6 +422,13 @@ def test_for_this_machine_pip_takes_what_there_is(tmp_path: Path) -> None:
     ]
 
 
+def test_a_build_for_cpus_is_no_part_of_a_bundle_for_cuda(tmp_path: Path) -> None:
+    source = wheels.Source(platforms.this_machine("cuda"), (small_world(tmp_path),))
+    with pytest.raises(InputError, match=r"torch-2\.13\.0\+cpu.*for a bundle for CUDA"):
+        wheels.take({"torch": "2.13.0"}, tmp_path / "wheels", source)
+    assert not list((tmp_path / "wheels").iterdir())
+
+
 def test_pip_keeps_the_users_settings_and_loses_what_silences_libraries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -134,13 +134,12 @@ def _tell(bundle: Bundle, found: Found, signed: str) -> None:
     print(f"signed: {signed}")
     for line in describing.problem_lines(found):
         print(line)
-    what = "parts" if bundle.manifest.parts else "files"
     size = describing.amount(sum(entry.size for entry in bundle.pieces))
     if found.passed:
-        print(f"whole: {len(bundle.pieces):,} {what}, {size}")
+        print(f"whole: {len(bundle.pieces):,} files, {size}")
     elif found.broken:
         print(
-            f"broken: copy {len(found.broken):,} of {len(bundle.pieces):,} {what} again "
+            f"broken: copy {len(found.broken):,} of {len(bundle.pieces):,} files again "
             "(--list-missing prints their names alone)"
         )
     else:

@@ -63,7 +63,10 @@ def take(pins: Pins, folder: Path, source: Source) -> list[Path]:
         _take(from_torch_index, folder, source, _torch_index(source))
     if missing:
         _take(missing, folder, source, [])
-    return sorted(_kept(pins, folder, tags_of(source.target)).values())
+    wheels = sorted(_kept(pins, folder, tags_of(source.target)).values())
+    if source.target.device == "cuda":
+        _refuse_cpu_builds(wheels)
+    return wheels
 
 
 def build_project(project: Path, folder: Path) -> Path:
@@ -119,6 +122,16 @@ def _kept(pins: Pins, folder: Path, fitting: frozenset[Tag]) -> dict[str, Path]:
         else:
             file.unlink()
     return kept
+
+
+def _refuse_cpu_builds(wheels: Iterable[Path]) -> None:
+    """To pip, ``2.13.0+cpu`` is the best of all 2.13.0, wherever its settings let it find that build."""
+    for wheel in wheels:
+        _, version, _, _ = parse_wheel_filename(wheel.name)
+        if (version.local or "").startswith("cpu"):
+            wheel.unlink()
+            hint = "its settings name a place with builds for CPUs: `pip config list` shows it"
+            raise InputError(f"pip took {wheel.name}, which is for CPUs, for a bundle for CUDA", hint=hint)
 
 
 def _is_cpu_torch(name: str, pins: Mapping[str, str]) -> bool:
