@@ -107,12 +107,17 @@ def _works(command: Sequence[str]) -> bool:
         return False
 
 
+def alone() -> list[str]:
+    """Words before a command that leave it loopback and nothing else; none where that is not permitted."""
+    return ["unshare", *_namespace(), sys.executable, __file__] if _namespace() else []
+
+
 def watched(
     command: Sequence[str], trace: Path, env: Mapping[str, str], timeout_s: float
 ) -> tuple[subprocess.CompletedProcess[str], list[Call]]:
     """Run a command alone in the world; what it came to, and its calls with an address."""
-    alone = ["unshare", *_namespace(), sys.executable, __file__, *_tracer(trace), *command]
-    done = subprocess.run(alone, capture_output=True, text=True, env=env, timeout=timeout_s)
+    words = [*alone(), *_tracer(trace), *command]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=timeout_s)
     with trace.open(encoding="utf-8", errors="replace") as lines:
         return done, list(read_trace(lines))
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from isolation import alone
 
 from orch_local.demo.benchmark import write_jsonl
 
@@ -30,14 +31,6 @@ def run(command: Sequence[object], folder: Path, **environment: str) -> subproce
         text=True,
         check=False,
     )
-
-
-def without_network() -> list[str]:
-    """Words before a command that leave it loopback alone; none where that is not permitted."""
-    words = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    if not shutil.which("unshare") or not shutil.which("ip"):
-        return []
-    return words if run([*words, "true"], Path.cwd()).returncode == 0 else []
 
 
 def run_file(folder: Path) -> Path:
@@ -87,8 +80,7 @@ def test_the_demo_of_an_installed_bundle_has_the_same_digest(tmp_path: Path) -> 
     (here / "bundle").rename(there / "bundle")
     python = getattr(sys, "_base_executable", sys.executable)
     install = [python, "-I", "bundle/install.pyz", "install", "--to", "orch", *signers]
-    alone = without_network()
-    installed = run([*alone, *install], there, **NO_INDEX)
+    installed = run([*alone(), *install], there, **NO_INDEX)
     assert installed.returncode == 0, installed.stderr + installed.stdout
     shutil.rmtree(there / "bundle")
 
@@ -96,7 +88,7 @@ def test_the_demo_of_an_installed_bundle_has_the_same_digest(tmp_path: Path) -> 
     program = there / "orch" / "venv" / "bin" / "orch-local"
     file = there / "orch" / "run-files" / "demo.yaml"
     for command, out in ((["demo"], "demo"), (["run", file], "mine")):
-        done = run([*alone, program, *command, *options, f"runs/{out}"], there, **NO_INDEX)
+        done = run([*alone(), program, *command, *options, f"runs/{out}"], there, **NO_INDEX)
         assert done.returncode == 0, done.stderr[-3000:]
     at_home = run([sys.executable, "-m", "orch_local", "demo", *options, "runs/demo"], here)
     assert at_home.returncode == 0, at_home.stderr[-3000:]
