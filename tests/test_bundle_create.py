@@ -217,6 +217,7 @@ def test_what_was_taken_is_not_taken_again(order: Order, monkeypatch: pytest.Mon
     work = order.folder.with_name("bundle.partial")
     small_wheel(work / "wheels", "alpha", "0.1")  # of an earlier pin
     shutil.rmtree(order.wheels[0])
+    order.wheels[0].mkdir()
     create(order, silent)
     assert not work.exists()
     names = {path.name for path in (order.folder / "wheels").iterdir()}
@@ -324,13 +325,17 @@ def test_pins_count_where_their_markers_do(tmp_path: Path) -> None:
 def test_a_frozen_list_is_read_as_pip_writes_it(tmp_path: Path) -> None:
     file = tmp_path / "freeze.txt"
     file.write_text("# x\nNumPy==2.3.5\npip @ file:///croot/pip\n-e git+x#egg=y\nz===odd\n", encoding="utf-8")
-    assert read_freeze(file) == {"numpy": "2.3.5", "pip": "", "z": "odd"}
+    expected = {"numpy": "2.3.5", "pip": "", "z": "odd"}
+    assert read_freeze(file) == expected
+    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_freeze(file) == expected
     file.write_text("numpy 2.3.5\n", encoding="utf-8")
     with pytest.raises(InputError, match="pip freeze"):
         read_freeze(file)
 
 
 def test_a_local_build_of_the_pinned_version_is_that_version() -> None:
+    assert not choose({"torch": "2.13.0"}, {"torch": "2.13.0+cpu"}).excluded
     there = {"torch": "2.13.0+cu130", "numpy": "2.3.4", "odd": "unknown", "pip": ""}
     chosen = choose({"torch": "2.13.0", "numpy": "2.3.5", "odd": "1", "pip": "26", "new": "1"}, there)
     assert chosen.excluded == {"torch": "2.13.0+cu130"}
@@ -388,6 +393,8 @@ def test_the_manifest_asks_for_no_newer_glibc_than_the_wheels_do() -> None:
     "values",
     [
         {"python": "3"},
+        {"python": "3.10"},
+        {"python": "3.14"},
         {"python": "3.12; x"},
         {"glibc": "musl"},
         {"platform": "win_amd64"},
@@ -411,6 +418,11 @@ def test_for_another_machine_nothing_is_built_and_what_has_no_wheel_is_named(tmp
     assert [path.name for path in wheels.take({"alpha": "1.0"}, tmp_path / "wheels", source)] == [
         "alpha-1.0-py3-none-any.whl"
     ]
+
+
+def test_a_folder_of_wheels_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: is no folder of wheels"):
+        wheels.check_folders((tmp_path, tmp_path / "nowhere"))
 
 
 def test_for_this_machine_pip_takes_what_there_is(tmp_path: Path) -> None:

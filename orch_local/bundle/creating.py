@@ -94,6 +94,7 @@ def create(order: Order, tell: Tell) -> Made:
 def _check(order: Order) -> None:
     """What can be told before minutes of work."""
     platforms.check(order.target)
+    wheels.check_folders(order.wheels)
     folder = order.folder
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError("exists, and is no empty folder", where=str(folder), hint="name a new folder")

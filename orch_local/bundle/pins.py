@@ -95,18 +95,26 @@ def choose(pins: Mapping[str, str], there: Mapping[str, str]) -> Chosen:
     return Chosen(wanted, excluded, {name: there[name] for name in wanted if name in there})
 
 
-def _meets(version: str, pin: str) -> bool:
+def is_for_cpus(version: Version) -> bool:
+    """Whether this is a build for CPUs, which pip takes for the best of its version: ``2.13.0+cpu``."""
+    return (version.local or "").startswith("cpu")
+
+
+def _meets(text: str, pin: str) -> bool:
     try:
-        return bool(version) and SpecifierSet(f"=={pin}").contains(Version(version), prereleases=True)
-    except InvalidVersion:
+        version = Version(text)
+    except InvalidVersion:  # an empty one, too
         return False
+    if is_for_cpus(version) and "+" not in pin:
+        return False
+    return SpecifierSet(f"=={pin}").contains(version, prereleases=True)
 
 
 def _lines(file: Path) -> list[str]:
     try:
         with file.open("rb") as stream:
             content = stream.read(_LONGEST + 1)
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise InputError(f"cannot be read: {reason}", where=str(file), hint="check the path") from None

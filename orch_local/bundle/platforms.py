@@ -17,6 +17,8 @@ from packaging.tags import Tag
 from orch_local.bundle.manifest import Target
 from orch_local.errors import InputError
 
+PYTHONS = ("3.11", "3.12", "3.13")
+"""What orch-local is for, and all of its wheels are published for."""
 _FLOOR = 17
 """Minor version of the oldest glibc that is told of: no Python 3.11 is built for an older one."""
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
@@ -54,6 +56,9 @@ def check(target: Target) -> None:
     for option, value, like in (("python", target.python, "3.12"), ("glibc", target.glibc, "2.28")):
         if re.fullmatch(r"[0-9]\.[0-9]{1,3}", value) is None:
             raise InputError(f"--{option} {value[:40]!r} is no version", hint=f"for example {like}")
+    if target.python not in PYTHONS:
+        hint = f"one of {', '.join(PYTHONS)}"
+        raise InputError(f"orch-local is not for Python {target.python} (--python)", hint=hint)
 
 
 def is_native(target: Target) -> bool:

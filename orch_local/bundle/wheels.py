@@ -17,7 +17,7 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from orch_local.bundle.manifest import Target
-from orch_local.bundle.pins import Pins
+from orch_local.bundle.pins import Pins, is_for_cpus
 from orch_local.bundle.platforms import is_native, pip_options, tags_of
 from orch_local.errors import InputError, OrchError
 from orch_local.offline import SILENCE
@@ -67,6 +67,19 @@ def take(pins: Pins, folder: Path, source: Source) -> list[Path]:
     if source.target.device == "cuda":
         _refuse_cpu_builds(wheels)
     return wheels
+
+
+def check_folders(folders: Iterable[Path]) -> None:
+    """Refuse a folder that is none.
+
+    Raises
+    ------
+    InputError
+        With its name; pip would say nothing and find no wheel.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError("is no folder of wheels", where=str(folder), hint="check --wheels")
 
 
 def build_project(project: Path, folder: Path) -> Path:
@@ -125,10 +138,9 @@ def _kept(pins: Pins, folder: Path, fitting: frozenset[Tag]) -> dict[str, Path]:
 
 
 def _refuse_cpu_builds(wheels: Iterable[Path]) -> None:
-    """To pip, ``2.13.0+cpu`` is the best of all 2.13.0, wherever its settings let it find that build."""
     for wheel in wheels:
         _, version, _, _ = parse_wheel_filename(wheel.name)
-        if (version.local or "").startswith("cpu"):
+        if is_for_cpus(version):
             wheel.unlink()
             hint = "its settings name a place with builds for CPUs: `pip config list` shows it"
             raise InputError(f"pip took {wheel.name}, which is for CPUs, for a bundle for CUDA", hint=hint)
@@ -163,7 +175,8 @@ def _take(pins: Pins, folder: Path, source: Source, more: Sequence[str]) -> None
 
 def _not_taken(answer: subprocess.CompletedProcess[str], source: Source) -> OrchError:
     target = source.target
-    missing = re.findall(r"No matching distribution found for (\S+)", answer.stderr)
+    # The second, where pip is set up with constraints.
+    missing = re.findall(r"(?:No matching distribution found for|Cannot install) (\S+==\S+)", answer.stderr)
     if not missing:
         hint = "is a package index within reach? `pip config list` shows what pip is set up for"
         return InputError(f"pip cannot take the wheels: {_last(answer)}", hint=hint)
