@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import typer
 
+from orch_local import streams
 from orch_local.commands import (
     bundle,
     doctoring,
@@ -65,13 +66,12 @@ app.add_typer(bundle.app)
 
 def main() -> NoReturn:
     """Entry point: errors of ours become one message and an exit code, never a traceback."""
+    streams.ready()
     if not may_connect(sys.argv[1:]):
         go_offline()
     # Scoring a run of many shards goes faster the more files it may hold open.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # A terminal that cannot show a character gets its number, not an error at the end of a run.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()
     except OrchError as error:

@@ -15,7 +15,7 @@ from orch_local.answers import AnswerError, label_probabilities
 from orch_local.engines.base import Completion, Engine, Finish, Request, RequestError
 from orch_local.errors import PromptError
 from orch_local.plans import AgentPlan
-from orch_local.prompts.template import Message, fill
+from orch_local.prompts.template import Message, check_kept, fill
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Outcome, Usage
 from orch_local.tasks import Task
@@ -175,7 +175,9 @@ class Scribe:
             if not self._plan.model.system_role:
                 messages = _without_system(messages)
             options = self._plan.model.template_options(thinking=self.thinks)
-            self._skeletons[shape] = self._opened(self._tokenizer.chat(messages, options))
+            chat = self._tokenizer.chat(messages, options)
+            check_kept(chat, shape[2], f"agent {self._plan.name!r}, model {self._plan.model.name!r}")
+            self._skeletons[shape] = self._opened(chat)
         return self._skeletons[shape]
 
     def _opened(self, chat: str) -> str:

@@ -82,6 +82,7 @@ _LOCAL_FAMILIES = (socket.AF_UNIX, getattr(socket, "AF_NETLINK", socket.AF_UNIX)
 _METHODS = {"connect": 0, "connect_ex": 0, "bind": 0, "sendto": -1, "sendmsg": 3}
 """Methods of a socket, and which of their arguments is the address."""
 
+_NAMED = ("localhost", "127.0.0.1", "::1")
 _LONGEST_NAME = 253
 """Of a host: RFC 1035."""
 
@@ -105,6 +106,7 @@ def go_offline() -> None:
     sys.addaudithook(_hook)
     for name, place in _METHODS.items():
         setattr(socket.socket, name, _asking_first(name, place))
+    setattr(socket.socket, "listen", _listening(socket.socket.listen))  # noqa: B010 - mypy takes it for a method
 
 
 def outside() -> dict[str, str]:
@@ -135,7 +137,7 @@ def is_here(host: object) -> bool:
         name = host.decode("ascii") if isinstance(host, bytes | bytearray) else host
         if not isinstance(name, str):
             return False
-        if name.lower() == "localhost":
+        if str.lower(name) == "localhost":
             return True
         address = ipaddress.ip_address(name)
     except ValueError:
@@ -170,8 +172,15 @@ def _check_lookup(host: object, port: object = None, *_: object) -> None:
 
 
 def _check_name(address: object) -> None:
-    if isinstance(address, tuple) and address and not is_here(address[0]):
+    """Of an address. Those that all machines have stand in files; for 127.9.9.9 a server is asked."""
+    host = address[0] if isinstance(address, tuple) and address else address
+    if host is not None and not (is_here(host) and _shown((host,)).strip("[]") in _NAMED):
         _refuse("look up", _shown(address))
+
+
+def _check_listening(sock: socket.socket) -> None:
+    """Who listens without an address listens at all of them; and there is no audit event."""
+    _check_listen(sock, sock.getsockname())
 
 
 _CHECKS: Mapping[str, Callable[..., None]] = {
@@ -181,7 +190,7 @@ _CHECKS: Mapping[str, Callable[..., None]] = {
     "socket.bind": _check_listen,
     "socket.getaddrinfo": _check_lookup,
     "socket.gethostbyname": _check_lookup,
-    "socket.gethostbyaddr": _check_lookup,
+    "socket.gethostbyaddr": _check_name,
     "socket.getnameinfo": _check_name,
 }
 """By audit event: docs.python.org/3/library/audit_events.html."""
@@ -207,6 +216,15 @@ def _asking_first(name: str, place: int) -> Callable[..., Any]:
         if place < len(arguments):
             check(self, arguments[place])
         return plain(self, *arguments)
+
+    return method
+
+
+def _listening(plain: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(plain)
+    def method(self: socket.socket, *arguments: Any) -> None:
+        _check_listening(self)
+        plain(self, *arguments)
 
     return method
 

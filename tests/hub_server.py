@@ -80,8 +80,8 @@ class Hub:
         self.seen: list[Seen] = []
         self.cut: dict[str, list[int]] = {}
         """By end of a file's path: after so many bytes is each of the next answers cut off."""
-        self.slow: dict[str, float] = {}
-        """By end of a file's path: seconds of rest after each 64 KiB."""
+        self.stuck: dict[str, int] = {}
+        """By end of a file's path: after so many bytes nothing more comes, until this is cleared."""
         self.failing: dict[str, tuple[int, dict[str, str]]] = {}
         """By a part of the path: status and headers of the answer."""
         self.page = 1000
@@ -252,7 +252,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self, body: bytes, file: str) -> int:
         hub = self.server.hub
         limits = next((left for end, left in hub.cut.items() if file and file.endswith(end)), [])
-        rest = next((seconds for end, seconds in hub.slow.items() if file and file.endswith(end)), 0.0)
         limit = limits.pop(0) if limits else len(body)
         sent = 0
         try:
@@ -260,8 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
                 block = body[sent : min(sent + 65536, limit)]
                 self.wfile.write(block)
                 sent += len(block)
-                if rest:
-                    time.sleep(rest)
+                while any(file and file.endswith(end) and sent >= most for end, most in hub.stuck.items()):
+                    time.sleep(0.05)
         except OSError:
             self.close_connection = True
         if limit < len(body):

@@ -383,7 +383,7 @@ def test_an_interrupted_fetch_keeps_its_commit_and_what_has_come(
 ) -> None:
     repo, size = hub.repos["model", REPO], (MODEL / WEIGHTS).stat().st_size
     first = repo.refs["main"]
-    hub.slow[WEIGHTS] = 0.3
+    hub.stuck[WEIGHTS] = 2**20
     command, environment = in_process_of_its_own(hub, tmp_path, "--allow-network")
     running = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     partial = tmp_path / "out" / "models" / "Qwen3-8B" / ".partial"
@@ -395,9 +395,9 @@ def test_an_interrupted_fetch_keeps_its_commit_and_what_has_come(
     assert running.returncode == 130 and "run the same command again" in err
     assert not read_record(tmp_path / "out")
 
+    hub.stuck.clear()
     while not hub.bytes_of(WEIGHTS) and time.monotonic() < until:
         time.sleep(0.05)  # the server, too, sees that the client is gone
-    hub.slow.clear()
     hub.seen.clear()
     repo.commit({**files, "config.json": b"{}"})
     assert get("qwen3-8b").code == 0

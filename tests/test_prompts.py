@@ -23,6 +23,7 @@ from orch_local.prompts.template import (
     answer_form,
     builtin_names,
     builtin_text,
+    check_kept,
     fill,
     load_template,
     parse_template,
@@ -443,3 +444,15 @@ def test_data_that_a_template_leaves_out_is_refused() -> None:
     asks_for_a_panel = parse_template("[user]\n{{ question }}{{ panel }}", "my.txt")
     with pytest.raises(PromptError, match="panel"):
         asks_for_a_panel.messages(AnswerSchema("", AnswerConfig()), frozenset({"question"}))
+
+
+def test_a_chat_template_must_keep_the_place_of_all_data() -> None:
+    chat = "<user>\ue0f00\ue0f1\n\ue0f01\ue0f1</user>"
+    check_kept(chat, {"question", "choices"}, "agent 'a'")
+    check_kept(chat + chat, {"question", "choices"}, "agent 'a'")
+    with pytest.raises(PromptError, match="loses the choices") as caught:
+        check_kept(chat.replace("\ue0f01\ue0f1", ""), {"question", "choices"}, "agent 'a'")
+    assert caught.value.where == "agent 'a'"
+    for digit in "239":
+        with pytest.raises(PromptError, match="private-use"):
+            check_kept(chat + f"\ue0f0{digit}\ue0f1", {"question", "choices"}, "agent 'a'")

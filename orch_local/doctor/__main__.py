@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
+from orch_local import streams
 from orch_local.doctor.asking import Request
 from orch_local.doctor.offline import set_by_user
 from orch_local.doctor.telling import tell
@@ -16,16 +16,14 @@ from orch_local.offline import go_offline
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and print the page; returns the exit code."""
-    given = _parser().parse_args(arguments)
+    streams.ready()
     go_offline()
+    given = _parser().parse_args(arguments)
     request = Request(
         given.run_file, given.out, given.store, given.shards, given.fresh, given.quick, silence=set_by_user()
     )
     try:
         return tell(request, as_json=given.json)
-    except BrokenPipeError:  # `... | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     except OrchError as error:
         print(f"error: {error}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
         return error.exit_code
@@ -44,5 +42,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())

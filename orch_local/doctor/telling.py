@@ -13,6 +13,7 @@ from orch_local.doctor.asking import Request
 from orch_local.doctor.checks import Page
 from orch_local.doctor.lanes import examine
 from orch_local.errors import InputError
+from orch_local.streams import lose_output
 
 Doing = Callable[[str], None]
 
@@ -28,10 +29,14 @@ def tell(request: Request, *, as_json: bool) -> int:
     _check(request)
     with _status(quiet=as_json) as doing:
         page = examine(request, doing)
-    if as_json:
-        print(json.dumps(page.to_json(), indent=2))
-    else:
-        _print(page)
+    try:
+        if as_json:
+            print(json.dumps(page.to_json(), indent=2))
+        else:
+            _print(page)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        lose_output()
     return page.exit_code
 
 
@@ -74,4 +79,9 @@ def _print(page: Page) -> None:
         for line in plain.lines(page):
             print(line)
         return
-    print_page(Console(highlight=False), page)
+
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process, with the code for red
+
+    print_page(Terminal(highlight=False), page)

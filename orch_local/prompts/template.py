@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -101,6 +101,25 @@ class Template:
                     hint=f"put {{{{ {name} }}}} where it belongs",
                 )
         return [Message("system", system)] * bool(system) + [Message("user", user)]
+
+
+def check_kept(chat: str, present: Collection[str], where: str) -> None:
+    """Refuse what a chat template made of the messages if data has lost its place in it.
+
+    Raises
+    ------
+    PromptError
+        If the place of data named in ``present`` is not there any more, or that of other data is.
+    """
+    places = {match[0] for match in _MARKER.finditer(chat)}
+    hint = "fetch the model's folder again, or put a `chat_template.jinja` that you trust into it"
+    for name in sorted(present):
+        if _marker(name) not in places:
+            message = f"the chat template loses the {name}, so the model would not see it"
+            raise PromptError(message, where=where, hint=hint)
+    if len(places) > len(present):
+        message = "the chat template writes private-use characters U+E0F0 and U+E0F1"
+        raise PromptError(message, where=where, hint=hint)
 
 
 def parse_template(text: str, where: str) -> Template:
