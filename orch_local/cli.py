@@ -78,4 +78,10 @@ def main() -> NoReturn:
         message = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(error))
         print(f"error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a path that may not be looked at, say; an error that names no file is ours
+        if error.filename is None:
+            raise
+        print(f"error: {ascii(error.filename)[1:-1]}: {error.strerror}", file=sys.stderr)
+        print("hint: check the path, and whether you may read and write there", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)

@@ -125,7 +125,7 @@ def read_json(path: Path, hint: str = "") -> Any:
         raise StoreError(
             "no such file", where=str(path), hint=hint or "is this the folder of a run?"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         usual = "it is damaged: put a good copy back, or delete it and run the same command again"
         raise StoreError(f"cannot be read: {error}", where=str(path), hint=hint or usual) from None
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -210,18 +212,64 @@ def test_a_wheel_that_another_one_needs_is_missed(order: Order) -> None:
 
 
 def test_what_was_taken_is_not_taken_again(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, take = order.wheels[0], wheels._take
+    monkeypatch.setattr(
+        wheels,
+        "_take",
+        lambda pins, folder, source, more: take(pins, folder, replace(source, folders=(index,)), more),
+    )
+    order = replace(order, wheels=())
     with monkeypatch.context() as context:
         context.setattr(creating.completeness, "check", lambda world, roots: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             create(order, silent)
     work = order.folder.with_name("bundle.partial")
     small_wheel(work / "wheels", "alpha", "0.1")  # of an earlier pin
-    shutil.rmtree(order.wheels[0])
-    order.wheels[0].mkdir()
+    shutil.rmtree(index)
     create(order, silent)
     assert not work.exists()
     names = {path.name for path in (order.folder / "wheels").iterdir()}
     assert {"alpha-1.0-py3-none-any.whl"} == {name for name in names if name.startswith("alpha")}
+
+
+def test_a_folder_of_wheels_counts_as_it_is_now(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as context:
+        context.setattr(creating.completeness, "check", lambda world, roots: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            create(order, silent)
+    small_wheel(order.wheels[0], "beta", "1.2", "Summary: another one")
+    create(order, silent)
+    (found,) = (order.folder / "wheels").glob("beta-1.2-*.whl")
+    assert found.read_bytes() == next(order.wheels[0].glob("beta-1.2-*.whl")).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a:b.jsonl", "e\u0301.jsonl", "new\nline.jsonl"])
+def test_a_file_that_no_bundle_may_have_is_named_at_once(order: Order, benchmark: Path, name: str) -> None:
+    (benchmark / "test.jsonl").rename(benchmark / name)
+    told: list[str] = []
+    with pytest.raises(InputError, match="cannot be in a bundle") as caught:
+        create(replace(order, benchmarks=(benchmark,)), told.append)
+    assert caught.value.where == str(benchmark / name)
+    assert "rename it" in caught.value.hint
+    assert not [line for line in told if "wheels" in line]
+
+
+def test_a_link_or_a_pipe_is_no_new_folder(order: Order, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(InputError, match="no empty folder"):
+            create(replace(order, folder=tmp_path / name), silent)
+
+
+def test_what_the_target_has_may_come_through_a_pipe(order: Order, tmp_path: Path) -> None:
+    pipe = tmp_path / "freeze"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text("beta==1.2\nalpha===[/x]\n"))
+    writer.start()
+    made = create(replace(order, freeze=pipe), silent)
+    writer.join()
+    assert made.manifest.excluded == ("beta==1.2",)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(order: Order) -> None:
@@ -397,6 +445,9 @@ def test_the_manifest_asks_for_no_newer_glibc_than_the_wheels_do() -> None:
         {"python": "3.14"},
         {"python": "3.12; x"},
         {"glibc": "musl"},
+        {"glibc": "2.16"},
+        {"glibc": "3.28"},
+        {"glibc": "1.28"},
         {"platform": "win_amd64"},
         {"platform": "../x"},
     ],

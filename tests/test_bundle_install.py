@@ -474,6 +474,48 @@ def test_what_lies_where_the_environment_belongs_is_left_alone(
     assert [path.name for path in to.iterdir()] == ["venv"]
 
 
+def test_an_environment_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    (to / "venv").mkdir(parents=True)
+    (to / "venv" / "pyvenv.cfg").write_text("mine")
+    assert "came with no bundle" in refused(with_wheels(tmp_path / "bundle"), to)
+    assert [path.name for path in to.rglob("*")] == ["venv", "pyvenv.cfg"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.json.sig"])
+@pytest.mark.parametrize("plant", ["text", "pipe", "endless", "folder"])
+def test_papers_of_somebody_else_are_left_alone(tmp_path: Path, bundle: Path, name: str, plant: str) -> None:
+    file = tmp_path / "to" / name
+    file.parent.mkdir()
+    if plant == "text":
+        file.write_text("precious")
+    elif plant == "pipe":
+        os.mkfifo(file)
+    elif plant == "endless":
+        file.symlink_to("/dev/zero")
+    else:
+        file.mkdir()
+    assert f"there is a {name} that came with no bundle" in refused(bundle, file.parent)
+    assert [path.name for path in file.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("path", ["wheels/index.html", "wheels/more/x-1-py3-none-any.whl"])
+def test_pip_is_shown_wheels_alone(tmp_path: Path, path: str) -> None:
+    make_bundle(tmp_path / "bundle", {**FILES, path: b"<a href=http://127.0.0.1:9/x.whl>"})
+    assert "no bundle may have a file of this name" in refused(tmp_path / "bundle", tmp_path / "to")
+
+
+def test_a_bundle_in_parts_may_be_installed_where_it_lies(bundle: Path) -> None:
+    for _ in range(2):
+        install(bundle, bundle)
+    assert receiving.verify(bundle, None, receiving.Shown()) == 0
+
+
+def test_a_path_with_a_colon_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    assert "has a colon" in refused(with_wheels(tmp_path / "bundle"), tmp_path / "a:b")
+    assert not (tmp_path / "a:b").exists()
+
+
 _HASH = "--hash=sha256:" + "0" * 64
 
 

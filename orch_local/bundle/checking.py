@@ -150,7 +150,9 @@ def check_file(root: Path, entry: Entry, told: Told) -> str:
 
 def unknown_files(bundle: Bundle) -> list[str]:
     """List what lies in the folder and not in the manifest; of a folder that is not in it, the name alone."""
-    return unknown_below(bundle.folder, "", {MANIFEST, SIGNATURE, *(entry.path for entry in bundle.pieces)})
+    # Of a bundle in parts its files may lie there as well: it was installed in its own folder.
+    named = (entry.path for entry in (*bundle.pieces, *bundle.manifest.files))
+    return unknown_below(bundle.folder, "", {MANIFEST, SIGNATURE, *named})
 
 
 def unknown_below(root: Path, inner: str, known: set[str]) -> list[str]:
@@ -191,12 +193,13 @@ def _manifest_bytes(folder: Path) -> bytes:
 
 def _check_apart(folder: Path, signers: Signers) -> None:
     """A list of signers that came with the bundle says nothing about it."""
-    if signers.allowed.resolve().is_relative_to(folder.resolve()):
-        raise InputError(
-            "came with the bundle: whoever made the one could make the other",
-            where=str(signers.allowed),
-            hint="get the list of allowed signers by another way, and keep it elsewhere",
-        )
+    for file in filter(None, (signers.allowed, signers.revoked)):
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                "came with the bundle: whoever made the one could make the other",
+                where=str(file),
+                hint="get the lists of keys by another way, and keep them elsewhere",
+            )
 
 
 def _unpacked(folder: Path, manifest: Manifest) -> bool:

@@ -7,15 +7,16 @@ nothing of it is executed.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.metadata import RawMetadata, parse_email
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.tags import Tag
 from packaging.utils import canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from orch_local.bundle.manifest import Target
 from orch_local.bundle.platforms import marker_environment, tags_of
@@ -70,7 +71,7 @@ def read_wheel(path: Path) -> Wheel:
             raise ValueError(f"it says to be {told[0]} {told[1]}")
         for text in metadata.get("requires_dist", []):
             Requirement(text)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, InvalidRequirement, InvalidVersion) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         hint = "take it anew: remove it, and the work folder beside the bundle"
         raise InputError(f"is no wheel: {error}", where=str(path), hint=hint) from None
     return Wheel(path, str(name), metadata["version"], tags, metadata)

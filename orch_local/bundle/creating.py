@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,16 @@ from filelock import FileLock, Timeout
 import orch_local
 from orch_local.bundle import completeness, pins, platforms, run_files, sbom, wheels
 from orch_local.bundle.contents import Source
-from orch_local.bundle.manifest import INSTALLER, MANIFEST, Entry, Manifest, Target, parse
+from orch_local.bundle.manifest import (
+    INSTALLER,
+    MANIFEST,
+    Entry,
+    Manifest,
+    Target,
+    check_distinct,
+    check_path,
+    parse,
+)
 from orch_local.bundle.parts import write_parts
 from orch_local.bundle.signature import sign
 from orch_local.bundle.sizes import shown
@@ -96,7 +105,8 @@ def _check(order: Order) -> None:
     platforms.check(order.target)
     wheels.check_folders(order.wheels)
     folder = order.folder
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    taken = folder.is_symlink() or (folder.exists() and not folder.is_dir())
+    if taken or (folder.is_dir() and any(folder.iterdir())):
         raise InputError("exists, and is no empty folder", where=str(folder), hint="name a new folder")
     if folder.is_mount():
         raise InputError("is a disk of its own", where=str(folder), hint="name a new folder on it")
@@ -121,6 +131,7 @@ def _alone(work: Path) -> Iterator[None]:
 
 def _create(order: Order, work: Path, tell: Tell) -> Made:
     luggage = run_files.pack(list(order.run_files), list(order.models), list(order.benchmarks), tell)
+    _check_places({**{place: source.file for place, source in luggage.sources.items()}, **luggage.texts})
     _check_room(work, sum(source.file.stat().st_size for source in luggage.sources.values()))
     world, chosen = _wheels(order, work, tell)
     tell("checking that nothing is missing")
@@ -159,13 +170,29 @@ def _create(order: Order, work: Path, tell: Tell) -> Made:
     return Made(manifest, chosen.otherwise, tuple(sorted(world.left_out - world.versions().keys())))
 
 
+def _check_places(named: Mapping[str, object]) -> None:
+    """Names that no bundle may have are told before minutes of work, and to whom can rename the files."""
+    hint = "rename it, or leave it out"
+    for place, source in named.items():
+        try:
+            check_path(place)
+        except ValueError as error:
+            where = str(source) if isinstance(source, Path) else ascii(place)
+            raise InputError(f"cannot be in a bundle: {error}", where=where, hint=hint) from None
+    try:
+        check_distinct(sorted(named))
+    except ValueError as error:
+        raise InputError(f"cannot be in one bundle: {error}", hint=hint) from None
+
+
 def _wheels(order: Order, work: Path, tell: Tell) -> tuple[completeness.World, pins.Chosen]:
     """Have all wheels in the work folder, that of the project among them."""
     target, lists = order.target, order.project / "requirements"
     locked = pins.read_pins(lists / f"{target.device}.txt", platforms.marker_environment(target))
     if target.device == "cpu":
         locked["torch"] = wheels.TORCH
-    chosen = pins.choose(locked, pins.read_freeze(order.freeze) if order.freeze else {})
+    there = pins.read_freeze(order.freeze) if order.freeze else {}  # once: it may be a pipe
+    chosen = pins.choose(locked, there)
     count = len(chosen.wanted)
     tell(
         f"taking {count:,} wheels with pip, for Python {target.python} on {target.platform} ({target.device})"
@@ -175,7 +202,6 @@ def _wheels(order: Order, work: Path, tell: Tell) -> tuple[completeness.World, p
     project = wheels.build_project(order.project, _fresh(work / "project"))
     found = [completeness.read_wheel(path) for path in (*taken, project)]
     left_out = pins.read_left_out(lists / "left-out.txt", target.device)
-    there = pins.read_freeze(order.freeze) if order.freeze else {}
     known = {name: version for name, version in there.items() if version}
     in_order = sorted(found, key=lambda wheel: wheel.name)
     return completeness.World(in_order, known, left_out, target), chosen
@@ -218,7 +244,7 @@ def _check_room(work: Path, needed: int) -> None:
     free = shutil.disk_usage(work).free
     if needed + _ROOM > free:
         raise StoreError(
-            f"the bundle needs {shown(needed)}, but only {shown(free)} are free",
+            f"the bundle needs {shown(needed + _ROOM)}, but only {shown(free)} are free",
             where=str(work.parent),
             hint="free some space, or name a folder on a larger disk",
         )

@@ -18,6 +18,8 @@ REQUIREMENTS = "requirements.txt"
 PROJECT = "orch-local"
 UNFINISHED = ".venv-unfinished"
 """There while the environment is made and filled for the first time."""
+OURS = ".orch-local-bundle"
+"""In an environment that was made here: no other one is filled, or cleared."""
 _LINE = re.compile(
     r"(?P<pin>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*)(?: --hash=sha256:[0-9a-f]{64})+"
 )
@@ -71,6 +73,9 @@ def python_of(root: Path) -> Path | None:
         return None
     if not (venv / "pyvenv.cfg").is_file():
         raise InputError("is no environment of Python's", where=str(venv), hint="move it away")
+    if not (venv / OURS).is_file():
+        hint = "move it away, or name another folder with --to"
+        raise InputError("is an environment that came with no bundle", where=str(venv), hint=hint)
     return venv / "bin" / "python"
 
 
@@ -90,6 +95,7 @@ def make(root: Path, here: Here, *, with_base: bool) -> None:
     options = ["--clear", *(["--system-site-packages"] if with_base else [])]
     command = [here.path, "-I", "-m", "venv", *options, str(root / VENV)]
     _run(command, "the environment cannot be made")
+    (root / VENV / OURS).touch()
     if with_base and here.in_venv:
         _see(here, ask(str(root / VENV / "bin" / "python"), ()))
 
@@ -138,7 +144,8 @@ def _run(command: Sequence[str], failed: str) -> None:
             command, stdin=subprocess.DEVNULL, capture_output=True, env=_environment(), check=False
         )
     except OSError as error:
-        raise StoreError(f"{failed}: {error.strerror}", where=command[0]) from error
+        hint = "may programs be started from there? some disks are mounted noexec"
+        raise StoreError(f"{failed}: {error.strerror}", where=command[0], hint=hint) from error
     if answer.returncode:
         text = (answer.stdout + b"\n" + answer.stderr).decode(errors="replace")
         last = "\n".join([line for line in text.splitlines() if line.strip()][-_LAST_LINES:])

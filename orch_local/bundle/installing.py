@@ -122,16 +122,30 @@ def _check_names(bundle: Bundle) -> None:
     """The environment is made by venv alone: a file of the bundle in it could be run before pip is."""
     for entry in bundle.manifest.files:
         path = entry.path.casefold()
-        if path.split("/")[0] in _OURS or placing.TEMPORARY in path:
-            raise InputError("no bundle may have a file of this name", where=entry.path)
+        first, *rest = path.split("/")
+        # pip takes what it finds there for wheels, and a page for a list of places to get some from.
+        odd = first == WHEELS and not (len(rest) == 1 and path.endswith(".whl"))
+        if first in _OURS or placing.TEMPORARY in path or odd:
+            hint = "this is no bundle that orch-local makes: ask where it came from"
+            raise InputError("no bundle may have a file of this name", where=entry.path, hint=hint)
 
 
 def _check_target(wanted: Wanted, bundle: Bundle, root: Path, voice: Voice) -> target.Here:
     manifest = bundle.manifest
-    python = environment.python_of(root) or wanted.python
-    here = target.ask(str(python), [target.split_pin(pin)[0] for pin in manifest.excluded])
-    target.check(manifest.target, here)
-    target.check_excluded(manifest.excluded, here)
+    if ":" in str(root):
+        hint = "name another folder with --to, or --no-environment"
+        raise InputError("no environment can be where the path has a colon", where=str(root), hint=hint)
+    there = environment.python_of(root)
+    try:
+        here = target.ask(
+            str(there or wanted.python), [target.split_pin(pin)[0] for pin in manifest.excluded]
+        )
+        target.check(manifest.target, here)
+        target.check_excluded(manifest.excluded, here)
+    except InputError as error:
+        if there is not None:  # another --python would change nothing
+            error.hint = f"it is the environment that is there: move {root / VENV} away, or name another --to"
+        raise
     if manifest.target.device == "cuda" and shutil.which("nvidia-smi") is None:
         voice.say("note: the bundle is for CUDA, and there is no nvidia-smi here: is the driver installed?")
     return here

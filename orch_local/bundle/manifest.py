@@ -25,6 +25,7 @@ MAX_BYTES = 64 * 2**20
 _MAX_SIZE = 2**50
 _MAX_NAME = 255
 _MAX_PATH = 1024
+_DEEPEST = 32
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = re.compile(r"part-[0-9]{5}")
 _RESERVED = frozenset({MANIFEST, SIGNATURE})
@@ -174,7 +175,7 @@ def _check(manifest: Manifest) -> None:
         check_path(path)
     if paths != sorted(paths):
         raise ValueError("its files are not in order")
-    _check_apart(paths)
+    check_distinct(paths)
     names = [part.path for part in manifest.parts]
     if not all(map(_PART.fullmatch, names)):
         raise ValueError("a part has another name than part-00001 and so on")
@@ -199,6 +200,8 @@ def check_path(path: str) -> None:
     if not path.isprintable() or unicodedata.normalize("NFC", path) != path:
         raise ValueError(f"the path {shown} has characters that cannot be seen, or not in their normal form")
     parts = path.split("/")
+    if len(parts) > _DEEPEST:
+        raise ValueError(f"the path {shown} is more than {_DEEPEST} folders deep")
     # A colon is a drive or a stream on Windows; a name that ends in a dot or a blank loses it there.
     if any(part in ("", ".", "..") or part[-1] in ". " or len(part.encode()) > _MAX_NAME for part in parts):
         raise ValueError(f"the path {shown} leads out of the bundle, or nowhere")
@@ -208,8 +211,14 @@ def check_path(path: str) -> None:
         raise ValueError(f"the path {shown} may not be in a bundle")
 
 
-def _check_apart(paths: Sequence[str]) -> None:
-    """No two files that are one where case does not count, no file where another one needs a folder."""
+def check_distinct(paths: Sequence[str]) -> None:
+    """Refuse two files that are one where case does not count, and one where another one needs a folder.
+
+    Raises
+    ------
+    ValueError
+        With one of the paths, cut short.
+    """
     folded = [path.casefold() for path in paths]
     if len(set(folded)) != len(folded):
         times = Counter(folded)

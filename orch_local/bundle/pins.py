@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from orch_local.errors import InputError
 
@@ -90,7 +90,7 @@ def read_freeze(file: Path) -> Pins:
 
 def choose(pins: Mapping[str, str], there: Mapping[str, str]) -> Chosen:
     """Leave out what is there already in the pinned version; ``2.13.0+cpu`` is a ``2.13.0``."""
-    excluded = {name: there[name] for name, pin in pins.items() if _meets(there.get(name, ""), pin)}
+    excluded = {name: there[name] for name, pin in pins.items() if meets(there.get(name, ""), pin)}
     wanted = {name: pin for name, pin in pins.items() if name not in excluded}
     return Chosen(wanted, excluded, {name: there[name] for name in wanted if name in there})
 
@@ -100,10 +100,11 @@ def is_for_cpus(version: Version) -> bool:
     return (version.local or "").startswith("cpu")
 
 
-def _meets(text: str, pin: str) -> bool:
+def meets(text: str, pin: str) -> bool:
+    """Whether a version is a pinned one, or a build of it for no other device."""
     try:
         version = Version(text)
-    except InvalidVersion:  # an empty one, too
+    except ValueError:  # an empty one, one with thousands of digits
         return False
     if is_for_cpus(version) and "+" not in pin:
         return False

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orch_local.bundle.checking import Told, check_file
-from orch_local.bundle.inside import NotPlainError, folder
-from orch_local.bundle.manifest import MANIFEST, Entry, ManifestError, parse
+from orch_local.bundle.inside import NotPlainError, blocks, folder, reading
+from orch_local.bundle.manifest import MANIFEST, MAX_BYTES, SIGNATURE, Entry, ManifestError, parse
 from orch_local.errors import InputError, StoreError
 
 TEMPORARY = ".orch-local-"
@@ -46,6 +46,7 @@ def survey(root: Path, files: Iterable[Entry], told: Told) -> Survey:
         If a link, or a file that no bundle put there, is in the way.
     """
     before = earlier(root)
+    _refuse_other_papers(root, before)
     kept, missing, problems = set(), 0, []
     for entry in files:
         state = check_file(root, entry, told) if root.is_dir() else "missing"
@@ -79,10 +80,20 @@ def _in_the_way(root: Path, path: str, state: str, before: Mapping[str, Entry]) 
 def earlier(root: Path) -> dict[str, Entry]:
     """Read what the bundle held that was installed there before."""
     try:
-        content = (root / MANIFEST).read_bytes()
+        with reading(root, MANIFEST) as file:
+            content = b"".join(blocks(file, MAX_BYTES + 1))
         return {entry.path: entry for entry in parse(content, str(root)).files}
     except (OSError, ManifestError):
         return {}
+
+
+def _refuse_other_papers(root: Path, before: Mapping[str, Entry]) -> None:
+    """A manifest, or a signature, that is of no bundle is somebody's work."""
+    for name in (MANIFEST, SIGNATURE):
+        file = root / name
+        if os.path.lexists(file) and (not before or file.is_symlink() or not file.is_file()):
+            hint = "move it away, or name another folder with --to"
+            raise InputError(f"there is a {name} that came with no bundle", where=str(root), hint=hint)
 
 
 def is_temporary(path: str) -> bool:

@@ -56,6 +56,10 @@ def check(target: Target) -> None:
     for option, value, like in (("python", target.python, "3.12"), ("glibc", target.glibc, "2.28")):
         if re.fullmatch(r"[0-9]\.[0-9]{1,3}", value) is None:
             raise InputError(f"--{option} {value[:40]!r} is no version", hint=f"for example {like}")
+    if re.fullmatch(r"2\.[0-9]+", target.glibc) is None or int(target.glibc[2:]) < _FLOOR:
+        raise InputError(
+            f"--glibc {target.glibc!r} is none: 2.{_FLOOR} is the oldest", hint="for example 2.31"
+        )
     if target.python not in PYTHONS:
         hint = f"one of {', '.join(PYTHONS)}"
         raise InputError(f"orch-local is not for Python {target.python} (--python)", hint=hint)

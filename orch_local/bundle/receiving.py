@@ -98,7 +98,9 @@ def install(wanted: Wanted) -> int:
 def guarded(action: Callable[[], int]) -> int:
     """Run a command; whatever goes wrong becomes a message and an exit code."""
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()
+        return code
     except OrchError as error:
         message = str(error)
         code = error.exit_code
@@ -113,6 +115,8 @@ def guarded(action: Callable[[], int]) -> int:
             error.strerror or "input or output failed", where=where, hint="may you read and write there?"
         )
         message, code = str(failed), failed.exit_code
+        if not where:  # output to a full disk: it would fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print("error: " + "\n".join(map(harmless, message.split("\n"))), file=sys.stderr)
     return code
 

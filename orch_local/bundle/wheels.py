@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from orch_local.bundle.manifest import Target
-from orch_local.bundle.pins import Pins, is_for_cpus
+from orch_local.bundle.pins import Pins, is_for_cpus, meets
 from orch_local.bundle.platforms import is_native, pip_options, tags_of
 from orch_local.errors import InputError, OrchError
 from orch_local.offline import SILENCE
@@ -56,6 +55,9 @@ def take(pins: Pins, folder: Path, source: Source) -> list[Path]:
         If pip cannot have one of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if source.folders:  # what they hold may be another one of the same name now
+        for file in folder.glob("*.whl"):
+            file.unlink()
     kept = _kept(pins, folder, tags_of(source.target))
     missing = {name: pin for name, pin in pins.items() if name not in kept}
     from_torch_index = {name: missing.pop(name) for name in ("torch",) if _is_cpu_torch(name, missing)}
@@ -63,10 +65,9 @@ def take(pins: Pins, folder: Path, source: Source) -> list[Path]:
         _take(from_torch_index, folder, source, _torch_index(source))
     if missing:
         _take(missing, folder, source, [])
-    wheels = sorted(_kept(pins, folder, tags_of(source.target)).values())
     if source.target.device == "cuda":
-        _refuse_cpu_builds(wheels)
-    return wheels
+        _refuse_cpu_builds(folder.glob("*.whl"))
+    return sorted(_kept(pins, folder, tags_of(source.target)).values())
 
 
 def check_folders(folders: Iterable[Path]) -> None:
@@ -129,7 +130,7 @@ def _kept(pins: Pins, folder: Path, fitting: frozenset[Tag]) -> dict[str, Path]:
         except InvalidWheelFilename:
             raise InputError("is not named as wheels are", where=str(file)) from None
         pin = pins.get(name)
-        right = pin is not None and SpecifierSet(f"=={pin}").contains(version, prereleases=True)
+        right = pin is not None and meets(str(version), pin)
         if right and tags & fitting and name not in kept:
             kept[name] = file
         else:

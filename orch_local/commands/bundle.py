@@ -58,7 +58,9 @@ def create(
 
     here = this_machine(device)
     given = {
-        name: value for name, value in (("python", python), ("platform", platform), ("glibc", glibc)) if value
+        name: value
+        for name, value in (("python", python), ("platform", platform), ("glibc", glibc))
+        if value is not None
     }
     order = Order(
         folder=folder,
@@ -68,7 +70,7 @@ def create(
         benchmarks=tuple(benchmark or ()),
         freeze=exclude_installed,
         wheels=tuple(wheels or ()),
-        part_size=parse_size(part_size) if part_size else None,
+        part_size=None if part_size is None else parse_size(part_size),
         key=sign,
     )
     steps = console_of(stderr=True)
@@ -106,7 +108,8 @@ def print_made(order: Order, made: Made) -> None:
         console.print(f"{len(manifest.excluded):,} packages are there already and left out")
     for name, version in sorted(made.otherwise.items()):
         pin = next(pin for pin in manifest.requirements if pin.startswith(f"{name}=="))
-        console.print(f"the other machine has {name} {version or 'of no told version'}; the bundle has {pin}")
+        version = version or "of no told version"
+        console.print(f"the other machine has {name} {version}; the bundle has {pin}", markup=False)
     target = manifest.target
     words = f"Python {target.python}, {target.platform}, glibc {target.glibc} or later, {target.device}"
     console.print(

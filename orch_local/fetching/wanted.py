@@ -19,7 +19,7 @@ BENCHMARKS: Mapping[str, str] = {
     "arc": "allenai/ai2_arc",
 }
 """Repositories of the benchmarks whose columns there is a loader for."""
-_REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
+_REPO = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")
 
 
