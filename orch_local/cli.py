@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import sys
 from typing import NoReturn
@@ -64,6 +65,9 @@ for command in COMMANDS:
 app.add_typer(bundle.app)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
 def main() -> NoReturn:
     """Entry point: errors of ours become one message and an exit code, never a traceback."""
     streams.ready()
@@ -79,9 +83,11 @@ def main() -> NoReturn:
         print(f"error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # a path that may not be looked at, say; an error that names no file is ours
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL:
             raise
-        print(f"error: {ascii(error.filename)[1:-1]}: {error.strerror}", file=sys.stderr)
-        print("hint: check the path, and whether you may read and write there", file=sys.stderr)
+        where = "the output cannot be written" if error.filename is None else ascii(error.filename)[1:-1]
+        print(f"error: {where}: {error.strerror}", file=sys.stderr)
+        print("hint: is there room, and may you read and write there?", file=sys.stderr)
+        streams.lose_output()
         sys.exit(1)
     sys.exit(0)

@@ -42,8 +42,8 @@ _DECIDING_FILES = (
 """Patterns of the files, besides the weights, that can change an answer."""
 
 _ELSEWHERE = {
-    "config.json": "speculators_config",
-    "adapter_config.json": "base_model_name_or_path",
+    "config.json": ("speculators_config", "text_model_id", "audio_model_id"),
+    "adapter_config.json": ("base_model_name_or_path",),
 }
 """Keys by which a folder makes an engine load another model than the one in it."""
 
@@ -136,14 +136,16 @@ def _is_folder(path: Path) -> bool:
 
 def _refuse_other_models(path: Path) -> None:
     """No digest would cover what is loaded from elsewhere."""
-    for name, key in _ELSEWHERE.items():
+    for name, keys in _ELSEWHERE.items():
         file = path / name
-        if file.exists() and (key in _object(file) or key in name):
-            raise ModelError(
-                f"`{key}` makes engines load another model than the one in this folder",
-                where=str(file),
-                hint=f"use the folder of that model, or take {name if key in name else 'the key'} out",
-            )
+        values = _object(file) if file.exists() else {}
+        for key in keys:
+            if values.get(key) is not None:
+                raise ModelError(
+                    f"`{key}` makes engines load another model than the one in this folder",
+                    where=str(file),
+                    hint="use the folder of that model, or take the key out",
+                )
 
 
 def _check_sizes(folder: ModelFolder) -> None:

@@ -27,7 +27,7 @@ from orch_local.errors import InputError, ModelError, PromptError
 from orch_local.model_files import check_entries, open_file, read_text
 from orch_local.models import digests, open_model_folder
 from orch_local.prompts import probing
-from orch_local.prompts.template import Message
+from orch_local.prompts.template import Message, builtin_names, builtin_text
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.safetensors_files import tensor_names
 
@@ -508,6 +508,45 @@ def test_a_tokenizer_that_hangs_or_grows(
     monkeypatch.setattr(probing, "_KIND", probing._KIND._replace(seconds=0.4, memory=2**30))
     tokenizer_with(folder, **parts)
     refused(folder, "the tokenizer (takes longer|needs more memory|takes the process)", "tokenizer.json")
+
+
+def test_added_tokens_are_tried_with_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added is a part of the program, and may be what it was made to hang on."""
+    monkeypatch.setattr(probing, "_KIND", probing._KIND._replace(seconds=0.4, memory=2**30))
+    doubling = {"type": "Sequence", "normalizers": [replaced("j", "jj")] * 60}
+    tokenizer_with(folder, normalizer=doubling)
+    file = folder / "tokenizer_config.json"
+    added = {"added_tokens_decoder": {"0": {"content": "j", "normalized": True}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | added))
+    refused(folder, "the tokenizer (takes longer|needs more memory|takes the process)", "tokenizer.json")
+
+
+def test_a_template_of_ours_is_what_a_tokenizer_may_be_made_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "_KIND", probing._KIND._replace(seconds=0.4, memory=2**30))
+    tokenizer_with(
+        folder, normalizer={"type": "Sequence", "normalizers": [replaced("Choices", "ChoicesChoices")] * 60}
+    )
+    assert any("Choices" in builtin_text(name) for name in builtin_names())
+    refused(folder, "the tokenizer (takes longer|needs more memory|takes the process)", "tokenizer.json")
+
+
+ODD_CONFIGS = {
+    "a name that is a list": ({"chat_template": [{"name": [], "template": "x"}]}, "no chat template"),
+    "half a surrogate pair": ({"eos_token": "\ud800"}, "end-of-sequence"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_CONFIGS)
+def test_an_odd_tokenizer_config_is_an_error(folder: Path, name: str) -> None:
+    values, match = ODD_CONFIGS[name]
+    file = folder / "tokenizer_config.json"
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    with pytest.raises((ModelError, PromptError), match=match):
+        opened(folder)
 
 
 def test_a_pattern_that_gives_up_costs_one_question(folder: Path) -> None:

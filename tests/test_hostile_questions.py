@@ -17,8 +17,9 @@ import pytest
 from running import Cli
 
 from orch_local.benchmarks import load_questions
-from orch_local.benchmarks.reading import MAX_ARRAY_BYTES, MAX_ROW_BYTES
-from orch_local.benchmarks.rows import MAX_CHARS
+from orch_local.benchmarks.jsonl import LAYOUT
+from orch_local.benchmarks.reading import MAX_ARRAY_BYTES, MAX_ROW_BYTES, read_rows
+from orch_local.benchmarks.rows import MAX_CHARS, RowError
 from orch_local.config import BenchmarkConfig
 from orch_local.errors import BenchmarkError, ConfigError
 from orch_local.prompts.template import question_data
@@ -291,3 +292,44 @@ def test_yaml_makes_no_object_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         read_yaml(file)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../other/data-00000-of-00001.arrow", "/etc/passwd", "link.arrow", "gone.arrow"]
+)
+def test_a_saved_folder_reads_no_file_of_another_one(tmp_path: Path, name: str) -> None:
+    import datasets
+
+    for folder in ("mine", "other"):
+        datasets.Dataset.from_list([json.loads(GOOD)]).save_to_disk(str(tmp_path / folder))
+    (tmp_path / "mine" / "link.arrow").symlink_to(tmp_path / "other" / "data-00000-of-00001.arrow")
+    state = tmp_path / "mine" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"_data_files": [{"filename": name}]}))
+    with pytest.raises(BenchmarkError, match="which is no file of the folder"):
+        list(read_rows(tmp_path / "mine", LAYOUT))
+
+
+def test_a_saved_folder_is_looked_at_by_what_it_names(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow
+
+    datasets.Dataset.from_list([json.loads(GOOD)]).save_to_disk(str(tmp_path / "mine"))
+    table = pyarrow.table({"question": ["q" * 10**6]})
+    options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+    with pyarrow.ipc.new_stream(str(tmp_path / "mine" / "data.bin"), table.schema, options=options) as out:
+        out.write_table(table)
+    state = tmp_path / "mine" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"_data_files": [{"filename": "data.bin"}]}))
+    with pytest.raises(BenchmarkError, match="is compressed inside"):
+        list(read_rows(tmp_path / "mine", LAYOUT))
+
+
+def test_a_date_that_python_has_not_is_one_bad_row(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    days = pyarrow.array([1, 2**31 - 1, 2], pyarrow.int32()).cast(pyarrow.date32())
+    table = pyarrow.table({"question": ["a", "b", "c"], "choices": [["1", "2"]] * 3, "day": days})
+    pyarrow.parquet.write_table(table, tmp_path / "q.parquet")
+    rows = [row for _, row in read_rows(tmp_path / "q.parquet", LAYOUT)]
+    assert [isinstance(row, RowError) for row in rows] == [False, True, False]

@@ -7,6 +7,7 @@ file says.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,13 +29,28 @@ def check_uncompressed(path: Path) -> None:
     ValueError
         If there is one.
     """
-    for file in sorted(path.glob("*.arrow")) if path.is_dir() else [path]:
+    for file in _files_of(path) if path.is_dir() else [path]:
         try:
             compressed = any(_is_compressed(*header) for header in _headers(file))
         except struct.error:
             raise ValueError(f"{file.name} is damaged") from None
         if compressed:
             raise ValueError(f"{file.name} is compressed inside; save it as parquet, or uncompressed")
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """What `datasets` reads of a `save_to_disk` folder: the files that its state names, wherever they are."""
+    if not (folder / "state.json").exists():
+        raise ValueError("it holds several splits, or no state.json")
+    try:
+        state = json.loads((folder / "state.json").read_bytes())
+        names = [str(one["filename"]) for one in state["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its state.json names no files: {error!r}") from None
+    for name in names:
+        if Path(name).name != name or (folder / name).is_symlink() or not (folder / name).is_file():
+            raise ValueError(f"its state.json names {name[:80]!r}, which is no file of the folder")
+    return [folder / name for name in names]
 
 
 def _headers(path: Path) -> Iterator[tuple[bytes, tuple[int, ...]]]:

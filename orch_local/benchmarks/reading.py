@@ -74,6 +74,8 @@ def _translated(path: Path) -> Iterator[None]:
         AttributeError,
         NotImplementedError,
         MemoryError,
+        ArithmeticError,
+        RecursionError,
     ) as error:
         reason = " ".join(str(error).split())[:300]
         hint = "is the file whole? compare its size with the original"
@@ -261,9 +263,9 @@ def _table_rows(table: Any) -> Iterator[Row | RowError]:
         else:
             for index in range(table.num_rows):
                 yield from _table_rows(table.slice(index, 1))
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:  # the latter of dates that Python has not
         if table.num_rows == 1:
-            yield RowError(f"is damaged or not UTF-8: {' '.join(str(error).split())[:200]}")
+            yield RowError(f"is damaged, not UTF-8 or out of range: {' '.join(str(error).split())[:200]}")
         else:
             for index in range(table.num_rows):
                 yield from _table_rows(table.slice(index, 1))

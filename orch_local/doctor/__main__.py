@@ -13,12 +13,17 @@ from orch_local.doctor.telling import tell
 from orch_local.errors import OrchError
 from orch_local.offline import go_offline
 
+MOST_SHARDS = 100_000
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and print the page; returns the exit code."""
     streams.ready()
     go_offline()
     given = _parser().parse_args(arguments)
+    if given.shards is not None and not 1 <= given.shards <= MOST_SHARDS:
+        print(f"error: --shards {given.shards}: 1 to {MOST_SHARDS:,}", file=sys.stderr)
+        return 2
     request = Request(
         given.run_file, given.out, given.store, given.shards, given.fresh, given.quick, silence=set_by_user()
     )

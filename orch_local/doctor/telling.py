@@ -45,9 +45,10 @@ def _check(request: Request) -> None:
     if file is not None and not Path(file).is_file():
         told = "is a folder, not a run file" if Path(file).is_dir() else "no such file"
         raise InputError(told, where=file, hint="check the path; without one doctor looks at the demo")
-    for path in (request.out, request.store):
-        if path is not None and Path(path).is_file():
-            raise InputError("is a file, not a folder", where=path)
+    for path in filter(None, (request.out, request.store)):
+        for one in (Path(path), *Path(path).parents):
+            if one.is_file():
+                raise InputError("is a file, not a folder", where=str(one), hint="name a folder")
 
 
 @contextmanager

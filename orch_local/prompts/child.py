@@ -6,7 +6,7 @@ standard input is a job, and each gets one line of standard output::
 
     {"folders": [...], "kind": "template" or "tokenizer", "memory": bytes}      the first line, once
     {"seconds": s, "template": t, "values": {...}, "date": d, "characters": n}   -> {"text": ...}
-    {"seconds": s, "bytes": n, "texts": [...]}, and n bytes behind it            -> {"text": ""}
+    {"seconds": s, "bytes": n, "added": [...], "texts": [...]}, and n bytes behind it -> {"text": ""}
 
 Instead of a text the answer may be ``{"refused": message}`` or ``{"limit": "memory" or "characters"}``. Who
 computes for too long is ended by the kernel.
@@ -131,10 +131,11 @@ def _template_renderer() -> Callable[[dict[str, Any]], str]:
 
 
 def _tokenizer_prober() -> Callable[[dict[str, Any]], str]:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
 
     def probe(job: dict[str, Any]) -> str:
         tokenizer = Tokenizer.from_buffer(sys.stdin.buffer.read(job["bytes"]))
+        tokenizer.add_tokens([AddedToken(**token) for token in job["added"]])
         _limit_seconds(job["seconds"])
         for text in job["texts"]:
             # A pattern that gives up on a text costs one question its answer, no more; hanging is the harm.

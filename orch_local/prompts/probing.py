@@ -9,7 +9,11 @@ passes: that costs its worker the time limit of `engine.stall_timeout_s`.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
+
+from tokenizers import AddedToken
 
 from orch_local.errors import ModelError, PromptError
 from orch_local.prompts.confined import Child, Kind, LimitError
@@ -29,8 +33,15 @@ TEXTS = (
 _passed: set[bytes] = set()
 
 
-def probe(serialised: str, where: Path) -> None:
+def probe(serialised: str, added: Sequence[AddedToken], texts: Sequence[str], where: Path) -> None:
     """Try a tokenizer; one that passed is not tried again by this process.
+
+    Parameters
+    ----------
+    added:
+        Tokens that are added to it.
+    texts:
+        What it is tried on besides the texts above: of ours, so that who made it could know them.
 
     Raises
     ------
@@ -39,12 +50,14 @@ def probe(serialised: str, where: Path) -> None:
         all is for the caller to find out.
     """
     content = serialised.encode()
-    key = hashlib.sha256(content).digest()
+    tokens = [token.__getstate__() for token in added]
+    job = {"added": tokens, "texts": [*TEXTS, *texts, *(token.content for token in added)]}
+    key = hashlib.sha256(content + json.dumps(job).encode()).digest()
     if key in _passed:
         return
     child = Child(_KIND)
     try:
-        child.ask({"bytes": len(content), "texts": TEXTS}, content)
+        child.ask({"bytes": len(content), **job}, content)
     except LimitError as error:
         raise ModelError(
             f"the tokenizer {error}",

@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from orch_local.errors import ModelError, PromptError
 from orch_local.prompts.chat_template import PINNED_DATE as PINNED_DATE
 from orch_local.prompts.chat_template import render_chat
 from orch_local.prompts.probing import probe
-from orch_local.prompts.template import Data, Message
+from orch_local.prompts.template import Data, Message, builtin_names, builtin_text
 from orch_local.prompts.tokenizer_files import (
     DOWNLOAD,
     LONGEST_MESSAGE,
@@ -49,10 +49,10 @@ class PromptTokenizer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         serialised = read(folder / "tokenizer.json")
-        probe(serialised, folder / "tokenizer.json")
-        self._native = _build(serialised, folder)
         self._config = json_file(folder / "tokenizer_config.json")
-        self._native.add_tokens(added_by(self._config, folder))
+        added = added_by(self._config, folder)
+        probe(serialised, added, [builtin_text(name) for name in builtin_names()], folder / "tokenizer.json")
+        self._native = _build(serialised, folder, added)
         self._names = special_names(folder, self._config)
         self.chat_template = chat_template(folder, self._config)
         self.eos_id = self._end_of_sequence()
@@ -252,9 +252,10 @@ def _stripped(run: str, before: Sequence[int], after: Any, controls: Mapping[int
     return run.rstrip() if after is not None and after.lstrip else run
 
 
-def _build(serialised: str, folder: Path) -> Tokenizer:
+def _build(serialised: str, folder: Path, added: Sequence[AddedToken] = ()) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(serialised)
+        tokenizer.add_tokens(list(added))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - the library raises bare Exception, and panics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def special_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
         for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
             value = source.get(name)
             value = value.get("content") if isinstance(value, dict) else value
-            if isinstance(value, str):
+            if isinstance(value, str) and not re.search("[\ud800-\udfff]", value):
                 names[name] = value
     return names
 
@@ -73,8 +74,8 @@ def chat_template(folder: Path, config: Mapping[str, Any]) -> str:
         return read(file)
     value = json_file(folder / "chat_template.json").get("chat_template", config.get("chat_template"))
     if isinstance(value, list):
-        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
-        value = named.get("default")
+        named = [entry for entry in value if isinstance(entry, dict) and entry.get("name") == "default"]
+        value = named[-1].get("template") if named else None
     if not isinstance(value, str) or not value.strip():
         raise ModelError(
             "the model folder has no chat template",
