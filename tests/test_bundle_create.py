@@ -262,6 +262,22 @@ def test_a_link_or_a_pipe_is_no_new_folder(order: Order, tmp_path: Path) -> None
             create(replace(order, folder=tmp_path / name), silent)
 
 
+def test_what_is_there_and_not_seen_by_the_environment_may_be_of_any_version(
+    order: Order, tmp_path: Path
+) -> None:
+    (tmp_path / "freeze.txt").write_text("triton==0.1\ngamma==0.1\n", encoding="utf-8")
+    assert not create(replace(order, freeze=tmp_path / "freeze.txt"), silent).manifest.excluded
+
+
+def test_elsewhere_no_glibc_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platforms.platform, "libc_ver", lambda: ("", ""))
+    assert not platforms.is_native(ELSEWHERE)
+    done = CliRunner().invoke(
+        app, ["create", "/proc/x", "--python", "3.12", "--platform", "linux_x86_64", "--glibc", "2.31"]
+    )
+    assert "has no glibc" not in str(done.exception)
+
+
 def test_what_the_target_has_may_come_through_a_pipe(order: Order, tmp_path: Path) -> None:
     pipe = tmp_path / "freeze"
     os.mkfifo(pipe)

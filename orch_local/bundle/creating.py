@@ -202,7 +202,9 @@ def _wheels(order: Order, work: Path, tell: Tell) -> tuple[completeness.World, p
     project = wheels.build_project(order.project, _fresh(work / "project"))
     found = [completeness.read_wheel(path) for path in (*taken, project)]
     left_out = pins.read_left_out(lists / "left-out.txt", target.device)
-    known = {name: version for name, version in there.items() if version}
+    # Where nothing is left out, the environment is made without what is there, in whatever version that is.
+    seen = there.items() if chosen.excluded else ()
+    known = {name: version for name, version in seen if version and name not in left_out}
     in_order = sorted(found, key=lambda wheel: wheel.name)
     return completeness.World(in_order, known, left_out, target), chosen
 

@@ -67,7 +67,10 @@ def check(target: Target) -> None:
 
 def is_native(target: Target) -> bool:
     """Whether wheels that pip takes, or builds, for this interpreter are right for the target."""
-    return target == this_machine(target.device)
+    try:
+        return target == this_machine(target.device)
+    except InputError:  # no glibc here
+        return False
 
 
 def platforms(target: Target) -> list[str]:

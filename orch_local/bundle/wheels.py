@@ -18,7 +18,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from orch_local.bundle.manifest import Target
 from orch_local.bundle.pins import Pins, is_for_cpus, meets
 from orch_local.bundle.platforms import is_native, pip_options, tags_of
-from orch_local.errors import InputError, OrchError
+from orch_local.errors import InputError, OrchError, StoreError
 from orch_local.offline import SILENCE
 
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -178,6 +178,8 @@ def _not_taken(answer: subprocess.CompletedProcess[str], source: Source) -> Orch
     target = source.target
     # The second, where pip is set up with constraints.
     missing = re.findall(r"(?:No matching distribution found for|Cannot install) (\S+==\S+)", answer.stderr)
+    if "No space left on device" in answer.stderr:
+        return StoreError("no room is left for the wheels", hint="make room there, or name another folder")
     if not missing:
         hint = "is a package index within reach? `pip config list` shows what pip is set up for"
         return InputError(f"pip cannot take the wheels: {_last(answer)}", hint=hint)

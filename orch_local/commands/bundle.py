@@ -53,13 +53,15 @@ def create(
     from dataclasses import replace
 
     from orch_local.bundle.creating import Order, create
+    from orch_local.bundle.manifest import Target
     from orch_local.bundle.platforms import this_machine
     from orch_local.bundle.sizes import parse_size
 
-    here = this_machine(device)
+    told = (python, platform, glibc)
+    here = Target("", "", "", device) if None not in told else this_machine(device)
     given = {
         name: value
-        for name, value in (("python", python), ("platform", platform), ("glibc", glibc))
+        for name, value in zip(("python", "platform", "glibc"), told, strict=True)
         if value is not None
     }
     order = Order(
