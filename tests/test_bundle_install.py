@@ -474,46 +474,39 @@ def test_what_lies_where_the_environment_belongs_is_left_alone(
     assert [path.name for path in to.iterdir()] == ["venv"]
 
 
-def test_an_environment_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("half_made", [False, True])
+def test_an_environment_of_somebody_else_is_left_alone(tmp_path: Path, half_made: bool) -> None:
     to = tmp_path / "to"
     (to / "venv").mkdir(parents=True)
     (to / "venv" / "pyvenv.cfg").write_text("mine")
+    if half_made:  # of an installation that was killed before somebody made an environment there
+        (to / ".venv-unfinished").touch()
     assert "came with no bundle" in refused(with_wheels(tmp_path / "bundle"), to)
-    assert [path.name for path in to.rglob("*")] == ["venv", "pyvenv.cfg"]
+    assert [path.name for path in (to / "venv").iterdir()] == ["pyvenv.cfg"]
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "manifest.json.sig"])
-@pytest.mark.parametrize("plant", ["text", "pipe", "endless", "folder"])
-def test_papers_of_somebody_else_are_left_alone(tmp_path: Path, bundle: Path, name: str, plant: str) -> None:
-    file = tmp_path / "to" / name
-    file.parent.mkdir()
-    if plant == "text":
-        file.write_text("precious")
-    elif plant == "pipe":
-        os.mkfifo(file)
-    elif plant == "endless":
-        file.symlink_to("/dev/zero")
-    else:
-        file.mkdir()
-    assert f"there is a {name} that came with no bundle" in refused(bundle, file.parent)
-    assert [path.name for path in file.parent.iterdir()] == [name]
+def test_a_link_inside_of_the_environment_is_not_followed(tmp_path: Path) -> None:
+    to, victim = tmp_path / "to", tmp_path / "victim"
+    victim.mkdir()
+    (to / "venv" / "lib" / "python3.11").mkdir(parents=True)
+    for name in ("pyvenv.cfg", environment.OURS):
+        (to / "venv" / name).touch()
+    (to / "venv" / "lib" / "python3.11" / "site-packages").symlink_to(victim)
+    assert "is a link" in refused(with_wheels(tmp_path / "bundle"), to)
+    assert not list(victim.iterdir())
 
 
-@pytest.mark.parametrize("path", ["wheels/index.html", "wheels/more/x-1-py3-none-any.whl"])
-def test_pip_is_shown_wheels_alone(tmp_path: Path, path: str) -> None:
-    make_bundle(tmp_path / "bundle", {**FILES, path: b"<a href=http://127.0.0.1:9/x.whl>"})
-    assert "no bundle may have a file of this name" in refused(tmp_path / "bundle", tmp_path / "to")
-
-
-def test_a_bundle_in_parts_may_be_installed_where_it_lies(bundle: Path) -> None:
-    for _ in range(2):
-        install(bundle, bundle)
-    assert receiving.verify(bundle, None, receiving.Shown()) == 0
-
-
-def test_a_path_with_a_colon_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    assert "has a colon" in refused(with_wheels(tmp_path / "bundle"), tmp_path / "a:b")
-    assert not (tmp_path / "a:b").exists()
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="the tests run in no environment")
+def test_what_an_environment_sees_of_another_one_is_seen_from_it(tmp_path: Path) -> None:
+    base = sys.executable
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        environment.make(tmp_path / name, target.ask(base, ()), with_base=True)
+        environment.finished(tmp_path / name)
+        base = str(tmp_path / name / "venv" / "bin" / "python")
+    code = "import pytest, site; print(site.ENABLE_USER_SITE)"
+    done = subprocess.run([base, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 _HASH = "--hash=sha256:" + "0" * 64
@@ -631,6 +624,7 @@ def test_an_environment_is_made_filled_and_updated(tmp_path: Path, monkeypatch: 
 def _half(root: Path) -> None:
     (root / ".venv-unfinished").touch()
     (root / "venv").mkdir()
+    (root / "venv" / environment.OURS).touch()
     (root / "venv" / "half").touch()
 
 

@@ -74,8 +74,10 @@ def python_of(root: Path) -> Path | None:
     if not (venv / "pyvenv.cfg").is_file():
         raise InputError("is no environment of Python's", where=str(venv), hint="move it away")
     if not (venv / OURS).is_file():
-        hint = "move it away, or name another folder with --to"
-        raise InputError("is an environment that came with no bundle", where=str(venv), hint=hint)
+        raise _not_ours(venv)
+    inner = (venv / "bin", venv / "lib", *venv.glob("lib/python*"), *venv.glob("lib/python*/site-packages"))
+    if links := [path for path in inner if path.is_symlink()]:
+        raise InputError("is a link: nothing is written through it", where=str(links[0]), hint="move it away")
     return venv / "bin" / "python"
 
 
@@ -92,12 +94,31 @@ def make(root: Path, here: Here, *, with_base: bool) -> None:
     # Killed before it is filled, it is made from the start: pip cannot tell half a package from a whole one.
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     os.close(os.open(root / UNFINISHED, flags, 0o644))
-    options = ["--clear", *(["--system-site-packages"] if with_base else [])]
+    _clear(root / VENV)
+    # What an environment sees is told to the new one below: it may be less than all that the system has.
+    options = ["--system-site-packages"] if with_base and not here.in_venv else []
     command = [here.path, "-I", "-m", "venv", *options, str(root / VENV)]
     _run(command, "the environment cannot be made")
-    (root / VENV / OURS).touch()
     if with_base and here.in_venv:
         _see(here, ask(str(root / VENV / "bin" / "python"), ()))
+
+
+def _clear(venv: Path) -> None:
+    """Have an empty folder that is marked as ours; one that is not ours, and not empty, is left alone."""
+    if venv.is_dir() and any(venv.iterdir()) and not (venv / OURS).is_file():
+        raise _not_ours(venv)
+    venv.mkdir(exist_ok=True)
+    (venv / OURS).touch()
+    for item in venv.iterdir():
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        elif item.name != OURS:
+            item.unlink()
+
+
+def _not_ours(venv: Path) -> InputError:
+    hint = "move it away, or name another folder with --to"
+    return InputError("is an environment that came with no bundle", where=str(venv), hint=hint)
 
 
 def fill(root: Path, links: Path, lines: Sequence[str]) -> None:

@@ -26,6 +26,10 @@ def glibc():
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, ValueError, OSError):
         return ""
+def libraries():
+    own = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    seen = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    return own + [path for path in seen if path not in own]
 wanted = json.load(sys.stdin)
 print(json.dumps({
     "python": "%d.%d" % sys.version_info[:2],
@@ -34,7 +38,7 @@ print(json.dumps({
     "glibc": glibc().rpartition(" ")[2],
     "venv": all(importlib.util.find_spec(name) is not None for name in ("venv", "ensurepip")),
     "in_venv": sys.prefix != sys.base_prefix,
-    "libraries": sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
+    "libraries": libraries(),
     "versions": {name: version(name) for name in wanted},
 }))
 """
@@ -53,7 +57,7 @@ class Here:
     """Whether it can make an environment."""
     in_venv: bool
     libraries: tuple[str, ...]
-    """Where its packages lie."""
+    """Where its packages lie, its own first; then those that it sees of another one."""
     versions: dict[str, str]
     """Of each package that was asked for; empty where it has none."""
 
