@@ -178,11 +178,6 @@ def _check_name(address: object) -> None:
         _refuse("look up", _shown(address))
 
 
-def _check_listening(sock: socket.socket) -> None:
-    """Who listens without an address listens at all of them; and there is no audit event."""
-    _check_listen(sock, sock.getsockname())
-
-
 _CHECKS: Mapping[str, Callable[..., None]] = {
     "socket.connect": _check_reach,
     "socket.sendto": _check_reach,
@@ -221,9 +216,11 @@ def _asking_first(name: str, place: int) -> Callable[..., Any]:
 
 
 def _listening(plain: Callable[..., None]) -> Callable[..., None]:
+    """`listen`, for which there is no audit event. Who has taken no address listens at all of them."""
+
     @functools.wraps(plain)
     def method(self: socket.socket, *arguments: Any) -> None:
-        _check_listening(self)
+        _check_listen(self, self.getsockname())
         plain(self, *arguments)
 
     return method

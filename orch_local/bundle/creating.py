@@ -105,8 +105,7 @@ def _check(order: Order) -> None:
     platforms.check(order.target)
     wheels.check_folders(order.wheels)
     folder = order.folder
-    taken = folder.is_symlink() or (folder.exists() and not folder.is_dir())
-    if taken or (folder.is_dir() and any(folder.iterdir())):
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise InputError("exists, and is no empty folder", where=str(folder), hint="name a new folder")
     if folder.is_mount():
         raise InputError("is a disk of its own", where=str(folder), hint="name a new folder on it")
