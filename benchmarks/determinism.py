@@ -384,7 +384,7 @@ def questions(model: Path, short: int, long: int) -> list[Request]:
         else:
             # Just under a whole number of blocks, so that the answer needs one more.
             ids = [*instructions, *text][: BLOCK * chance.randint(5, 7) - chance.randint(1, 20)]
-        config = AnswerConfig(reasoning_chars=chance.randint(8, 24))
+        config = AnswerConfig(reasoning_chars=chance.randint(8, 24), eliminated=True)
         schema = schema_for("ABCDE"[: chance.randint(2, 5)], config)
         asked.append(Request(f"{kind} {number}", tuple(ids), schema.max_tokens, schema.pattern, LOGPROBS))
     return asked

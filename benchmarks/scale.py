@@ -61,6 +61,9 @@ class Quiet:
         """See :class:`orch_local.sessions.Display`."""
         return lambda done: None  # noqa: ARG005
 
+    def again(self, name: str, rows: int) -> None:
+        """See :class:`orch_local.sessions.Display`."""
+
 
 class Table:
     """Rows of a realistic size; the same agent and question always look up the same one."""
@@ -78,7 +81,7 @@ class Table:
         reasoning, answer = self._texts[number % TEXTS], LETTERS[number // TEXTS % 4]
         confidence, share = number // 7 % 101, 0.4 + (number % 999_983) / 2_000_000
         out = tuple(letter for letter in LETTERS if letter != answer)[:2]
-        said = f'{{"reasoning":"{reasoning}","eliminated":["{out[0]}","{out[1]}"]'
+        said = f'{{"reasoning":"{reasoning}","answer":"{answer}","eliminated":["{out[0]}","{out[1]}"]'
         return Analysis(
             key,
             Outcome.OK,
@@ -87,7 +90,7 @@ class Table:
             reasoning,
             eliminated=out,
             probabilities={one: share if one == answer else (1 - share) / 3 for one in LETTERS},
-            text=f'{said},"answer":"{answer}","confidence":{confidence}}}',
+            text=f'{said},"confidence":{confidence}}}',
             usage=Usage(300 + number % 90, 256, len(reasoning) // 4 + 30),
             seconds=round(2 + number % 1000 / 250, 4),
         )
@@ -134,7 +137,7 @@ def worker(name: str, kind: str) -> AgentPlan:
     fixed = {
         "model": ModelConfig(name=name),
         "template": "[user]\n{{ question }}\n",
-        "answer": AnswerConfig(),
+        "answer": AnswerConfig(eliminated=True),
     }
     none = {"thinking": None, "max_tokens": None, "spec_content": dict(spec.content)}
     return AgentPlan.model_validate({**values, **fixed, **none})

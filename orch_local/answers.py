@@ -1,13 +1,25 @@
 r"""The answer schema, its decoding grammar and its parser, in one place.
 
-An answer is compact JSON with its fields in this order, each present or not as configured::
+An answer is JSON with its fields in this order, each present or not as configured::
 
-    {"reasoning":"...","eliminated":["A","C"],"answer":"B","confidence":85}
+    {"reasoning": "...", "answer": "B", "eliminated": ["A", "C"], "confidence": 85}
+    {"reasoning": "...", "answer": "3,600", "confidence": 85}
 
-The *grammar* is one regular expression that both engines execute: no free white space, bounded strings,
-integers by a pattern (Outlines ignores the bounds of a schema's integers), ``eliminated`` in label order
-without repeats. Because everything is bounded, so is the number of tokens: every token holds at least one
-byte, so a budget of as many tokens as the longest string has bytes can never cut an answer.
+The *grammar* is one regular expression that both engines execute: bounded strings and bounded white space,
+numbers by a pattern (Outlines ignores the bounds of a schema's integers), ``eliminated`` in label order,
+without repeats and without the answer. Because everything is bounded, so is the number of tokens: every token
+holds at least one byte, so a budget of as many tokens as the longest string has bytes never cuts an answer.
+
+A grammar can also spoil an answer: where it forbids what the model writes next, the model goes on with what
+is allowed. The places where that could do harm are closed:
+
+- A number stands in quotes and may have thousands separators, so ``3,600`` cannot end as ``3``.
+- A confidence may be written as a share, so ``0.95`` cannot end as ``0``; it is read as 95.
+- ``reasoning`` does not end in white space, so the quotation mark that opens a quotation cannot end it.
+- White space is allowed where models put it. Their token for the end of a string is often one with the comma
+  and the line break behind it; without that token they write on until the bound (docs/real-models.md).
+
+A ``reasoning`` that reached its bound is no error, but it is marked (:attr:`Answer.cut`).
 """
 
 from __future__ import annotations
@@ -15,24 +27,35 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from orch_local.config import AnswerConfig
-from orch_local.numbers import canonical_number
+from orch_local.numbers import NUMBER_BYTES, NUMBER_PATTERN, canonical_number
 
+Charset = Literal["ascii", "unicode"]
+# Printable ASCII and three escapes; "/" needs none, and control characters cannot occur at all.
 _CHARACTER = {
-    # Printable ASCII and three escapes; "/" needs none, and control characters cannot occur at all.
     "ascii": r'(?:[ !#-\[\]-~]|\\["\\n])',
     "unicode": r'(?:[^\x00-\x1F"\\\x7F-\x9F]|\\["\\n])',
 }
+_LAST_CHARACTER = {
+    "ascii": r'(?:[!#-\[\]-~]|\\["\\])',
+    "unicode": r'(?:[^\x00-\x20"\\\x7F-\xA0\u3000]|\\["\\])',
+}
 _BYTES_PER_CHARACTER = {"ascii": 2, "unicode": 4}
-_INTEGER_DIGITS, _FRACTION_DIGITS = 15, 6
-_NUMBER = rf"-?(?:0|[1-9][0-9]{{0,{_INTEGER_DIGITS - 1}}})(?:\.[0-9]{{1,{_FRACTION_DIGITS}}})?"
-_NUMBER_BYTES = 1 + _INTEGER_DIGITS + 1 + _FRACTION_DIGITS
-_CONFIDENCE = r"(?:100|[1-9]?[0-9])"
+_GAP = r"(?:\n {0,8}| )?"
+"""White space before a key or a label: none, one blank, or a line break with indentation."""
+_SPACE, _END = " ?", r"\n?"
+_GAP_BYTES = 9
+_CONFIDENCE = r"(?:100|[1-9]?[0-9]|0\.[0-9]{1,4}|1\.00?)"
+_CONFIDENCE_BYTES = 6
+
+_NEAR_BOUND = 16
+"""So close to its bound a text may end because the next word no longer fits: longer tokens are rare."""
+_SENTENCE_ENDS = (".", "!", "?", "\u3002")
 
 EXACT_MASS = 0.9999
 """How much of the probability at the answer position must fall on labels for it to be called exact."""
@@ -48,8 +71,11 @@ class Answer(NamedTuple):
     answer: str
     """Label, or canonical number."""
     reasoning: str = ""
+    cut: bool = False
+    """Whether the reasoning ends where its bound is, perhaps in mid-word."""
     eliminated: tuple[str, ...] = ()
     confidence: int | None = None
+    """0..100."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +87,33 @@ class AnswerSchema:
     config: AnswerConfig
     candidates: tuple[str, ...] | None = None
     """What may be answered, where that is less than everything (merge of nominated choices)."""
+    charset: Charset = "ascii"
+    """Characters of the reasoning."""
 
     @cached_property
     def pattern(self) -> str:
         """The grammar: a regular expression for the whole answer, without groups or anchors."""
-        return self._join(lambda _, pattern: pattern)
+        if "eliminated" not in self.fields:
+            return self._head + self._answer_value + self._tail
+        one_each = (
+            rf'"{label}",{_GAP}"eliminated":{_SPACE}{_subset_pattern(self.labels.replace(label, ""))}'
+            for label in self._candidates
+        )
+        return f"{self._head}(?:{'|'.join(one_each)}){self._tail}"
 
     @cached_property
     def json_schema(self) -> dict[str, Any]:
         """JSON schema of the answer, for people and tools; the grammar is stricter (order, white space)."""
         properties = {
             "reasoning": {"type": "string", "maxLength": self.config.reasoning_chars},
-            "eliminated": {"type": "array", "items": {"enum": list(self.labels)}, "uniqueItems": True},
-            "answer": {"enum": self._candidate_values} if self._candidates else {"type": "number"},
-            "confidence": {"type": "integer", "minimum": 0, "maximum": 100},
+            "answer": {"enum": list(self._candidates)} if self.labels else {"type": "string"},
+            "eliminated": {
+                "type": "array",
+                "items": {"enum": list(self.labels)},
+                "uniqueItems": True,
+                "maxItems": max(0, len(self.labels) - 1),
+            },
+            "confidence": {"type": "number", "minimum": 0, "maximum": 100},
         }
         kept = {name: properties[name] for name in self.fields}
         return {
@@ -87,13 +126,17 @@ class AnswerSchema:
     @cached_property
     def max_tokens(self) -> int:
         """Token budget that no answer can exceed, end-of-sequence included."""
-        longest = {
-            "reasoning": 2 + self.config.reasoning_chars * _BYTES_PER_CHARACTER[self.config.charset],
-            "eliminated": 2 + 4 * len(self.labels),
-            "answer": _NUMBER_BYTES if not self.labels else 3,
-            "confidence": 3,
-        }
-        return sum(longest[name] + len(f',"{name}":') for name in self.fields) + len("{}") + 1
+        return self._budget(_BYTES_PER_CHARACTER[self.charset])
+
+    @cached_property
+    def enough_tokens(self) -> int:
+        """Token budget that must fit the context: ``max_tokens``, or less where the charset is chosen.
+
+        A charset that is chosen for a question (``auto``) needs the budget of ASCII. Otherwise a few letters
+        with accents in a question would leave it without an answer where the context is short. An answer that
+        does not fit is ``truncated``.
+        """
+        return self._budget(_BYTES_PER_CHARACTER["ascii" if self.config.charset == "auto" else self.charset])
 
     def parse(self, text: str) -> Answer:
         """Read an answer.
@@ -103,33 +146,40 @@ class AnswerSchema:
         AnswerError
             If ``text`` is not a sentence of the grammar, whatever the engine promised.
         """
-        match = self._parser.fullmatch(text)
-        if match is None:
+        if self._parser.fullmatch(text) is None:
             raise AnswerError("the text does not match the answer schema")
         fields = json.loads(text, parse_float=str, parse_int=str)
         answer = fields["answer"]
         if not self.labels:
             answer = canonical_number(answer)
+        reasoning = fields.get("reasoning", "")
         confidence = fields.get("confidence")
         return Answer(
             answer=answer,
-            reasoning=fields.get("reasoning", ""),
+            reasoning=reasoning,
+            cut=self._is_cut(reasoning),
             eliminated=tuple(fields.get("eliminated", ())),
-            confidence=None if confidence is None else int(confidence),
+            confidence=None if confidence is None else _per_cent(confidence),
         )
 
     def answer_offset(self, text: str) -> int:
-        """Index in ``text`` of the label (the character after the quote).
+        """Index in ``text`` of the label or number (the character after the quote).
 
         Raises
         ------
         AnswerError
             As :meth:`parse`.
         """
-        match = self._parser.fullmatch(text)
+        match = self._parser.fullmatch(text) and self._head_parser.match(text)
         if match is None:
             raise AnswerError("the text does not match the answer schema")
-        return match.start("answer") + (1 if self.labels else 0)
+        return match.end() + 1
+
+    def _is_cut(self, reasoning: str) -> bool:
+        room = self.config.reasoning_chars - len(reasoning)
+        if not reasoning or room >= _NEAR_BOUND:
+            return False
+        return room <= 0 or not reasoning.endswith(_SENTENCE_ENDS)
 
     @property
     def fields(self) -> list[str]:
@@ -137,8 +187,9 @@ class AnswerSchema:
         config = self.config
         wanted = {
             "reasoning": config.reasoning_chars > 0,
-            "eliminated": config.eliminated and bool(self.labels),
             "answer": True,
+            # After the answer: a model that lists all labels in turn would be left with the last one.
+            "eliminated": bool(config.eliminated and self.labels),
             "confidence": config.confidence,
         }
         return [name for name, present in wanted.items() if present]
@@ -147,46 +198,94 @@ class AnswerSchema:
     def _candidates(self) -> tuple[str, ...]:
         return tuple(self.labels) if self.candidates is None else self.candidates
 
-    @property
-    def _candidate_values(self) -> list[Any]:
-        """The candidates as they stand in JSON: labels are strings, numbers are not."""
-        return list(self._candidates) if self.labels else [json.loads(number) for number in self._candidates]
-
     @cached_property
     def _parser(self) -> re.Pattern[str]:
-        return re.compile(self._join(lambda name, pattern: f"(?P<{name}>{pattern})"))
+        return re.compile(self.pattern)
 
-    def _join(self, wrap: Callable[[str, str], str]) -> str:
-        values = {
-            "reasoning": f'"{_CHARACTER[self.config.charset]}{{0,{self.config.reasoning_chars}}}"',
-            "eliminated": _subset_pattern(self.labels),
-            "answer": self._answer_pattern(),
-            "confidence": _CONFIDENCE,
-        }
-        parts = (f'"{name}":{wrap(name, values[name])}' for name in self.fields)
-        return rf"\{{{','.join(parts)}\}}"
+    @cached_property
+    def _head_parser(self) -> re.Pattern[str]:
+        return re.compile(self._head)
 
-    def _answer_pattern(self) -> str:
+    @property
+    def _head(self) -> str:
+        """All that stands before the value of the answer."""
+        bound = self.config.reasoning_chars
+        if not bound:
+            return rf'\{{{_GAP}"answer":{_SPACE}'
+        text = f"{_CHARACTER[self.charset]}{{0,{bound - 1}}}{_LAST_CHARACTER[self.charset]}"
+        return rf'\{{{_GAP}"reasoning":{_SPACE}"(?:{text})?",{_GAP}"answer":{_SPACE}'
+
+    @property
+    def _answer_value(self) -> str:
         if self.labels:
             return f'"[{"".join(self._candidates)}]"'
         if self.candidates:
-            return f"(?:{'|'.join(re.escape(number) for number in self.candidates)})"
-        return _NUMBER
+            return f'"(?:{"|".join(map(_either_spelling, self.candidates))})"'
+        return f'"{NUMBER_PATTERN}"'
+
+    @property
+    def _tail(self) -> str:
+        confidence = rf',{_GAP}"confidence":{_SPACE}{_CONFIDENCE}'
+        return rf"{confidence if self.config.confidence else ''}{_END}\}}"
+
+    def _budget(self, bytes_per_character: int) -> int:
+        longest = {
+            "reasoning": 2 + self.config.reasoning_chars * bytes_per_character,
+            "answer": 3 if self.labels else 2 + NUMBER_BYTES,
+            "eliminated": 2 + (4 + _GAP_BYTES) * len(self.labels),
+            "confidence": _CONFIDENCE_BYTES,
+        }
+        frame = sum(len(f',"{name}": ') + _GAP_BYTES for name in self.fields) + len("{\n}")
+        return frame + sum(longest[name] for name in self.fields) + 1
+
+
+def schema_for(
+    labels: str, config: AnswerConfig, candidates: tuple[str, ...] | None = None, texts: Iterable[str] = ()
+) -> AnswerSchema:
+    """The schema of a kind of question; the same object for all of a kind, whose patterns it caches.
+
+    Parameters
+    ----------
+    texts:
+        The question and its choices, from which the charset is chosen where the config says ``auto``: a
+        question with letters outside ASCII may be answered in all of Unicode.
+    """
+    charset = config.charset
+    if charset == "auto":
+        charset = "unicode" if any(map(_has_foreign_letter, texts)) else "ascii"
+    return _schema(labels, config, candidates, charset)
 
 
 @lru_cache(maxsize=4096)
-def schema_for(labels: str, config: AnswerConfig, candidates: tuple[str, ...] | None = None) -> AnswerSchema:
-    """The schema of a kind of question; the same object for all of a kind, whose patterns it caches."""
-    return AnswerSchema(labels, config, candidates)
+def _schema(
+    labels: str, config: AnswerConfig, candidates: tuple[str, ...] | None, charset: Charset
+) -> AnswerSchema:
+    return AnswerSchema(labels, config, candidates, charset)
+
+
+def _has_foreign_letter(text: str) -> bool:
+    return not text.isascii() and any(ord(character) > 127 and character.isalpha() for character in text)
 
 
 def _subset_pattern(labels: str) -> str:
-    """Arrays of labels in order, each at most once: ``[]``, ``["A"]``, ``["A","C"]`` ..."""
+    """Arrays of labels in order, each at most once: ``[]``, ``["A"]``, ``["A", "C"]`` ..."""
     starts = []
     for index, label in enumerate(labels):
-        rest = "".join(f'(?:,"{later}")?' for later in labels[index + 1 :])
+        rest = "".join(f'(?:,{_GAP}"{later}")?' for later in labels[index + 1 :])
         starts.append(f'"{label}"{rest}')
-    return rf"\[(?:{'|'.join(starts)})?\]"
+    return rf"\[(?:{_GAP}(?:{'|'.join(starts)}){_GAP})?\]" if starts else r"\[\]"
+
+
+def _either_spelling(number: str) -> str:
+    """A pattern of a canonical number, with thousands separators or without."""
+    sign, whole, fraction = re.fullmatch(r"(-?)(\d+)(.*)", number).groups()  # type: ignore[union-attr]
+    spellings = dict.fromkeys((number, f"{sign}{int(whole):,}{fraction}"))
+    return "|".join(map(re.escape, spellings))
+
+
+def _per_cent(written: str) -> int:
+    """A confidence as a whole number of per cent; one with a decimal point is a share."""
+    return round(100 * float(written)) if "." in written else int(written)
 
 
 def label_probabilities(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -23,6 +24,17 @@ from pydantic import (
 )
 
 from orch_local.errors import ConfigError
+from orch_local.model_search import (
+    find_folder,
+    find_in_caches,
+    hub_id_of,
+    is_folder,
+    is_hub_id,
+    model_folders,
+    models_root,
+    snapshot_of,
+    with_home,
+)
 from orch_local.yaml_files import nearest, parse, read_yaml
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -51,6 +63,11 @@ class BenchmarkConfig(_Model):
     limit: int | None = Field(
         default=None, ge=1, description="Ask the first N questions only (after the shuffle)."
     )
+    per_category: int | None = Field(
+        default=None,
+        ge=1,
+        description="Ask the first N questions of each category only (after the shuffle, before the limit).",
+    )
     categories: Annotated[tuple[str, ...] | None, BeforeValidator(_as_list)] = None
     shuffle_seed: int | None = Field(
         default=None, ge=0, description="Fixed shuffle; none keeps the order of the file."
@@ -76,15 +93,20 @@ class AnswerConfig(_Model):
     """Fields and bounds of the constrained JSON answer; its schema is made in `answers.py`."""
 
     reasoning_chars: int = Field(
-        default=600, ge=0, le=8000, description="Bound of `reasoning`; 0 leaves the field out."
+        default=1000, ge=0, le=8000, description="Bound of `reasoning`; 0 leaves the field out."
     )
-    eliminated: bool = Field(
-        default=True, description="Whether the answer has an `eliminated` list of labels."
+    eliminated: bool | None = Field(
+        default=None,
+        description="Whether the answer has a list `eliminated` of labels; none: for role `eliminate` only.",
     )
-    confidence: bool = Field(default=True, description="Whether the answer has a `confidence` of 0 to 100.")
-    charset: Literal["ascii", "unicode"] = Field(
-        default="ascii",
-        description="Characters allowed in strings. `unicode` makes larger grammars and budgets.",
+    confidence: bool = Field(
+        default=True,
+        description="Whether the answer has a `confidence`: the probability in per cent that it is right.",
+    )
+    charset: Literal["auto", "ascii", "unicode"] = Field(
+        default="auto",
+        description="Characters allowed in strings. `auto`: ASCII, and all of Unicode where the question has "
+        "letters outside ASCII. `unicode` makes larger grammars and budgets.",
     )
 
 
@@ -93,7 +115,9 @@ class AgentConfig(_Model):
 
     name: Name
     model: str = Field(
-        min_length=1, description="Name of a model config, or a path to a model config or model folder."
+        min_length=1,
+        description="Name of a model config or of a folder in ORCH_MODELS_DIR, id of a hub repository whose "
+        "files are here, or a path to a model config or model folder.",
     )
     role: Literal["solve", "eliminate", "verify"] = "solve"
     prompt: Path | None = Field(
@@ -163,11 +187,19 @@ class EngineConfig(_Model):
     stall_timeout_s: float = Field(
         default=900.0, gt=0, le=1e7, description="A worker silent for so long is stopped and replaced."
     )
-    recheck_rows: int = Field(
-        default=8,
+    recheck_rows: int | None = Field(
+        default=None,
         ge=0,
         le=10_000,
-        description="Rows that each worker generates again in other batches, as evidence for the level.",
+        description="Most rows that each worker generates again in other batches, as evidence for the level; "
+        "none takes 8 on a CPU and 64 on a GPU.",
+    )
+    recheck_share: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="Share of a worker's time that these rows may take; 2 (on a GPU 16) are generated again "
+        "in any case.",
     )
 
 
@@ -393,7 +425,8 @@ class ModelConfig(_Model):
     hub_id: str = Field(default="", description="Where the weights come from, as owner/name on the hub.")
     path: Path | None = Field(
         default=None,
-        description="Local folder; none looks for it in ORCH_MODELS_DIR by hub_id, then by name.",
+        description="Local folder; none looks for it in ORCH_MODELS_DIR by hub_id, then by name, then in the "
+        "hub's cache.",
     )
     licence: str = ""
     parameters_b: float | None = Field(
@@ -411,7 +444,11 @@ class ModelConfig(_Model):
     thinking_template_kwargs: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="Instead of chat_template_kwargs where the agent thinks."
     )
-    system_role: bool = Field(default=True, description="Whether the chat template takes a system turn.")
+    system_role: bool | None = Field(
+        default=None,
+        description="Whether the system text has a turn of its own; none looks whether the chat template "
+        "writes it.",
+    )
     answer_prefix: str = Field(
         default="",
         description="Text before an answer without a thought, e.g. a channel header.",
@@ -419,10 +456,16 @@ class ModelConfig(_Model):
     dtype: DType = "auto"
     quantization: str | None = None
     max_model_len: int | None = Field(default=None, ge=16)
+    best_level: Literal["bitwise", "verified"] | None = Field(
+        default=None, description="The level to expect on a GPU, as far as it is known."
+    )
+    tested: str = Field(
+        default="", description="Who has tried whether its bytes stay the same in another batch."
+    )
     tensor_parallel_size: int | None = Field(
         default=None,
         ge=1,
-        description="GPUs that share each layer; none takes the fewest that hold the model.",
+        description="GPUs that share each layer; none takes the number by which a row costs least.",
     )
     pipeline_parallel_size: int = Field(default=1, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
@@ -464,12 +507,13 @@ def load_run(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
 
 def _absolute_paths(config: RunConfig, base: Path) -> RunConfig:
     def absolute(path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.abspath(base / _with_home(path)))  # noqa: PTH100 - keeps symlinks
+        return None if path is None else Path(os.path.abspath(base / with_home(path)))  # noqa: PTH100 - keeps symlinks
 
     def model(name: str | None) -> str | None:
         if name is None or not _is_path(name):
             return name
-        return str(absolute(Path(name)))
+        place = absolute(Path(name))
+        return name if is_hub_id(name) and not os.path.lexists(str(place)) else str(place)
 
     agents = tuple(
         agent.model_copy(update={"prompt": absolute(agent.prompt), "model": model(agent.model)})
@@ -486,37 +530,25 @@ def _absolute_paths(config: RunConfig, base: Path) -> RunConfig:
     return config.model_copy(update=blocks)
 
 
-def _with_home(path: Path) -> Path:
-    """The path with a leading ``~`` resolved; that of an unknown user stays, and is then not found."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        return path
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a folder is there; a name that no folder can have, or that may not be looked at, is none."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
 def _is_path(name: str) -> bool:
     return "/" in name or name.startswith((".", "~")) or name.endswith((".yaml", ".yml"))
 
 
 def config_folders() -> list[Path]:
     """Folders searched for model configs: ORCH_MODEL_CONFIGS, ./model_configs, the shipped ones."""
-    package = Path(__file__).resolve().parent
     named = os.environ.get("ORCH_MODEL_CONFIGS")
     folders = [Path(named)] if named else []
-    folders += [Path.cwd() / "model_configs", package / "model_configs", package.parent / "model_configs"]
+    folders += [Path.cwd() / "model_configs", *_shipped_folders()]
     return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
 
+def _shipped_folders() -> list[Path]:
+    package = Path(__file__).resolve().parent
+    return [package / "model_configs", package.parent / "model_configs"]
+
+
 def load_model_config(name: str) -> ModelConfig:
-    """Find a model config by name, by path of its YAML file, or by path of a model folder.
+    """The model config that a run file names; see :func:`find_model`.
 
     The returned ``path`` is absolute. A model folder without a config gets all defaults.
 
@@ -524,21 +556,73 @@ def load_model_config(name: str) -> ModelConfig:
     ------
     ConfigError
         If nothing of that name is found, or the file is not valid.
+    ModelError
+        If a hub cache has several snapshots of the model and does not say which is meant.
     """
-    path = _with_home(Path(name))
+    found = find_model(name)
+    if not is_folder(found):
+        return _read_model_config(found)
+    path = found.resolve()
+    hub_id = hub_id_of(path)
+    own = os.path.basename(os.path.abspath(found))  # noqa: PTH100, PTH119 - that of a link, not of its target
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", hub_id.split("/")[-1] or own)
+    return ModelConfig(name=safe.lstrip("._-")[:64] or "model", hub_id=hub_id, path=path)
+
+
+def find_model(name: str) -> Path:
+    """The model config file or the model folder that a name stands for.
+
+    That is, in this order: the name of a config file; the path of a config file, of a model folder, or of a
+    repository in a hub cache; the ``hub_id`` of a config, or its last part; the name of a folder in
+    ORCH_MODELS_DIR; the id of a repository in a hub cache.
+
+    Raises
+    ------
+    ConfigError
+        If nothing of that name is found.
+    ModelError
+        If a hub cache has several snapshots of the model and does not say which is meant.
+    """
+    path = with_home(Path(name))
     known = model_config_files()
     # A bare name means a config first: a folder that happens to lie here must not take its place.
-    if _is_folder(path) and name not in known:
-        safe = re.sub(r"[^A-Za-z0-9._-]", "-", path.resolve().name)
-        return ModelConfig(name=safe.lstrip("._-")[:64] or "model", path=path.resolve())
-    if _is_path(name):
-        return _read_model_config(path)
-    if name not in known:
-        listed = "`orch-local models` lists the names; the path of a model folder will do as well"
-        close = nearest(name, known).strip(" ()") if known else ""
-        hint = f"{close} {listed}" if close.startswith("did") else listed
-        raise ConfigError(f"no model config is named {name!r}", hint=hint)
-    return _read_model_config(known[name])
+    if name in known:
+        return known[name]
+    if is_folder(path):
+        return snapshot_of(path.resolve()) or path
+    if _is_path(name) and (not is_hub_id(name) or path.exists()):
+        return path
+    found = _by_hub_id(name, known) or find_folder(name)
+    if found is None:
+        hint = _how_to_name(name, [*known, *dict(model_folders())])
+        raise ConfigError(f"no model config and no model folder is named {name!r}", hint=hint)
+    return found
+
+
+def _how_to_name(name: str, known: Sequence[str]) -> str:
+    listed = "`orch-local models` lists the names; the path of a model folder will do as well"
+    close = nearest(name, known).strip(" ()")
+    if close.startswith("did"):
+        return f"{close} {listed}"
+    fetch = f"`orch-local fetch --model {name} --to DIR --allow-network` on a connected machine fetches it"
+    return f"{listed}; {fetch}" if is_hub_id(name) else listed
+
+
+def _by_hub_id(name: str, known: Mapping[str, Path]) -> Path | None:
+    """The config of a repository of the hub, by its id or the last part of that."""
+    for file in known.values():
+        try:
+            hub_id = str(read_yaml(file).get("hub_id", ""))
+        except ConfigError:
+            continue  # who names that file itself is told
+        if hub_id and name in (hub_id, hub_id.split("/")[-1]):
+            return file
+    return None
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a name of a model stands for a config that came with orch-local."""
+    return find_model(name).resolve().parent in _shipped_folders()
 
 
 def model_config_files() -> dict[str, Path]:
@@ -558,7 +642,10 @@ def _read_model_config(file: Path) -> ModelConfig:
 def _model_path(config: ModelConfig, file: Path) -> Path:
     """Where the weights should be; whether they are there is for `models.py` to say."""
     if config.path is not None:
-        return Path(os.path.abspath(file.parent / _with_home(config.path)))  # noqa: PTH100 - keeps symlinks
-    root = _with_home(Path(os.environ.get("ORCH_MODELS_DIR", "models"))).absolute()
-    places = [root / config.hub_id, root / config.hub_id.split("/")[-1], root / config.name]
-    return next((place for place in places if config.hub_id and _is_folder(place)), root / config.name)
+        path = Path(os.path.abspath(file.parent / with_home(config.path)))  # noqa: PTH100 - keeps symlinks
+        return snapshot_of(path) or path
+    named = models_root() / config.name
+    if not config.hub_id:
+        return named
+    places = (models_root() / config.hub_id, models_root() / config.hub_id.split("/")[-1], named)
+    return next(filter(is_folder, places), None) or find_in_caches(config.hub_id) or named

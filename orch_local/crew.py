@@ -9,10 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from orch_local.devices import gpu_names
 from orch_local.errors import OrchError, StoreError
+from orch_local.estimates import need_of
 from orch_local.keys import RowKeys
 from orch_local.launch import AgentRun, Progress, Seat, Timing
 from orch_local.missing import Lack, Merges
@@ -22,9 +24,11 @@ from orch_local.placement import Placement, Replica, predecessors
 from orch_local.planning import machine_for, placed
 from orch_local.plans import AgentPlan
 from orch_local.readahead import ReadAhead
+from orch_local.rechecking import recheck_for
 from orch_local.scheduling import SharedProgress, Shift, run_shifts
 from orch_local.sessions import Session
 from orch_local.staging import stage
+from orch_local.starting import Gate
 from orch_local.timeline import Stint, Timeline, keep
 
 log = logging.getLogger(__name__)
@@ -85,6 +89,8 @@ class Crew:
             loaded_s=round(begin + timing.load_s, 3) if timing.generate_s else None,
             end_s=round(end, 3),
             rows=shift.rows,
+            recheck_s=round(timing.recheck_s, 3),
+            rechecked=timing.rechecked,
         )
 
     def _placed(self, rows: Mapping[str, int]) -> Placement:
@@ -117,8 +123,7 @@ class Crew:
         if not merger or not replicas:
             return []
         keys = [*merges.lack(merger).rows, *merges.open.keys()]
-        stage_name = f"{merger.name} (following)"
-        shown = SharedProgress(self._session.display.stage(stage_name, len(keys), 0))
+        shown = SharedProgress(self._session.display.stage(_stage_name(replicas[0]), len(keys), 0))
         return [self._follower(one, keys, shown.of(one.number)) for one in replicas]
 
     def _follower(self, replica: Replica, keys: Sequence[str], progress: Progress) -> Shift:
@@ -141,9 +146,10 @@ class Crew:
         session, engine = self._session, self._session.plan.config.engine
         agent = self._agents[replica.agent]
         seat = replace(self._seat(replica), stage_to=session.stage_to)
-        return AgentRun(
-            session.folder, agent, session.store, engine.stall_timeout_s, engine.recheck_rows, seat
-        )
+        recheck = recheck_for(engine, agent.settings.device)
+        runner = AgentRun(session.folder, agent, session.store, engine.stall_timeout_s, recheck, seat)
+        runner.again = partial(session.display.again, _stage_name(replica))
+        return runner
 
     def _seat(self, replica: Replica) -> Seat:
         label = f"@{replica.number}" if replica.of > 1 else ""
@@ -166,13 +172,20 @@ class Crew:
         session.stop.running = [shift.runner for shift in shifts]
         self._shifts_run += shifts
         try:
-            run_shifts(shifts, predecessors(self.placement))
+            run_shifts(shifts, predecessors(self.placement), self._gate())
         finally:
             session.stop.running = []
             for shift in shifts:
                 session.timings.setdefault(shift.replica.agent, Timing()).add(shift.runner.timing)
         if session.stop.asked:
             raise KeyboardInterrupt
+
+    def _gate(self) -> Gate:
+        """What lets workers start; on a CPU by the memory that each of them takes."""
+        if self.placement.machine.kind != "cpu":
+            return Gate({})
+        plan, here = self._session.plan, self.placement.machine
+        return Gate({name: need_of(agent, plan, 1, here).memory_gib for name, agent in self._agents.items()})
 
     def _then(self, replica: Replica, progress: Progress) -> Progress:
         """The progress of a worker, at whose first sign the next model on its devices is brought near."""
@@ -200,6 +213,11 @@ class Crew:
             threading.Thread(target=_copy, args=(agent, root), daemon=True).start()
         else:
             ReadAhead(open_model_folder(agent.model).weights).start()
+
+
+def _stage_name(replica: Replica) -> str:
+    """What the display calls the stage that a replica works at."""
+    return f"{replica.agent} (following)" if replica.follows else replica.agent
 
 
 def _copy(agent: AgentPlan, root: Path) -> None:

@@ -68,12 +68,16 @@ class Deciding:
 
     def decide(self, question: Question, panel: Panel) -> Decision:
         """The final answer to one question, from its panel."""
-        merged = self.merged(question, panel)
+        return self.decide_with(question, panel, self.merged(question, panel))
+
+    def decide_with(self, question: Question, panel: Panel, merged: Analysis | None) -> Decision:
+        """As :meth:`decide`, where what the merge agent wrote is at hand."""
         for name, row in zip(panel.names, panel.analyses, strict=True):
             self._count(name, row)
         # Without the whole panel nobody can tell which row that would be.
         whole = all(row is not None for row in panel.analyses)
-        if self._plan.merger and whole and needs_merge(panel, self._plan.config.merge):
+        asked = merged is not None or needs_merge(panel, self._plan.config.merge)
+        if self._plan.merger and whole and asked:
             self._count(self._plan.merger.name, merged)
         return decide(question, panel, self._plan.config.merge, merged, self._cluster(question))
 

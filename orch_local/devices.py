@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from orch_local.gpu_links import Slice, all_nvlinked, slices
 from orch_local.placement import Machine
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -83,15 +84,45 @@ def _installed_gpus() -> tuple[Gpu, ...]:
 
 def _nvidia_smi(fields: Sequence[str]) -> list[str] | None:
     """One line of values a GPU; ``None`` where there is no nvidia-smi or it refuses."""
+    printed = _printed(f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
+    return None if printed is None else printed.splitlines()
+
+
+def _printed(*arguments: str) -> str | None:
+    """What nvidia-smi prints; ``None`` where there is none, it fails or does not end."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
-    query = [command, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.splitlines()
+    return done.stdout
+
+
+@cache
+def _told(*arguments: str) -> str:
+    """What nvidia-smi prints, asked once; empty where there is none or it refuses."""
+    return _printed(*arguments) or ""
+
+
+def _slice() -> Slice | None:
+    """The slice of a GPU that a process started here sees: CUDA offers one, the first or the one named."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is not None and not wanted.startswith("MIG-"):
+        return None
+    named = (wanted or "").split(",")[0]
+    return next((one for one in slices(_told("-L")) if one.uuid.startswith(named)), None)
+
+
+def _nvlinked() -> bool | None:
+    """Whether the GPUs of :func:`gpus_of_one_kind` reach each other by NVLink; ``None`` where not known."""
+    places = gpus_of_one_kind()
+    if len(places) < 2:
+        return None
+    used = [gpus()[place] for place in places]
+    numbers = [number for number, gpu in enumerate(_installed_gpus()) if gpu in used]
+    return all_nvlinked(_told("topo", "-m"), numbers) if len(numbers) == len(used) else None
 
 
 def _gpu(values: Mapping[str, str]) -> Gpu:
@@ -114,14 +145,19 @@ def cpu_kind() -> str:
     Architecture, maker, size of the level-2 cache (vLLM sizes the tiles of its attention by it) and the
     instruction sets, sorted.
     """
-    text = _read(_CPUINFO)
-    flags = _cpu_field(text, "flags").split()
+    text, flags = _read(_CPUINFO), cpu_flags()
     # On ARM the list is short and all of it is about arithmetic.
     sets = [flag for flag in flags if _X86_FLAGS.fullmatch(flag)] or _cpu_field(text, "Features").split()
     maker = [_cpu_field(text, name) for name in ("vendor_id", "CPU implementer", "CPU part")]
     cache_size = _read(_L2_SIZE).strip()
     parts = [platform.machine(), *maker, cache_size and f"L2={cache_size}", *sorted(set(sets))]
     return " ".join(part for part in parts if part)
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the first CPU can do, as the kernel names it; empty where it does not tell."""
+    text = _read(_CPUINFO)
+    return frozenset((_cpu_field(text, "flags") or _cpu_field(text, "Features")).split())
 
 
 def _cpu_field(text: str, name: str) -> str:
@@ -147,12 +183,15 @@ def machine(kind: str, threads: int = 1) -> Machine:
     """
     if kind == "cpu":
         return Machine("cpu", max(1, cpu_cores() // threads), free_memory_gib())
+    if part := _slice():
+        return Machine("cuda", 1, part.memory_gib, part.name)
     if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
-        return Machine("cuda", 1, 0.0)  # a process sees one slice, and nvidia-smi tells of whole GPUs
+        return Machine("cuda", 1, 0.0)  # a slice that nvidia-smi does not list
     found = gpus()
     if not found:
         return Machine("cuda", 1, 0.0)
-    return Machine("cuda", len(gpus_of_one_kind()), found[0].memory_gib, found[0].name)
+    count = len(gpus_of_one_kind())
+    return Machine("cuda", count, found[0].memory_gib, found[0].name, _nvlinked())
 
 
 def gpus_of_one_kind() -> tuple[int, ...]:
@@ -181,9 +220,19 @@ def cpu_cores() -> int:
 
 def free_memory_gib() -> float:
     """Memory of the host that can be taken now, in GiB, within what SLURM and control groups grant."""
+    return _within_grants(psutil.virtual_memory().available)
+
+
+def memory_gib() -> float:
+    """Memory of the host whether it is free or not, in GiB, within what SLURM and control groups grant."""
+    return _within_grants(psutil.virtual_memory().total)
+
+
+def _within_grants(of_host: int) -> float:
+    """GiB of so many bytes that this process may take."""
     granted_mib = _of_job("SLURM_MEM_PER_NODE") or _of_job("SLURM_MEM_PER_CPU") * cpu_cores()
     grants = [granted_mib * 2**20] if granted_mib else []
-    return float(min([psutil.virtual_memory().available, *grants, *_group_limits()])) / 2**30
+    return float(min([of_host, *grants, *_group_limits()])) / 2**30
 
 
 def _of_job(name: str) -> int:

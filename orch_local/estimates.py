@@ -1,54 +1,40 @@
 """What a model needs: memory, and roughly how long it will take. Pure, but for the sizes of files.
 
-The estimate of time is a roofline: reading a prompt is bound by arithmetic (2 operations a parameter and
-token), writing by memory traffic (the weights once a step, shared by the sequences of a batch; Pope et al.
-2022, arXiv 2211.05102). It tells minutes from hours, not more.
+Memory is that of :mod:`orch_local.gpu_memory` and :mod:`orch_local.kv_cache`, time a roofline of
+:mod:`orch_local.roofline`. It tells minutes from hours, not more.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from orch_local.config import ModelConfig
 from orch_local.engines.base import EngineSettings
+from orch_local.errors import InputError
+from orch_local.gpu_kinds import Speed, gpu_speed
+from orch_local.gpu_memory import GIB, Group, fitting_tokens, step_gib
+from orch_local.kv_cache import DTYPE_BYTES, kv_cache
 from orch_local.models import ModelFolder, open_model_folder
 from orch_local.placement import Job, Machine
+from orch_local.roofline import Shape, Work, generating, shape
 
 if TYPE_CHECKING:
     from orch_local.plans import AgentPlan, Plan  # which asks here how many GPUs a model takes
 
-GIB = 2**30
 _CPU_OVERHEAD_GIB = 1.5
 """Resident size of a worker with torch and vLLM before any weights, measured 0.8 to 1.3 GiB."""
-_GPU_OVERHEAD_GIB = 2.0
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_CPU_BLOCK = 128
+"""Tokens of a block of the KV cache on a CPU."""
 _WIDTHS = (1, 2, 4, 8)
 _UNKNOWN_TOKENS = (500.0, 100.0)
 """Prompt and answer of a row, for plans that no sample was taken of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Sustained speed of one device; cautious figures, about half of what its data sheet says."""
-
-    flops: float
-    """Operations a second in the model's dtype."""
-    bytes_per_s: float
-    """Memory traffic."""
-    step_s: float
-    """Overhead of one step of the engine, in which the device idles."""
-
-
-_SPEEDS = {
-    "H200": Speed(4e14, 3.0e12, 0.01),
-    "H100": Speed(4e14, 2.2e12, 0.01),
-    "A100": Speed(1.5e14, 1.2e12, 0.01),
-    "L40": Speed(1.5e14, 6e11, 0.01),
-    "4090": Speed(8e13, 7e11, 0.01),
-}
-_OTHER_GPU = Speed(5e13, 5e11, 0.01)
+_USUAL_CONTEXT = 8192
+"""Number of GPUs of a model: they hold a sequence of so many tokens. Runs are seldom longer ..."""
+_WORTH_OF_MORE_GPUS = 0.9
+"""... and more of them are taken where a row then costs at most so much of the GPU-seconds."""
 _CPU_THREAD = Speed(4e10, 8e9, 0.03)
 
 
@@ -69,13 +55,19 @@ class Load:
     """Of all rows together."""
     generated_tokens: int
 
+    @property
+    def row_tokens(self) -> float:
+        """Of a row, on average, prompt and answer."""
+        return (self.prompt_tokens + self.generated_tokens) / max(1, self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
     """What one agent needs, on each device of one replica."""
 
     memory_gib: float
-    """Weights, KV cache of one longest sequence (CPU: the configured cache) and overhead; CPU: in all."""
+    """Weights, what a step computes with, KV cache of one longest sequence (CPU: the configured cache) and
+    overhead; CPU: in all."""
     fixed_gib: float
     """What of it every device needs, however many share the model."""
     ample_gib: float
@@ -84,19 +76,26 @@ class Need:
     generate_s: float
     overlap: float
     """Share of ``generate_s`` in which the device idles."""
+    sequences: int = 1
+    """How many run at once, with the memory that there is."""
+    fitting: int = 0
+    """The longest sequence that there is room for, in tokens; 0 where none, or it is not known."""
 
 
 def need(model: LoadedModel, load: Load, machine: Machine) -> Need:
     """Memory and time of one agent on one device (or one group of them)."""
     memory, fixed, ample = _memory(model, load)
-    generate_s, idle_s = _times(model, load, machine)
+    sequences = at_once(model, load, machine)
+    total, idle = _times(model, load, machine, sequences)
     return Need(
         memory_gib=memory,
         fixed_gib=fixed,
         ample_gib=ample,
         load_s=15.0 + model.folder.weight_bytes / 1e9,
-        generate_s=generate_s,
-        overlap=idle_s / generate_s if generate_s else 0.0,
+        generate_s=total,
+        overlap=idle / total if total else 0.0,
+        sequences=sequences,
+        fitting=_fitting(model, machine),
     )
 
 
@@ -123,17 +122,48 @@ def jobs(plan: Plan, rows: Mapping[str, int], machine: Machine) -> tuple[list[Jo
 
 
 def _job(agent: AgentPlan, plan: Plan, rows: int, machine: Machine) -> Job:
-    needed = need_of(agent, plan, rows, machine)
+    model = LoadedModel(agent.model, agent.settings, open_model_folder(agent.model))
+    return job(agent.name, model, need_of(agent, plan, rows, machine))
+
+
+def job(name: str, model: LoadedModel, needed: Need) -> Job:
+    """What the placement is to know of an agent that needs so much.
+
+    Raises
+    ------
+    InputError
+        If the KV cache of a worker on a CPU does not hold its longest row.
+    """
+    settings = model.settings
+    if settings.device == "cpu" and settings.name == "vllm" and needed.fitting < settings.loaded_len:
+        raise _small_cache(name, model, needed)
     return Job(
-        name=agent.name,
-        width=width(agent.settings),
+        name=name,
+        width=width(settings),
         memory_gib=round(needed.memory_gib, 3),
         load_s=needed.load_s,
         generate_s=needed.generate_s,
         overlap=needed.overlap,
-        share=float(agent.settings.args.get("gpu_memory_utilization", agent.model.gpu_memory_utilization)),
+        share=float(settings.args.get("gpu_memory_utilization", model.config.gpu_memory_utilization)),
         ample_gib=needed.ample_gib,
         fixed_gib=needed.fixed_gib,
+        fitting=needed.fitting,
+    )
+
+
+def _small_cache(name: str, model: LoadedModel, needed: Need) -> InputError:
+    """The refusal of a cache that is too small, which vLLM would refuse after loading."""
+    settings = model.settings
+    cache = kv_cache(model.folder.text_config, _cache_bytes(settings))
+    given = float(settings.args["cpu_kv_cache_gib"])
+    widened = given / model.config.cpu_kv_cache_gib  # see orch_local.dtypes
+    wanted = cache.whole_bytes(settings.loaded_len + 2 * _CPU_BLOCK) / GIB / widened
+    fits = f", or `max_model_len: {needed.fitting}`" if needed.fitting >= _CPU_BLOCK else ""
+    return InputError(
+        f"a KV cache of {given:g} GiB in {settings.dtype} holds {needed.fitting:,} tokens, "
+        f"its longest row may have {settings.loaded_len:,}",
+        where=f"agent {name!r}",
+        hint=f"set `cpu_kv_cache_gib: {math.ceil(10 * wanted) / 10:.1f}` in its model config{fits}",
     )
 
 
@@ -142,71 +172,156 @@ def width(settings: EngineSettings) -> int:
     return _parallel(settings) if settings.device == "cuda" and settings.name == "vllm" else 1
 
 
-def least_tensor_parallel(model: LoadedModel, machine: Machine) -> int:
-    """The fewest GPUs of the machine that hold the model: 1, 2, 4 or 8, dividing its attention heads.
+def best_tensor_parallel(model: LoadedModel, machine: Machine) -> int:
+    """GPUs of the machine that are to share each layer: 1, 2, 4 or 8, dividing its attention heads.
 
-    Where even the most do not hold it, that number: the refusal then says what would.
+    Of the numbers that hold the model, it is the one by which a usual row costs the fewest GPU-seconds, the
+    smaller one where they differ little: what is left is for other replicas. It does not depend on the
+    questions, since it is part of the spec. Where even the most GPUs do not hold the model, it is that
+    number: the refusal then says what would.
     """
     if model.settings.device != "cuda" or model.settings.name != "vllm" or not machine.memory_gib:
         return 1
     heads = int(model.folder.text_config.get("num_attention_heads") or 1)
     stages = int(model.settings.args["pipeline_parallel_size"])
     possible = [n for n in _WIDTHS if heads % n == 0 and n * stages <= max(machine.devices, stages)]
-    share = float(model.settings.args["gpu_memory_utilization"]) * machine.memory_gib
-    for size in possible:
-        args = {**model.settings.args, "tensor_parallel_size": size}
-        if _gpu_memory(model, args, 1.0) <= share:
-            return size
-    return possible[-1]
+    costs = {n: cost for n in possible if (cost := _gpu_seconds(model, n, machine))}
+    if not costs:
+        return possible[-1]
+    best = next(iter(costs))
+    for size, cost in costs.items():
+        if cost <= _WORTH_OF_MORE_GPUS * costs[best]:
+            best = size
+    return best
+
+
+def _gpu_seconds(model: LoadedModel, size: int, machine: Machine) -> float | None:
+    """Of all GPUs of a group, for many usual rows; ``None`` where it does not hold the model."""
+    settings = replace(
+        model.settings,
+        args={**model.settings.args, "tensor_parallel_size": size},
+        longest=min(model.settings.loaded_len, _USUAL_CONTEXT),
+    )
+    rows = 10 * settings.side_by_side
+    prompt, generated = _UNKNOWN_TOKENS
+    load = Load(rows, round(rows * prompt), round(rows * generated))
+    shared = model._replace(settings=settings)
+    if _gpu_memory(shared, 1, settings.loaded_len) > _room_gib(settings, machine):
+        return None
+    return size * _times(shared, load, machine, at_once(shared, load, machine))[0]
+
+
+def _room_gib(settings: EngineSettings, machine: Machine) -> float:
+    """What vLLM may take of a GPU."""
+    return float(settings.args.get("gpu_memory_utilization") or 0.9) * machine.memory_gib
 
 
 def _parallel(settings: EngineSettings) -> int:
-    args = settings.args
-    return int(args.get("tensor_parallel_size") or 1) * int(args.get("pipeline_parallel_size") or 1)
+    return settings.tensor_parallel * int(settings.args.get("pipeline_parallel_size") or 1)
+
+
+def at_once(model: LoadedModel, load: Load, machine: Machine) -> int:
+    """How many rows of average length are generated at once: as configured, or as the KV cache holds them."""
+    settings = model.settings
+    wanted = max(1, min(settings.side_by_side, load.rows))
+    if settings.device == "cpu":
+        blocks = max(1, math.ceil(load.row_tokens / _CPU_BLOCK))
+        cache = kv_cache(model.folder.text_config, _cache_bytes(settings))
+        taken = cache.sequence_bytes(blocks * _CPU_BLOCK) / GIB
+        held = math.floor(float(settings.args["cpu_kv_cache_gib"]) / taken) if taken else wanted
+        return max(1, min(wanted, held)) if settings.name == "vllm" else wanted
+    if not machine.memory_gib:
+        return wanted
+    held = _group(model).sequences(_room_gib(settings, machine), _step_gib(model), max(1.0, load.row_tokens))
+    return max(1, min(wanted, held))
 
 
 def _memory(model: LoadedModel, load: Load) -> tuple[float, float, float]:
     settings = model.settings
     if settings.device == "cpu":
-        processes = _parallel(settings)
-        fixed = processes * (float(settings.args["cpu_kv_cache_gib"]) + _CPU_OVERHEAD_GIB)
-        needed = _weight_gib(model) + fixed
-        return needed, fixed, needed
-    typical = (load.prompt_tokens + load.generated_tokens) / max(1, load.rows) / settings.max_model_len
-    sequences = max(1.0, min(settings.side_by_side, load.rows) * typical)
-    needed, ample = (_gpu_memory(model, settings.args, number) for number in (1.0, sequences))
-    return needed, _GPU_OVERHEAD_GIB, ample
+        needed = cpu_memory_gib(model)
+        return needed, needed - _weight_gib(model), needed
+    wanted = max(1, min(settings.side_by_side, load.rows))
+    least = _gpu_memory(model, 1, settings.loaded_len)
+    ample = max(least, _gpu_memory(model, wanted, min(load.row_tokens, settings.loaded_len)))
+    return least, _group(model).overhead_gib + _step_gib(model), ample
 
 
-def _gpu_memory(model: LoadedModel, args: Mapping[str, Any], sequences: float) -> float:
-    """GiB on each GPU, with a KV cache of so many longest sequences."""
-    # Both kinds of parallelism share out weights and cache; only the tensor-parallel one saves time.
-    parallel = int(args["tensor_parallel_size"] or 1) * int(args["pipeline_parallel_size"])
-    parallel = parallel if model.settings.name == "vllm" else 1
-    sequence = model.folder.kv_bytes_per_token() * model.settings.max_model_len / GIB
-    return (_weight_gib(model) + sequences * sequence) / parallel + _GPU_OVERHEAD_GIB
+def _group(model: LoadedModel) -> Group:
+    settings = model.settings
+    tensor_parallel = settings.tensor_parallel
+    cache = kv_cache(model.folder.text_config, _cache_bytes(settings), tensor_parallel)
+    stages = _parallel(settings) // tensor_parallel if settings.name == "vllm" else 1
+    return Group(_weight_gib(model) / tensor_parallel / stages, cache, stages, tensor_parallel)
 
 
-def _times(model: LoadedModel, load: Load, machine: Machine) -> tuple[float, float]:
+def _step_gib(model: LoadedModel) -> float:
+    settings = model.settings
+    text = model.folder.text_config
+    return step_gib(text, settings.step_tokens, settings.side_by_side, settings.tensor_parallel)
+
+
+def _cache_bytes(settings: EngineSettings) -> int:
+    """Bytes of a number in the KV cache."""
+    stated = str(settings.args.get("kv_cache_dtype") or "auto")
+    return 1 if stated.startswith(("fp8", "int8")) else DTYPE_BYTES.get(settings.dtype, 2)
+
+
+def _gpu_memory(model: LoadedModel, sequences: int, tokens: float) -> float:
+    """GiB on each GPU, with a KV cache of so many sequences of so many tokens."""
+    group = _group(model)
+    more = (sequences - 1) * group.sequence_gib(tokens)
+    return group.least_gib(_step_gib(model), tokens) + more
+
+
+def _fitting(model: LoadedModel, machine: Machine) -> int:
+    settings = model.settings
+    if settings.device == "cpu":
+        return cpu_fitting_tokens(model)
+    if not machine.memory_gib:
+        return 0
+    room = _room_gib(settings, machine)
+    return fitting_tokens(_group(model), model.folder.text_config, room, settings.side_by_side)
+
+
+def cpu_fitting_tokens(model: LoadedModel) -> int:
+    """The longest sequence that the KV cache of a worker on a CPU holds, in whole blocks; 0 where none."""
+    room = float(model.settings.args["cpu_kv_cache_gib"]) * GIB
+    cache = kv_cache(model.folder.text_config, _cache_bytes(model.settings))
+    blocks = 0
+    step = 2**17
+    while step:
+        if cache.whole_bytes((blocks + step + 1) * _CPU_BLOCK) <= room:  # vLLM keeps one block for itself
+            blocks += step
+        step //= 2
+    return blocks * _CPU_BLOCK
+
+
+def cpu_memory_gib(model: LoadedModel) -> float:
+    """Memory of the host that one worker on a CPU takes: weights, the configured KV cache, overhead."""
+    each = float(model.settings.args["cpu_kv_cache_gib"]) + _CPU_OVERHEAD_GIB
+    return _weight_gib(model) + _parallel(model.settings) * each
+
+
+def _times(model: LoadedModel, load: Load, machine: Machine, sequences: int) -> tuple[float, float]:
     """Seconds of generating, and those of them in which the device idles."""
-    speed, settings = _speed(machine, model.settings), model.settings
-    parameters = _parameters(model)
-    parallel = int(settings.args.get("tensor_parallel_size") or 1)
-    steps = load.generated_tokens / max(1, min(settings.side_by_side, load.rows))
-    reading = 2 * parameters * load.prompt_tokens / speed.flops
-    traffic = steps * _weight_gib(model) * GIB / speed.bytes_per_s
-    computing = 2 * parameters * load.generated_tokens / speed.flops
-    waiting = steps * speed.step_s
-    writing = max(traffic + waiting, computing)
-    idle = max(0.0, writing - max(traffic, computing))
-    return (reading + writing) / parallel, idle / parallel
+    settings = model.settings
+    tensor_parallel = settings.tensor_parallel
+    cache = kv_cache(model.folder.text_config, _cache_bytes(settings), tensor_parallel)
+    written = load.generated_tokens / max(1, load.rows)
+    work = Work(load.prompt_tokens, load.generated_tokens, sequences, load.row_tokens - written / 2)
+    return generating(_shape(model), cache, work, _speed(machine, settings), tensor_parallel)
+
+
+def _shape(model: LoadedModel) -> Shape:
+    return shape(model.folder.text_config, _weight_gib(model) * GIB, _parameters(model))
 
 
 def _weight_gib(model: LoadedModel) -> float:
     """Weights in memory: as on disk, unless they are widened to float32."""
     config = model.folder.config
     stated = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    wider = _DTYPE_BYTES.get(model.settings.dtype, 2) / _DTYPE_BYTES.get(stated, 2)
+    wider = DTYPE_BYTES.get(model.settings.dtype, 2) / DTYPE_BYTES.get(stated, 2)
     quantized = "quantization_config" in config
     return model.folder.weight_bytes / GIB * (1.0 if quantized else wider)
 
@@ -217,11 +332,11 @@ def _parameters(model: LoadedModel) -> float:
         return model.config.parameters_b * 1e9
     config = model.folder.config
     stated = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    return model.folder.weight_bytes / _DTYPE_BYTES.get(stated, 2)
+    return model.folder.weight_bytes / DTYPE_BYTES.get(stated, 2)
 
 
 def _speed(machine: Machine, settings: EngineSettings) -> Speed:
     if machine.kind == "cpu":
         one = _CPU_THREAD
         return Speed(one.flops * settings.threads, one.bytes_per_s * settings.threads, one.step_s)
-    return next((speed for part, speed in _SPEEDS.items() if part in machine.name), _OTHER_GPU)
+    return gpu_speed(machine.name, machine.memory_gib, machine.nvlink)

@@ -36,6 +36,10 @@ class Evidence:
     """Digest of the keys of the rows, so that the same sample counts once."""
     different: tuple[str, ...]
     """Keys of the first rows that differed."""
+    head_size: int | None = None
+    """Dimension of an attention head, where the engine tells it; public reports of differing rows name it."""
+    attention: str | None = None
+    """Attention backend, where the engine tells it."""
 
     @classmethod
     def of(
@@ -81,7 +85,7 @@ def keep_evidence(store: Store, spec: str, evidence: Evidence) -> None:
     StoreError
         If the store cannot be written.
     """
-    write_json(store.evidence(spec) / f"{_name(evidence)}.json", asdict(evidence))
+    write_json(store.evidence(spec) / f"{_name(evidence)}.json", _values(evidence))
 
 
 class Found(NamedTuple):
@@ -108,5 +112,10 @@ def read_evidence(store: Store, spec: str) -> Found:
     return found
 
 
+def _values(evidence: Evidence) -> dict[str, object]:
+    """Its fields without those that are not known, so that evidence of earlier versions keeps its name."""
+    return {name: value for name, value in asdict(evidence).items() if value is not None}
+
+
 def _name(evidence: Evidence) -> str:
-    return hashlib.sha256(canonical_json(asdict(evidence)).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(_values(evidence)).encode()).hexdigest()

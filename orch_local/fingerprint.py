@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -26,9 +26,6 @@ from orch_local.engines.base import EngineSettings
 from orch_local.records import digest
 
 Fact = str | int | bool | None
-
-_CUDA_LIBRARIES = ("triton", "flashinfer-python", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12")
-"""Bring or build kernels, and can be replaced without replacing torch."""
 
 _VARIABLES = {
     "cpu": r"ATEN_\w+|ONEDNN_\w+|DNNL_\w+|MKL_\w+|OPENBLAS_\w+|OMP_(DYNAMIC|SCHEDULE|THREAD_LIMIT)"
@@ -105,7 +102,24 @@ def _gpu_facts(settings: EngineSettings) -> dict[str, Fact]:
         "compute_capability": _listed(capabilities),
         "driver": _listed(gpu.driver for gpu in used if gpu.driver),
     }
-    return facts | {name: found for name in _CUDA_LIBRARIES if (found := installed(name))}
+    names = _cuda_libraries((_torch_cuda() or "").partition(".")[0], together=settings.tensor_parallel > 1)
+    return facts | {name: found for name in names if (found := installed(name))}
+
+
+def _cuda_libraries(major: str, *, together: bool) -> Iterator[str]:
+    """Distributions that bring or build kernels and can be replaced without torch, for that CUDA version.
+
+    Those of another version may be installed as well, and are not used. NCCL adds up what GPUs computed.
+    """
+    yield from (
+        "triton",
+        "flashinfer-python",
+        "nvidia-cublas",
+        f"nvidia-cublas-cu{major}",
+        f"nvidia-cudnn-cu{major}",
+    )
+    if together:
+        yield f"nvidia-nccl-cu{major}"
 
 
 def _listed(values: Iterable[str]) -> str | None:

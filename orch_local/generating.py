@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from orch_local.answers import AnswerError, label_probabilities
+from orch_local.answers import AnswerError, AnswerSchema, label_probabilities
 from orch_local.engines.base import Completion, Engine, Finish, Request, RequestError
 from orch_local.errors import PromptError
 from orch_local.plans import AgentPlan
+from orch_local.prompts.arrival import own_tags, thought_left_open
 from orch_local.prompts.template import Message, check_kept, fill
+from orch_local.prompts.thoughts import lead, open_thought, tag_of
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Outcome, Usage
 from orch_local.tasks import Task
@@ -57,10 +59,11 @@ class Scribe:
         self._template = plan.parsed_template
         self._skeletons: dict[tuple[str, tuple[str, ...] | None, frozenset[str]], str] = {}
         self._stop_ids: tuple[int, ...] = ()
+        self._stop_text = ""
         self._close_ids: list[int] = []
         if plan.thinking:
             self._close_ids = tokenizer.trusted_ids(plan.thinking.close)
-            self._stop_ids = (self._close_ids[0],)
+            self._stop_ids, self._stop_text = _ending(plan.thinking.close, self._close_ids, tokenizer)
 
     @property
     def thinks(self) -> bool:
@@ -76,12 +79,12 @@ class Scribe:
         return self._tokenizer.encode(fill(self._skeleton(task), task.data))
 
     def needed(self, task: Task, prompt: list[int]) -> int:
-        """Tokens of context that the task needs at most: prompt, thought and answer."""
+        """Tokens of context that must be there for the task: prompt, thought and answer."""
         thought = self._plan.thinking.tokens + len(self._close_ids) if self._plan.thinking else 0
-        return len(prompt) + thought + self.budget(task)
+        return len(prompt) + thought + min(self.budget(task), task.schema.enough_tokens)
 
     def budget(self, task: Task) -> int:
-        """Token budget of the answer."""
+        """Token budget of the answer, however long the prompt is."""
         computed = task.schema.max_tokens
         return min(self._plan.max_tokens or computed, computed)
 
@@ -90,9 +93,11 @@ class Scribe:
         name, task = flight.unit
         ids = tuple(self._ids(flight))
         if flight.thinking and self._plan.thinking:
-            return Request(name, ids, self._plan.thinking.tokens, stop_ids=self._stop_ids)
+            tokens = self._plan.thinking.tokens
+            return Request(name, ids, tokens, stop_ids=self._stop_ids, stop_text=self._stop_text)
         logprobs = LOGPROBS if task.schema.labels else 0
-        return Request(name, ids, self.budget(task), task.schema.pattern, logprobs)
+        budget = min(self.budget(task), self._plan.settings.max_model_len - len(ids))
+        return Request(name, ids, budget, task.schema.pattern, logprobs)
 
     def _ids(self, flight: _Flight) -> list[int]:
         """What the engine reads: the prompt and, where a thought is finished, that thought, closed."""
@@ -103,6 +108,8 @@ class Scribe:
     def read_thought(self, flight: _Flight, completion: Completion) -> None:
         """Take a finished thought into its flight; the answer comes next."""
         flight.thought = list(completion.token_ids)
+        if self._stop_text:
+            flight.thought = self._tokenizer.before(flight.thought, self._stop_text)
         flight.thought_cut = completion.finish is Finish.LENGTH
         flight.usage += _usage(flight.prompt, completion)
         flight.thinking = False
@@ -145,6 +152,7 @@ class Scribe:
             row,
             answer=answer.answer,
             reasoning=answer.reasoning,
+            cut=answer.cut,
             eliminated=answer.eliminated,
             confidence=answer.confidence,
             probabilities=self._probabilities(row.text, task, completion),
@@ -171,32 +179,54 @@ class Scribe:
         """Chat text with markers for the data; the same for all tasks of one shape."""
         shape = (task.schema.labels, task.schema.candidates, frozenset(task.data))
         if shape not in self._skeletons:
-            messages = self._template.messages(task.schema, shape[2])
-            if not self._plan.model.system_role:
-                messages = _without_system(messages)
-            options = self._plan.model.template_options(thinking=self.thinks)
-            chat = self._tokenizer.chat(messages, options)
-            check_kept(chat, shape[2], f"agent {self._plan.name!r}, model {self._plan.model.name!r}")
-            self._skeletons[shape] = self._opened(chat)
+            try:
+                chat, last = self._chat(task.schema, shape[2], turns=True)
+            except PromptError:
+                # Some chat templates take one user turn and no more; then examples stand in that.
+                chat, last = self._chat(task.schema, shape[2], turns=False)
+            self._skeletons[shape] = self._opened(chat, last)
         return self._skeletons[shape]
 
-    def _opened(self, chat: str) -> str:
-        """Open the thought, unless the chat template has done so, or lead to the answer."""
+    def _chat(self, schema: AnswerSchema, present: frozenset[str], *, turns: bool) -> tuple[str, str]:
+        """What the chat template makes of the messages, and the text of the last turn."""
+        messages = self._template.messages(schema, present, turns=turns)
+        if self._plan.model.system_role is False:
+            messages = _without_system(messages)
+        chat = self._tokenizer.chat(messages, self._plan.model.template_options(thinking=self.thinks))
+        check_kept(chat, present, f"agent {self._plan.name!r}, model {self._plan.model.name!r}")
+        return chat, messages[-1].content
+
+    def _opened(self, chat: str, last: str) -> str:
+        """Open the thought, unless the chat template has done so, or lead to the answer.
+
+        ``last`` is the text of the last turn.
+        """
         model, thinking = self._plan.model, self._plan.thinking
-        opened = bool(model.think_open) and chat.rstrip().endswith(str(model.think_open))
+        whole = chat if thinking else chat + model.answer_prefix
+        tags = open_thought(lead(whole, last), own_tags(model))
         if thinking is not None:
-            return chat if opened else f"{chat}{thinking.open}\n"
-        if opened:
-            raise PromptError(
-                f"the chat template of {model.name!r} opens a thought, but the agent does not think",
-                where=f"agent {self._plan.name!r}",
-                hint="set `thinking: true`, or a switch in `chat_template_kwargs` of the model",
-            )
-        return chat + model.answer_prefix
+            line_break = "" if thinking.open.endswith("\n") else "\n"
+            return whole if tags else f"{whole}{thinking.open}{line_break}"
+        if tags is not None:
+            raise thought_left_open(tags, model, f"agent {self._plan.name!r}")
+        return whole
+
+
+def _ending(close: str, close_ids: list[int], tokenizer: PromptTokenizer) -> tuple[tuple[int, ...], str]:
+    """What ends a thought: the control token with which its closing tag begins, or the text of the tag."""
+    first = next((index for index in close_ids if index in tokenizer.controls), None)
+    before, _, _ = (
+        close.partition(tokenizer.controls[first].content) if first is not None else (close, "", "")
+    )
+    return ((first,), "") if first is not None and not before.strip() else ((), tag_of(before))
 
 
 def _without_system(messages: list[Message]) -> list[Message]:
-    return [Message("user", "\n\n".join(message.content for message in messages))]
+    """The messages with the system text at the beginning of the first user turn."""
+    if messages[0].role != "system":
+        return messages
+    system, first, *others = messages
+    return [Message("user", f"{system.content}\n\n{first.content}"), *others]
 
 
 def _usage(prompt: list[int], completion: Completion) -> Usage:

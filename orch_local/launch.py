@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from orch_local import compile_cache, orders
 from orch_local.engines import environment
 from orch_local.errors import EngineError, OrchError, StoreError
-from orch_local.orders import Order
+from orch_local.orders import NO_RECHECK, Order, Recheck
 from orch_local.plans import AgentPlan
 from orch_local.records import Analysis, Outcome
 from orch_local.store import RunFolder, Store, unwritable
@@ -66,17 +68,24 @@ class Timing:
 
     load_s: float = 0.0
     generate_s: float = 0.0
+    """What generating rows again took is part of it."""
     deaths: int = 0
+    recheck_s: float = 0.0
+    rechecked: int = 0
+    """Rows that were generated again, in ``recheck_s``."""
 
     def __str__(self) -> str:
+        again = f", {self.rechecked} rows of it again in {self.recheck_s:.1f} s" if self.rechecked else ""
         died = f", {self.deaths} of its workers died" if self.deaths else ""
-        return f"loaded in {self.load_s:.1f} s, generated in {self.generate_s:.1f} s{died}"
+        return f"loaded in {self.load_s:.1f} s, generated in {self.generate_s:.1f} s{again}{died}"
 
     def add(self, other: Timing) -> None:
         """Add the figures of another worker."""
         self.load_s += other.load_s
         self.generate_s += other.generate_s
         self.deaths += other.deaths
+        self.recheck_s += other.recheck_s
+        self.rechecked += other.rechecked
 
 
 @dataclass(slots=True)
@@ -102,7 +111,7 @@ class AgentRun:
         agent: AgentPlan,
         store: Store,
         stall_timeout_s: float,
-        recheck: int = 0,
+        recheck: Recheck = NO_RECHECK,
         seat: Seat = Seat(),
     ) -> None:
         self._folder = folder
@@ -116,9 +125,13 @@ class AgentRun:
         self._stopped = False
         self._follows = False
         self._complete = False
+        self.loaded = False
+        """Whether its model was loaded once."""
         self.timing = Timing()
         self.log = folder.worker_log(agent.name + seat.label, store.shard)
         """Where the words of the worker and its libraries go."""
+        self.again: Progress = lambda rows: None  # noqa: ARG005
+        """Called with the number of rows that the worker now generates again, and with 0 when it ends."""
 
     def run(
         self, rows: Mapping[str, str], progress: Progress, batches: Sequence[Sequence[str]] | None = None
@@ -170,6 +183,17 @@ class AgentRun:
         attempt = self._attempt([list(keys)], progress)
         if attempt.generate_s is None and not self._stopped:
             log.warning("the worker of %s that followed ended by %s", self._agent.name, attempt.reason)
+
+    @property
+    def resident_gib(self) -> float:
+        """Memory of the host that the worker holds now; 0 where there is none."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return 0.0
+        try:
+            return float(psutil.Process(process.pid).memory_info().rss) / 2**30
+        except psutil.Error:
+            return 0.0
 
     def complete(self) -> None:
         """Tell a worker that follows that the store holds all panels. From any thread."""
@@ -342,15 +366,21 @@ class AgentRun:
         match event["event"]:
             case "loaded":
                 attempt.load_s = event["seconds"]
+                self.loaded = True
             case "admitted":
                 attempt.admitted += event["keys"]
             case "progress":
                 progress(event["done"])
+            case "again":
+                self.again(event["rows"])
             case "error":
                 attempt.error = dict(event)
             case "end":
                 progress(event["done"])
                 attempt.generate_s = event["seconds"]
+                self.timing.rechecked += event["again"]
+                self.timing.recheck_s += event["again_s"]
+                self.again(0)
 
 
 def _appended(path: Path) -> IO[str]:

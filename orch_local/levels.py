@@ -2,7 +2,7 @@
 
 ==========  =================================================================================
 bitwise     every engine is set up to give the same bytes in any batch, and did so whenever
-            rows were generated again
+            rows were generated again; on a GPU the first half is vLLM's word
 verified    not so by construction, but all rows that were generated again had the same bytes
 rules       routing and aggregation are fixed, as in the paper; of the analyses nothing is shown
 ==========  =================================================================================
@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 from orch_local.errors import StoreError
 from orch_local.evidence import Found, read_evidence
-from orch_local.plans import Plan, write_plan
+from orch_local.plans import AgentPlan, Plan, write_plan
 from orch_local.records import Level, Standing
 from orch_local.store import RunFolder, Store, read_json, write_json
 
@@ -31,28 +31,35 @@ def assess(plan: Plan, unused: Collection[str] = ()) -> Standing:
     """
     store = Store(plan.store)
     found = {agent.name: read_evidence(store, agent.spec) for agent in plan.workers}
-    judged = [
-        _judge(agent.name, bool(agent.environment["batch_invariant"]), found[agent.name])
-        for agent in plan.workers
-        if agent.name not in unused
-    ]
+    judged = [_judge(agent, found[agent.name]) for agent in plan.workers if agent.name not in unused]
     every = [one for each in found.values() for one in each.evidence]
     return Standing(
         level=min((level for level, _ in judged), key=list(Level).index, default=Level.RULES),
         generated_again=sum(one.rows for one in every),
         same=sum(one.same for one in every),
         reasons=tuple(reason for _, reason in judged if reason),
+        declared=any(is_declared(agent) for agent in plan.workers if agent.name not in unused),
     )
 
 
-def _judge(name: str, invariant: bool, found: Found) -> tuple[Level, str]:
+def is_declared(agent: AgentPlan) -> bool:
+    """Whether it is vLLM that declares batch invariance, on a GPU, and not our measurement, on a CPU."""
+    facts = agent.environment
+    return bool(facts["batch_invariant"]) and facts.get("device") == "cuda" and "vllm" in facts
+
+
+def _judge(agent: AgentPlan, found: Found) -> tuple[Level, str]:
+    name, invariant = agent.name, bool(agent.environment["batch_invariant"])
     if found.damaged:
         return Level.RULES, f"{name}: evidence is damaged, delete {found.damaged[0]} and verify again"
     rows, same = sum(one.rows for one in found.evidence), sum(one.same for one in found.evidence)
     if same < rows:
         return Level.RULES, f"{name}: {rows - same} of {rows} rows generated again differed"
     if not rows:
-        return Level.RULES, f"{name}: no row was generated again (`orch-local verify` does that)"
+        declared = (
+            "its batch invariance is declared by vLLM, not measured, and " if is_declared(agent) else ""
+        )
+        return Level.RULES, f"{name}: {declared}no row was generated again (`orch-local verify` does that)"
     if not invariant:
         return Level.VERIFIED, f"{name}: its engine is not set up to be batch-invariant"
     return Level.BITWISE, ""

@@ -4,8 +4,10 @@ Everything here is pure. The policies follow ORCH (Zhou & Chan 2026, arXiv 2602.
 merge); the votes are the usual baselines:
 
 * ``majority``: most usable analyses.
-* ``confidence``: largest sum of stated confidences; an analysis that states none counts the probability of
-  its answer, or 50 where there is none either.
+* ``confidence``: largest sum of stated confidences. A stated confidence is the probability, in per cent, that
+  the answer is right. The probability of a label is something else (behind a written analysis it is near 1
+  whatever the model thinks), so the two are never added: where an analysis of the panel states no confidence,
+  all of them count by the probability of their answer, and where one has no probability either, one each.
 * ``probability``: log-linear pool (Genest & Zidek 1986, Statistical Science 1(1)): the label with the
   largest sum of log-probabilities over the analyses that have them; without any, as ``majority``.
 
@@ -14,24 +16,18 @@ Ties go to the answer named first in agent order; in the pool, to the first in l
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from orch_local.answers import AnswerSchema, schema_for
 from orch_local.config import MergeConfig
-from orch_local.prompts.template import Data, question_data
-from orch_local.records import Analysis, Decision, How, Question, digest
+from orch_local.prompts.template import Data, one_line_json, question_data
+from orch_local.records import Analysis, Decision, How, Outcome, Question, digest
 from orch_local.tasks import Task
 
 PROBABILITY_FLOOR = 1e-12
 """Smallest probability entering the pool, so that one agent's zero is no veto."""
-DEFAULT_CONFIDENCE = 50
-
-_LINE_BREAKS = "\x85\u2028\u2029"
-"""What Unicode takes for the end of a line and JSON does not escape."""
-
 
 _Value = TypeVar("_Value")
 
@@ -45,7 +41,8 @@ class Panel(NamedTuple):
     @property
     def usable(self) -> list[Analysis]:
         """The analyses that count."""
-        return [analysis for analysis in self.analyses if analysis is not None and analysis.usable]
+        # Asked for several times for each question of a run, so spelled out.
+        return [one for one in self.analyses if one is not None and one.outcome is Outcome.OK]
 
     @property
     def nominated(self) -> tuple[str, ...]:
@@ -59,8 +56,8 @@ def majority(usable: Sequence[Analysis]) -> str | None:
 
 
 def confidence_vote(usable: Sequence[Analysis]) -> str | None:
-    """Answer with the largest sum of confidences (whole per cents); ``None`` for an empty panel."""
-    return _heaviest(usable, [_confidence(analysis) for analysis in usable])
+    """Answer with the largest sum of one signal in whole per cents; ``None`` for an empty panel."""
+    return _heaviest(usable, _weights(usable))
 
 
 def probability_pool(usable: Sequence[Analysis], labels: str) -> str | None:
@@ -84,11 +81,14 @@ def _heaviest(usable: Sequence[Analysis], weights: Sequence[int]) -> str | None:
     return max(totals, key=lambda answer: totals[answer], default=None)
 
 
-def _confidence(analysis: Analysis) -> int:
-    if analysis.confidence is not None:
-        return analysis.confidence
-    share = (analysis.probabilities or {}).get(analysis.answer or "")
-    return DEFAULT_CONFIDENCE if share is None else round(100 * share)
+def _weights(usable: Sequence[Analysis]) -> Sequence[int]:
+    """What each analysis counts in the confidence vote, by the first signal that all of them have."""
+    stated = [one.confidence for one in usable if one.confidence is not None]
+    if len(stated) == len(usable):
+        return stated
+    shares = [(one.probabilities or {}).get(one.answer or "") for one in usable]
+    known = [round(100 * share) for share in shares if share is not None]
+    return known if len(known) == len(usable) else [1] * len(usable)
 
 
 def needs_merge(panel: Panel, config: MergeConfig) -> bool:
@@ -101,13 +101,12 @@ def needs_merge(panel: Panel, config: MergeConfig) -> bool:
 def merge_schema(question: Question, panel: Panel, config: MergeConfig) -> AnswerSchema:
     """What the merge agent may answer."""
     candidates = panel.nominated if config.candidates == "nominated" else None
-    return schema_for(question.labels, config.answer, candidates)
+    return schema_for(question.labels, config.answer, candidates, question.texts)
 
 
 def merge_task(question: Question, panel: Panel, config: MergeConfig) -> Task:
     """The request to the merge agent; its key covers the question and what is read of the panel."""
     data = question_data(question)
-    data.pop("examples", None)  # they are for those who solve, and the panel has
     data["panel"] = Data(_panel_text(panel, config.names == "shown"))
     schema = merge_schema(question, panel, config)
     key = digest([question.key, data["panel"], schema.candidates])[:16]
@@ -119,7 +118,7 @@ def _panel_text(panel: Panel, shown: bool) -> str:
     lines = []
     for number, (name, analysis) in enumerate(zip(panel.names, panel.analyses, strict=True), start=1):
         entry: dict[str, object] = {"agent": name if shown else str(number)}
-        lines.append(_compact(entry | _panel_entry(analysis)))
+        lines.append(one_line_json(entry | _panel_entry(analysis)))
     return "\n".join(lines)
 
 
@@ -128,19 +127,11 @@ def _panel_entry(analysis: Analysis | None) -> dict[str, object]:
         return {"unusable": "missing" if analysis is None else str(analysis.outcome)}
     fields: dict[str, object] = {
         "reasoning": analysis.reasoning,
-        "eliminated": list(analysis.eliminated),
         "answer": analysis.answer,
+        "eliminated": list(analysis.eliminated),
         "confidence": analysis.confidence,
     }
     return {name: value for name, value in fields.items() if value not in ("", [], None)}
-
-
-def _compact(entry: Mapping[str, object]) -> str:
-    # Unlike in canonical_json the order of the fields is kept: reasoning is read before the answer.
-    text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
-    for line_break in _LINE_BREAKS:
-        text = text.replace(line_break, f"\\u{ord(line_break):04x}")
-    return text
 
 
 def decide(
@@ -148,6 +139,7 @@ def decide(
 ) -> Decision:
     """The final answer to one question. ``merged`` is the merge agent's row, where it was asked."""
     answer, how, reason = _choose(question, panel, config, merged)
+    usable = panel.usable
     by_merge = merged if how is How.MERGE else None
     return Decision(
         question_id=question.id,
@@ -159,7 +151,7 @@ def decide(
         answer=answer,
         how=how,
         reason=reason,
-        majority=majority(panel.usable) if len(panel.usable) >= config.quorum else None,
+        majority=majority(usable) if len(usable) >= config.quorum else None,
         probabilities=_by_name(panel, [_own_probability(analysis) for analysis in panel.analyses]),
         confidence=by_merge.confidence if by_merge else None,
         probability=_own_probability(by_merge),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -128,9 +129,12 @@ def read_json(file: Path) -> Any:
     ModelError
         If :func:`read_text` refuses it, or it is not JSON, or nested too deeply.
     """
+    text = read_text(file)
     try:
-        return json.loads(read_text(file))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
+        if _LINK_AS_TEXT.fullmatch(text):
+            raise ModelError(f"is the text of a link: {text}", where=str(file), hint=_COPY_LINKS) from None
         raise ModelError(f"is not JSON: {error}", where=str(file), hint=_AGAIN) from None
 
 
@@ -205,3 +209,8 @@ def _unreadable(file: Path, error: Exception) -> ModelError:
 
 
 _AGAIN = "fetch the model's folder again"
+_LINK_AS_TEXT = re.compile(r"\.\./\.\./blobs/\w{1,64}")
+_COPY_LINKS = (
+    "the hub cache was copied without its links: copy it again with `cp -a`, `rsync -a` or tar, or copy the "
+    "snapshot alone with `cp -rL`"
+)

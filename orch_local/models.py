@@ -18,6 +18,7 @@ import platformdirs
 
 from orch_local.config import ModelConfig
 from orch_local.errors import ModelError, StoreError
+from orch_local.kv_cache import kv_cache
 from orch_local.model_files import check_entries, check_size, open_file, read_json
 from orch_local.prompts.tokenizer import TOKENIZER_FILES
 from orch_local.safetensors_files import PICKLES, weight_files
@@ -89,15 +90,6 @@ class ModelFolder:
             *([f"code of the folder is not run: {_some(code)}"] if code else []),
         )
 
-    def kv_bytes_per_token(self, dtype_bytes: int = 2) -> int:
-        """KV cache of one token: 2 x layers x KV heads x head size x bytes (for MLA models too much)."""
-        text = self.text_config
-        layers = int(text.get("num_hidden_layers") or 1)
-        heads = int(text.get("num_attention_heads") or 1)
-        kv_heads = int(text.get("num_key_value_heads") or heads)
-        head_size = int(text.get("head_dim") or int(text.get("hidden_size") or 0) // heads)
-        return 2 * layers * kv_heads * head_size * dtype_bytes
-
 
 def open_model_folder(config: ModelConfig) -> ModelFolder:
     """Check that the folder of ``config`` holds a complete, safe model.
@@ -158,7 +150,7 @@ def _check_sizes(folder: ModelFolder) -> None:
             value = folder.text_config.get(name)
             if value and not 1 <= int(value) <= _MOST:
                 raise ValueError(f"`{name}` is {str(value)[:40]}")
-        _ = folder.context, folder.kv_bytes_per_token()
+        _ = folder.context, kv_cache(folder.text_config)
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         message = f"has a size that is none, or `architectures` that is no list: {str(error)[:200]}"
         raise ModelError(message, where=where, hint=hint) from None
@@ -169,8 +161,23 @@ _SIZES = (
     "num_hidden_layers",
     "num_attention_heads",
     "num_key_value_heads",
+    "num_global_key_value_heads",
+    "num_kv_shared_layers",
     "head_dim",
+    "global_head_dim",
     "hidden_size",
+    "sliding_window",
+    "kv_lora_rank",
+    "qk_rope_head_dim",
+    "linear_num_value_heads",
+    "linear_num_key_heads",
+    "linear_value_head_dim",
+    "linear_key_head_dim",
+    "mamba_num_heads",
+    "mamba_head_dim",
+    "ssm_state_size",
+    "intermediate_size",
+    "vocab_size",
 )
 
 
@@ -185,7 +192,8 @@ def _where_to_get(config: ModelConfig) -> str:
         return where
     name = config.hub_id.split("/")[-1]
     fetch = f"`orch-local fetch --model {config.hub_id} --to DIR --allow-network`, on a connected machine"
-    return f"{where} (as {config.hub_id}, {name} or {config.name}); it comes by {fetch}"
+    looked = f"as {config.hub_id}, {name} or {config.name}; the hub's own cache does not have it either"
+    return f"{where} ({looked}); it comes by {fetch}"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

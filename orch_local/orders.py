@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orch_local.shards import Shard
@@ -17,6 +17,21 @@ COMPLETE = "complete"
 
 
 @dataclass(frozen=True, slots=True)
+class Recheck:
+    """How many of its rows a worker generates again before it ends; see :mod:`orch_local.rechecking`."""
+
+    rows: int = 0
+    """At most; 0 for none."""
+    share: float = 0.0
+    """Of the seconds that the worker generated, for all of them together."""
+    least: int = 2
+    """Generated again whatever they cost, so that a level rests on some evidence."""
+
+
+NO_RECHECK = Recheck()
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """The work of one worker process, and the means it may use."""
 
@@ -26,8 +41,7 @@ class Order:
     """Where its rows go; panels come from the plan's own store."""
     shard: Shard | None = None
     """Part of the store that it reads and writes."""
-    recheck: int = 0
-    """Rows to generate again at the end."""
+    recheck: Recheck = NO_RECHECK
     follow: bool = False
     """Take up a question as soon as its panel is complete, and end when no more can become so."""
     cores: tuple[int, ...] = ()
@@ -44,7 +58,7 @@ class Order:
                 "groups": [list(group) for group in self.groups],
                 "store": str(self.store),
                 "shard": str(self.shard) if self.shard else None,
-                "recheck": self.recheck,
+                "recheck": asdict(self.recheck),
                 "follow": self.follow,
                 "cores": list(self.cores),
                 "memory_share": self.memory_share,
@@ -60,7 +74,7 @@ class Order:
             groups=values["groups"],
             store=Path(values["store"]),
             shard=Shard.parse(values["shard"]) if values["shard"] else None,
-            recheck=values["recheck"],
+            recheck=Recheck(**values["recheck"]),
             follow=values["follow"],
             cores=tuple(values["cores"]),
             memory_share=values["memory_share"],

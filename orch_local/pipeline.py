@@ -19,8 +19,9 @@ from orch_local.changes import Change
 from orch_local.config import RunConfig
 from orch_local.crew import Crew
 from orch_local.deciding import Deciding, RunDigest
+from orch_local.diagnostics import Diagnostics, DiagnosticsCounter
 from orch_local.errors import StoreError
-from orch_local.launch import Progress, Timing
+from orch_local.launch import Timing
 from orch_local.levels import state
 from orch_local.missing import Merges, lacking_analyses
 from orch_local.planning import asked_at_most, check, draft
@@ -30,7 +31,7 @@ from orch_local.records import Decision, Standing
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.routes import begun_routes, read_routes, write_routes
 from orch_local.scoring import Cost, Metrics, Scorer
-from orch_local.sessions import Display, Session, StopRequest
+from orch_local.sessions import Blind, Display, Session, StopRequest
 from orch_local.shards import Shard
 from orch_local.store import RunFolder, Store, write_text
 
@@ -53,6 +54,7 @@ class Result(NamedTuple):
     standing: Standing
     deaths: Mapping[str, int]
     """How often a worker died and was replaced, by agent."""
+    diagnostics: Diagnostics
 
 
 def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_environment: bool = False) -> Plan:
@@ -130,7 +132,7 @@ def score(folder: RunFolder) -> Result:
     StoreError
         Naming what is missing.
     """
-    return report(Session.of(folder, _Blind()))
+    return report(Session.of(folder, Blind()))
 
 
 def left(folder: RunFolder) -> int:
@@ -141,7 +143,7 @@ def left(folder: RunFolder) -> int:
     StoreError
         If the folder holds no plan, or the store cannot be read.
     """
-    session = Session.of(folder, _Blind())
+    session = Session.of(folder, Blind())
     session.looks_only = True
     return _left(session)
 
@@ -153,7 +155,7 @@ def left_by_shard(folder: RunFolder, shards: int) -> list[int]:
     routes, left = begun_routes(folder, plan), list[int]()
     for number, part in enumerate(parts, 1):
         store = Store(plan.store, Shard(number, shards))
-        left.append(_left(Session(folder, plan, part, store, _Blind(), routes, looks_only=True)))
+        left.append(_left(Session(folder, plan, part, store, Blind(), routes, looks_only=True)))
     return left
 
 
@@ -163,13 +165,6 @@ def _left(session: Session) -> int:
         session.plan
     )
     return analyses + Merges(session).most()
-
-
-class _Blind:
-    """A display that shows nothing."""
-
-    def stage(self, name: str, total: int, done: int) -> Progress:  # noqa: ARG002 - see Display
-        return lambda done: None  # noqa: ARG005
 
 
 def generate(session: Session) -> None:
@@ -193,13 +188,16 @@ def report(session: Session) -> Result:
     """Decide and score in one pass over the questions, and write the result files."""
     plan, names = session.plan, session.plan.names
     deciding = Deciding(plan, session.store, read_routes(session.folder, plan))
-    scorer, digest = Scorer(names), RunDigest(names)
+    scorer, digest, diagnosing = Scorer(names), RunDigest(names), DiagnosticsCounter(plan)
 
     def decisions() -> Iterator[Decision]:
         for question in session.questions:
-            decision = deciding.decide(question, deciding.panel(question))
+            panel = deciding.panel(question)
+            merged = deciding.merged(question, panel)
+            decision = deciding.decide_with(question, panel, merged)
             scorer.add(decision)
             digest.add(decision)
+            diagnosing.add(question, panel, merged, decision.answer)
             yield decision
         _refuse_missing(deciding)
 
@@ -207,13 +205,14 @@ def report(session: Session) -> Result:
     unused = [name for name, rows in deciding.used.items() if not rows]
     standing = state(session.folder, plan, unused)
     metrics, costs = scorer.metrics(), _costs(session, deciding)
-    write_metrics(session.folder.root, metrics, costs, digest.value, standing)
+    diagnostics = diagnosing.diagnostics()
+    write_metrics(session.folder.root, metrics, costs, digest.value, standing, diagnostics)
     for violation in deciding.violations:
         log.warning("two different answers under one key: %s", violation)
     log.info("finished: digest %s, level %s", digest.value, standing.level)
     counts = len(deciding.violations), len(session.damaged)
     deaths = {name: timing.deaths for name, timing in session.timings.items() if timing.deaths}
-    return Result(plan, metrics, costs, digest.value, *counts, standing, deaths)
+    return Result(plan, metrics, costs, digest.value, *counts, standing, deaths, diagnostics)
 
 
 def _refuse_missing(deciding: Deciding) -> None:
@@ -227,16 +226,20 @@ def _refuse_missing(deciding: Deciding) -> None:
 
 
 def _costs(session: Session, deciding: Deciding) -> dict[str, Cost]:
-    return {
-        agent.name: Cost(
-            rows=deciding.used[agent.name],
-            generated_now=session.generated.get(agent.name, 0),
-            usage=deciding.usage[agent.name],
-            load_s=session.timings.get(agent.name, Timing()).load_s,
-            generate_s=session.timings.get(agent.name, Timing()).generate_s,
-        )
-        for agent in session.plan.workers
-    }
+    return {agent.name: _cost(agent.name, session, deciding) for agent in session.plan.workers}
+
+
+def _cost(name: str, session: Session, deciding: Deciding) -> Cost:
+    timing = session.timings.get(name, Timing())
+    return Cost(
+        rows=deciding.used[name],
+        generated_now=session.generated.get(name, 0),
+        usage=deciding.usage[name],
+        load_s=timing.load_s,
+        generate_s=timing.generate_s,
+        recheck_s=timing.recheck_s,
+        rechecked=timing.rechecked,
+    )
 
 
 def _refuse_other_plan(folder: RunFolder, now: Plan, accept_new_environment: bool) -> None:

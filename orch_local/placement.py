@@ -37,6 +37,8 @@ WORTH = 0.03
 """Estimates are rough: a merge agent that follows must save as much of the time to be taken ..."""
 WORTH_OF_LANES = 0.1
 """... and sharing GPUs so much, since how models disturb each other was never measured."""
+LEAST_CONTEXT = 1024
+"""Tokens; a model with room for fewer is not offered."""
 _HALVINGS = 24
 _FOLLOW_TRIALS = 16
 _ROWS_LOOKED_AT = 64
@@ -61,6 +63,8 @@ class Machine:
     """Of each GPU, 0 where it is not told (and then not checked); on a CPU of the host, shared by all."""
     name: str = ""
     """What the GPU calls itself."""
+    nvlink: bool | None = None
+    """Whether all GPUs reach each other by NVLink; ``None`` where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Job:
     """Memory on each device with which no batch is cut short; a lane offers it, or there are no lanes."""
     fixed_gib: float = 0.0
     """What of ``memory_gib`` every device needs, however many share the model."""
+    fitting: int = 0
+    """The longest sequence that there is room for, in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -540,8 +546,10 @@ def _refuse_misfit(machine: Machine, job: Job) -> None:
 def _what_would_do(machine: Machine, job: Job, most: float) -> str:
     """How many GPUs of this kind hold the model, and what else helps."""
     if machine.kind == "cpu":
-        return "lower its `cpu_kv_cache_gib`, or take a quantized or smaller model"
-    others = "take a quantized or smaller model, or lower its `max_model_len`"
+        return "lower its `cpu_kv_cache_gib`, set a narrower `dtype`, or take a quantized or smaller model"
+    others = "take a quantized or smaller model"
+    if job.fitting >= LEAST_CONTEXT:
+        others = f"set its `max_model_len: {job.fitting}`, which fits (longer prompts are then left out)"
     divided = (job.memory_gib - job.fixed_gib) * job.width
     widths = [2**power for power in range(7)]
     room = job.share * machine.memory_gib - job.fixed_gib

@@ -13,15 +13,25 @@ from orch_local import __version__
 from orch_local.benchmarks import BadRow, load_questions
 from orch_local.config import RunConfig
 from orch_local.devices import machine
+from orch_local.dtypes import choose
 from orch_local.errors import InputError
-from orch_local.estimates import LoadedModel, Need, jobs, least_tensor_parallel, need_of
+from orch_local.estimates import (
+    LoadedModel,
+    Need,
+    best_tensor_parallel,
+    cpu_fitting_tokens,
+    jobs,
+    need_of,
+)
 from orch_local.fingerprint import common
 from orch_local.generating import Scribe
+from orch_local.longest import Asking, depends_on_length, longest_request, panel_tokens
 from orch_local.merging import Panel, merge_task
 from orch_local.models import ModelFolder, open_model_folder
 from orch_local.placement import Machine, Placement, place
 from orch_local.plans import AgentPlan, Plan, QuestionsPlan, TokensPerRow, plan_agents
 from orch_local.prompts.tokenizer import PromptTokenizer
+from orch_local.question_checks import GoldFacts, gold_facts
 from orch_local.questions import questions_digest
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.router_states import plan_router
@@ -51,9 +61,14 @@ def draft(config: RunConfig, store: Path) -> Draft:
         Whatever of the input cannot be used.
     """
     agents, merger = plan_agents(config)
-    questions, bad_rows = load_questions(config.benchmark)
+    questions, bad_rows, categories = load_questions(config.benchmark)
     router = plan_router(config.router, agents, questions) if config.router else None
-    frozen = QuestionsPlan(count=len(questions), bad_rows=len(bad_rows), digest=questions_digest(questions))
+    frozen = QuestionsPlan(
+        count=len(questions),
+        bad_rows=len(bad_rows),
+        digest=questions_digest(questions),
+        categories=categories,
+    )
     plan = Plan(
         version=__version__,
         config=config,
@@ -64,9 +79,37 @@ def draft(config: RunConfig, store: Path) -> Draft:
         store=store,
         environment=common([agent.environment for agent in (*agents, *([merger] if merger else []))]),
     )
+    plan = _sized(plan, questions)
     sample = _sampled(questions)
     tokens = {agent.name: _tokens_per_row(_asked(agent, plan, sample)) for agent in plan.workers}
     return Draft(plan.model_copy(update={"tokens": tokens}), questions, bad_rows)
+
+
+def _sized(plan: Plan, questions: Sequence[Question]) -> Plan:
+    """The plan, its engines loaded for no longer context than the run needs, where that saves memory."""
+    sized = {agent.name: _with_longest(agent, plan, questions) for agent in plan.workers}
+    agents = tuple(sized[agent.name] for agent in plan.agents)
+    return plan.model_copy(update={"agents": agents, "merger": plan.merger and sized[plan.merger.name]})
+
+
+def _with_longest(agent: AgentPlan, plan: Plan, questions: Sequence[Question]) -> AgentPlan:
+    model = LoadedModel(agent.model, agent.settings, open_model_folder(agent.model))
+    if not questions or not _shorter_saves(model):
+        return agent
+    members = sorted(plan.agents, key=lambda one: -one.answer.reasoning_chars)[: asked_at_most(plan)]
+    more = panel_tokens(questions, members) if agent.kind == "merge" else 0
+    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+    asking = Asking(scribe, lambda question: _task(agent, plan, question), more)
+    settings = replace(agent.settings, longest=longest_request(asking, questions))
+    return agent.model_copy(update={"settings": settings})
+
+
+def _shorter_saves(model: LoadedModel) -> bool:
+    """Whether a shorter context saves memory: on a GPU, and on a CPU whose cache does not hold the whole."""
+    settings = model.settings
+    if settings.name != "vllm" or depends_on_length(model.folder.text_config):
+        return False
+    return settings.device == "cuda" or cpu_fitting_tokens(model) < settings.max_model_len
 
 
 def check(plan: Plan, questions: Sequence[Question], machine: Machine | None = None) -> None:
@@ -135,24 +178,27 @@ def elsewhere(draft: Draft, machine: Machine) -> Draft:
     """The draft as a machine of GPUs would run it, for :func:`outline`; its specs stay those of here."""
 
     def moved(agent: AgentPlan) -> AgentPlan:
-        settings = replace(agent.settings, device="cuda", threads=1)
+        folder = open_model_folder(agent.model)
+        # Another dtype may have been chosen for the CPU here.
+        settings = choose(agent.model, replace(agent.settings, device="cuda", threads=1), folder).settings
         if agent.model.tensor_parallel_size is None:
-            model = LoadedModel(agent.model, settings, open_model_folder(agent.model))
-            size = least_tensor_parallel(model, machine)
+            model = LoadedModel(agent.model, settings, folder)
+            size = best_tensor_parallel(model, machine)
             settings = replace(settings, args={**settings.args, "tensor_parallel_size": size})
         return agent.model_copy(update={"settings": settings})
 
     plan = draft.plan
     merger = moved(plan.merger) if plan.merger else None
     agents = tuple(moved(agent) for agent in plan.agents)
-    return draft._replace(plan=plan.model_copy(update={"agents": agents, "merger": merger}))
+    there = plan.model_copy(update={"agents": agents, "merger": merger})
+    return draft._replace(plan=_sized(there, draft.questions))
 
 
 def _one_of_each_shape(questions: Sequence[Question]) -> list[Question]:
-    """A question of every number of choices, with and without examples: templates may branch on these."""
-    shapes: dict[tuple[int, bool], Question] = {}
+    """A question of every number of choices and of examples: templates may branch on these."""
+    shapes: dict[tuple[int, int], Question] = {}
     for question in questions:
-        shapes.setdefault((len(question.choices), bool(question.examples)), question)
+        shapes.setdefault((len(question.choices), len(question.examples)), question)
     return list(shapes.values())
 
 
@@ -208,6 +254,8 @@ class AgentOutline:
     too_long: int
     """Prompts of the sample that do not fit the context with their answer."""
     need: Need
+    dtype_reason: str
+    """Why it has its dtype here, to be read behind that; empty where nothing else came into question."""
     first_prompt: str
 
 
@@ -222,6 +270,7 @@ class Outline:
     placement: Placement
     here: bool
     """Whether it is for this machine."""
+    golds: GoldFacts
 
 
 def outline(draft: Draft, machine: Machine | None = None) -> Outline:
@@ -237,22 +286,24 @@ def outline(draft: Draft, machine: Machine | None = None) -> Outline:
     sample = _sampled(draft.questions)
     there = machine or machine_for(draft.plan)
     agents = tuple(_outline_agent(agent, draft.plan, sample, there) for agent in draft.plan.workers)
-    return Outline(draft, agents, len(sample), placed(draft.plan, there), machine is None)
+    placement, golds = placed(draft.plan, there), gold_facts(draft.questions)
+    return Outline(draft, agents, len(sample), placement, machine is None, golds)
 
 
 def _outline_agent(
     agent: AgentPlan, plan: Plan, sample: Sequence[Question], machine: Machine
 ) -> AgentOutline:
-    asked = _asked(agent, plan, sample)
+    asked, folder = _asked(agent, plan, sample), open_model_folder(agent.model)
     return AgentOutline(
         plan=agent,
-        folder=open_model_folder(agent.model),
+        folder=folder,
         shortest=min(asked.lengths),
         median=round(median(asked.lengths)),
         longest=max(asked.lengths),
         budget=asked.budget,
         too_long=sum(tokens > agent.settings.max_model_len for tokens in asked.needed),
         need=need_of(agent, plan, _rows_in_all(plan)[agent.name], machine),
+        dtype_reason=choose(agent.model, agent.settings, folder).reason,
         first_prompt=asked.first_prompt,
     )
 
@@ -268,8 +319,14 @@ def _task(agent: AgentPlan, plan: Plan, question: Question) -> Task:
 
 
 def _typical_analysis(agent: AgentPlan, question: Question) -> Analysis:
-    """A stand-in of typical length for an analysis that is not written yet."""
-    characters = round(agent.answer.reasoning_chars * TYPICAL_SHARE)
-    text = ("word " * (characters // 5 + 1))[:characters]
-    answer = question.labels[:1] or "0"
-    return Analysis(question.key, Outcome.OK, answer=answer, confidence=50, reasoning=text)
+    """A stand-in of typical length for an analysis that is not written yet, with the fields of its form."""
+    form, labels = agent.answer, question.labels
+    characters = round(form.reasoning_chars * TYPICAL_SHARE)
+    return Analysis(
+        question.key,
+        Outcome.OK,
+        answer=labels[:1] or "0",
+        confidence=50 if form.confidence else None,
+        reasoning=("word " * (characters // 5 + 1))[:characters],
+        eliminated=tuple(labels[(len(labels) + 1) // 2 :]) if form.eliminated else (),
+    )

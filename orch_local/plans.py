@@ -23,24 +23,35 @@ from orch_local.config import (
     MergeConfig,
     ModelConfig,
     RunConfig,
+    is_shipped,
     load_model_config,
 )
 from orch_local.devices import cpu_cores, gpus, machine
+from orch_local.dtypes import checkpoint_dtype, choose
 from orch_local.engines import engine_version, obstacles
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.catalogue import knows
 from orch_local.errors import ConfigError, InputError, ModelError, StoreError
-from orch_local.estimates import LoadedModel, least_tensor_parallel
+from orch_local.estimates import LoadedModel, best_tensor_parallel
 from orch_local.fingerprint import Fact, fingerprint, installed
+from orch_local.hardware_notes import lacks_bfloat16
 from orch_local.models import ModelFolder, digests, open_model_folder
 from orch_local.places import reduced, restored
 from orch_local.profiles import Profile
-from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
+from orch_local.prompts.arrival import Asked, arrive
+from orch_local.prompts.template import (
+    Template,
+    answer_form,
+    builtin_text,
+    load_template,
+    parse_template,
+)
+from orch_local.prompts.thoughts import Tags
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
 from orch_local.records import LABELS, Standing, digest
 from orch_local.store import RunFolder, Spec, read_json, write_json
 
-SPEC_FORMAT = 2
+SPEC_FORMAT = 3
 """Raised when this code starts to make other prompts or rows from the same settings."""
 
 _DEFAULT_CONTEXT = 32768
@@ -74,6 +85,8 @@ class AgentPlan(_Frozen):
     answer: AnswerConfig
     thinking: Thinking | None
     max_tokens: int | None
+    notes: tuple[str, ...] = ()
+    """What was decided about its prompts, in words for the user; no part of the identity."""
     spec: str
     spec_content: dict[str, Any]
 
@@ -104,6 +117,8 @@ class QuestionsPlan(_Frozen):
     count: int
     bad_rows: int
     digest: str
+    categories: int = 0
+    """Categories that could be asked before `per_category` and `limit`; 0 in plans of earlier versions."""
 
 
 class TokensPerRow(_Frozen):
@@ -242,12 +257,13 @@ def plan_changes(before: Plan, now: Plan) -> PlanChanges:
     listed, ``agents`` or ``merge.policy`` tells of it.
     """
     found = changes(_run_fields(before), _run_fields(now))
-    old, new = _contents(before), _contents(now)
+    old, new = _by_name(before), _by_name(now)
     places: dict[str, list[Change]] = {}
     for name in (name for name in old if name in new):
-        differing = changes(old[name], new[name])
-        places[name] = [one for one in differing if _is_of_environment(one)]
-        found += _told_for(name, [one for one in differing if not _is_of_environment(one)])
+        differing = changes(old[name].spec_content, new[name].spec_content)
+        free = _machine_chooses_dtype(old[name], new[name])
+        places[name] = [one for one in differing if _is_of_environment(one, free)]
+        found += _told_for(name, [one for one in differing if not _is_of_environment(one, free)])
     environment = [
         one for one in next(iter(places.values()), []) if all(one in place for place in places.values())
     ]
@@ -259,18 +275,26 @@ def plan_changes(before: Plan, now: Plan) -> PlanChanges:
 
 def _run_fields(plan: Plan) -> dict[str, Any]:
     """What of the identity of a plan is no worker's own."""
-    return {name: value for name, value in plan.identity().items() if name not in _contents(plan)}
+    return {name: value for name, value in plan.identity().items() if name not in _by_name(plan)}
 
 
-def _contents(plan: Plan) -> dict[str, dict[str, Any]]:
-    """The contents of the specs, by the names that workers have in the identity of a plan."""
+def _by_name(plan: Plan) -> dict[str, AgentPlan]:
+    """The workers, by the names that they have in the identity of a plan."""
     names = [f"agent {agent.name}" for agent in plan.agents] + ["merge agent"]
-    return {name: dict(worker.spec_content) for name, worker in zip(names, plan.workers, strict=False)}
+    return dict(zip(names, plan.workers, strict=False))
 
 
-def _is_of_environment(change: Change) -> bool:
-    """Whether a field of a spec is told by the machine; the dtype is told by the model and its config."""
-    return change.field.startswith("environment.") and change.field != "environment.dtype"
+def _is_of_environment(change: Change, machine_chooses_dtype: bool) -> bool:
+    """Whether a field of a spec is told by the machine, and not by the run file, the model and its config."""
+    if change.field == "environment.dtype":
+        return machine_chooses_dtype
+    return change.field.startswith("environment.")
+
+
+def _machine_chooses_dtype(*workers: AgentPlan) -> bool:
+    """Whether another dtype may be due to another machine; see :mod:`orch_local.dtypes`."""
+    named = any(worker.model.dtype != "auto" for worker in workers)
+    return not named and any(worker.settings.device == "cpu" for worker in workers)
 
 
 def _told_for(worker: str, found: list[Change]) -> list[Change]:
@@ -335,19 +359,25 @@ def _freeze(
         model = load_model_config(agent.model)
         folder = open_model_folder(model)
         tokenizer = PromptTokenizer(folder.path)
+        asked = Asked(agent.thinking, bool(template.system), is_shipped(agent.model))
+        arrival = arrive(tokenizer, model, asked)
+        model = model.model_copy(update={"system_role": arrival.system_role})
     _check_architecture(folder, config.engine.name)
     settings = _settings(model, folder, config.engine)
+    _check_dtype(settings, agent.name)
     answer = _answer_config(agent, config)
-    thinking = _thinking(agent, model, tokenizer)
+    thinking = _thinking(agent, arrival.tags)
     _check_budget(agent, answer, settings)
     content = {
         "format": SPEC_FORMAT,
         "kind": kind,
         "model": {"architecture": folder.architecture, "files": digests(folder)},
         "prompt": template.text,
+        "answer_form": answer_form(AnswerSchema(LABELS, answer)),
         "chat": {
             "options": model.template_options(thinking=agent.thinking),
-            "system_role": model.system_role,
+            "system_role": arrival.system_role,
+            "content": "parts" if tokenizer.takes_parts else "text",
             "answer_prefix": model.answer_prefix,
             "date": PINNED_DATE.date().isoformat(),
         },
@@ -371,6 +401,7 @@ def _freeze(
         answer=answer,
         thinking=thinking,
         max_tokens=agent.max_tokens,
+        notes=arrival.notes,
         spec=spec.digest,
         spec_content=content,
     )
@@ -397,32 +428,35 @@ def _check_architecture(folder: ModelFolder, engine: str) -> None:
     )
 
 
+def _check_dtype(settings: EngineSettings, agent: str) -> None:
+    """Refuse what vLLM refuses when it loads."""
+    if settings.device != "cuda" or settings.name != "vllm" or settings.dtype != "bfloat16":
+        return
+    for gpu in gpus()[:1]:
+        if lacks_bfloat16(gpu.capability):
+            raise ConfigError(
+                f"{gpu.name} does not compute in bfloat16, the dtype of its model",
+                where=f"agent {agent!r}",
+                hint="set `dtype: float16` in its model config, and look at the first rows: some models that "
+                "were trained in bfloat16 overflow in it",
+            )
+
+
 def _answer_config(agent: AgentConfig, config: RunConfig) -> AnswerConfig:
     answer = agent.answer or config.answer
     if agent.mode == "direct":
         return AnswerConfig(reasoning_chars=0, eliminated=False, confidence=False, charset=answer.charset)
+    if answer.eliminated is None:
+        return answer.model_copy(update={"eliminated": agent.role == "eliminate"})
     return answer
 
 
-def _thinking(agent: AgentConfig, model: ModelConfig, tokenizer: PromptTokenizer) -> Thinking | None:
-    if not agent.thinking:
-        return None
-    if not model.think_open or not model.think_close:
-        raise ConfigError(
-            f"agent {agent.name!r} has `thinking: true`, but model {model.name!r} has no thinking tags",
-            hint="set `think_open` and `think_close` in the model config, or choose a reasoning model",
-        )
-    first = tokenizer.trusted_ids(model.think_close)[0]
-    if first not in tokenizer.controls:
-        raise ConfigError(
-            f"{model.think_close!r} does not begin with a control token of {model.name!r}",
-            hint="`think_close` must be the tag that the model itself writes",
-        )
-    return Thinking(tokens=agent.thinking_tokens, open=model.think_open, close=model.think_close)
+def _thinking(agent: AgentConfig, tags: Tags | None) -> Thinking | None:
+    return tags and Thinking(tokens=agent.thinking_tokens, open=tags.open, close=tags.close)
 
 
 def _check_budget(agent: AgentConfig, answer: AnswerConfig, settings: EngineSettings) -> None:
-    budget = agent.max_tokens or AnswerSchema(LABELS, answer).max_tokens
+    budget = agent.max_tokens or AnswerSchema(LABELS, answer).enough_tokens
     thought = agent.thinking_tokens if agent.thinking else 0
     block = "merge.answer" if agent.name == MERGE else "answer"
     if budget + thought >= settings.max_model_len:
@@ -451,28 +485,21 @@ def _settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfig) -> 
         model_path=folder.path,
         device=device,
         grammar=engine.grammar if engine.name == "vllm" else "outlines",
-        dtype=_dtype(model, folder),
+        dtype=checkpoint_dtype(folder),
         max_model_len=model.max_model_len or min(folder.context, _DEFAULT_CONTEXT),
         args={name: getattr(model, name) for name in names},
         threads=max(1, cpu_cores() // (engine.models_at_once or 1)) if many else 1,
         fast=engine.fast,
     )
-    return settings if model.tensor_parallel_size else _with_few_gpus(settings, model, folder)
+    settings = choose(model, settings, folder).settings
+    return settings if model.tensor_parallel_size else _with_gpus(settings, model, folder)
 
 
-def _with_few_gpus(settings: EngineSettings, model: ModelConfig, folder: ModelFolder) -> EngineSettings:
-    """The settings, with the model over as few GPUs of this machine as hold it."""
+def _with_gpus(settings: EngineSettings, model: ModelConfig, folder: ModelFolder) -> EngineSettings:
+    """The settings, with the model over the GPUs of this machine that it is to take."""
     here = machine(settings.device, settings.threads)
-    size = least_tensor_parallel(LoadedModel(model, settings, folder), here)
+    size = best_tensor_parallel(LoadedModel(model, settings, folder), here)
     return replace(settings, args={**settings.args, "tensor_parallel_size": size})
-
-
-def _dtype(model: ModelConfig, folder: ModelFolder) -> str:
-    """The dtype named, or that of the checkpoint; engines' own ``auto`` would silently narrow float32."""
-    if model.dtype != "auto":
-        return model.dtype
-    stated = folder.config.get("dtype") or folder.config.get("torch_dtype") or folder.text_config.get("dtype")
-    return stated if stated in ("float32", "float16", "bfloat16") else "bfloat16"
 
 
 def _engine_spec(settings: EngineSettings) -> dict[str, Any]:

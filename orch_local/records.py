@@ -61,6 +61,13 @@ class Example:
     text: str
     choices: tuple[str, ...]
     answer: str
+    rationale: str = ""
+    """How the answer is reached; empty where the dataset does not say."""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Example:
+        """An entry of ``examples`` in ``questions.jsonl``; earlier versions wrote no ``rationale``."""
+        return cls(**{**row, "choices": tuple(row["choices"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,11 @@ class Question:
         return LABELS[: len(self.choices)]
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The question and its choices."""
+        return (self.text, *self.choices)
+
+    @property
     def is_numeric(self) -> bool:
         """Whether the answer is a number rather than a label."""
         return not self.choices
@@ -100,7 +112,7 @@ class Question:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Question:
         """Inverse of :meth:`to_row`."""
-        examples = tuple(Example(e["text"], tuple(e["choices"]), e["answer"]) for e in row["examples"])
+        examples = tuple(map(Example.from_row, row["examples"]))
         return cls(**{**row, "choices": tuple(row["choices"]), "examples": examples})
 
 
@@ -133,6 +145,8 @@ class Analysis:
     confidence: int | None = None
     """0..100 as stated by the model; ``None`` where the schema has no such field."""
     reasoning: str = ""
+    cut: bool = False
+    """Whether the reasoning ends where its bound is, perhaps in mid-word."""
     eliminated: tuple[str, ...] = ()
     probabilities: Mapping[str, float] | None = None
     """Probability of every label at the answer position (sums to 1), or ``None`` where not exact."""
@@ -249,3 +263,5 @@ class Standing:
     """Those of them that came to the same bytes."""
     reasons: tuple[str, ...]
     """Why the level is no higher, an agent each; empty for ``bitwise``."""
+    declared: bool = False
+    """Whether batch invariance is in part vLLM's word, as on a GPU; measured are then the rows alone."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from orch_local.answers import AnswerError, AnswerSchema, schema_for
+from orch_local.answers import AnswerError, AnswerSchema
 from orch_local.changes import changes
 from orch_local.deciding import Deciding, RunDigest
+from orch_local.diagnostics import DiagnosticsCounter
 from orch_local.merging import Panel, merge_schema
 from orch_local.plans import MERGE, Plan, load_plan
 from orch_local.questions import questions_digest, read_questions
@@ -20,8 +21,9 @@ from orch_local.report.files import DecisionTable
 from orch_local.results import read_decisions, recorded_digest
 from orch_local.routes import differing, read_routes
 from orch_local.rows import Violation
-from orch_local.scoring import Metrics, Scorer
+from orch_local.scoring import Scorer
 from orch_local.store import RunFolder, Store, read_json
+from orch_local.tasks import analysis_schema
 
 _SHOWN = 5
 
@@ -107,7 +109,7 @@ def replay(folder: RunFolder) -> Replay:
     """
     plan, questions = load_plan(folder), read_questions(folder.questions)
     deciding = Deciding(plan, Store(plan.store), read_routes(folder, plan))
-    digest, scorer = RunDigest(plan.names), Scorer(plan.names)
+    digest, scorer, diagnosing = RunDigest(plan.names), Scorer(plan.names), DiagnosticsCounter(plan)
     table = DecisionTable(folder.root, plan.names)
     found = Replay(plan, recorded_digest(folder))
     found.same_questions = questions_digest(questions) == plan.questions.digest
@@ -115,10 +117,12 @@ def replay(folder: RunFolder) -> Replay:
     def now() -> Iterator[Decision]:
         for question in questions:
             panel = deciding.panel(question)
-            found.misread += _misread(plan, deciding, question, panel)
-            decision = deciding.decide(question, panel)
+            merged = deciding.merged(question, panel)
+            found.misread += _misread(plan, question, panel, merged)
+            decision = deciding.decide_with(question, panel, merged)
             digest.add(decision)
             scorer.add(decision)
+            diagnosing.add(question, panel, merged, decision.answer)
             table.compare(decision)
             yield decision
 
@@ -132,24 +136,24 @@ def replay(folder: RunFolder) -> Replay:
     if plan.config.router and not found.missing:
         found.rerouted = differing(folder, plan, questions)
     if not found.missing:
-        found.forged = _forged(folder, table, scorer.metrics())
+        values = {**scorer.metrics().to_dict(), "diagnostics": asdict(diagnosing.diagnostics())}
+        found.forged = _forged(folder, table, values)
     return found
 
 
-def _forged(folder: RunFolder, table: DecisionTable, metrics: Metrics) -> list[Path]:
-    """Files of numbers that do not follow from the decisions; what was only measured cannot be checked."""
+def _forged(folder: RunFolder, table: DecisionTable, values: Mapping[str, Any]) -> list[Path]:
+    """Files of numbers that do not follow from the rows; what was only measured cannot be checked."""
     written = read_json(folder.metrics)
-    expected = json.loads(json.dumps(metrics.to_dict()))
+    expected = json.loads(json.dumps(values))
     wrong = [] if {name: written.get(name) for name in expected} == expected else [folder.metrics]
     return wrong if table.same() else [*wrong, table.path]
 
 
-def _misread(plan: Plan, deciding: Deciding, question: Question, panel: Panel) -> Iterator[Misread]:
+def _misread(plan: Plan, question: Question, panel: Panel, merged: Analysis | None) -> Iterator[Misread]:
     agents = {agent.name: agent for agent in plan.agents}
     for name, row in zip(panel.names, panel.analyses, strict=True):
         agent = agents[name]
-        yield from _parsed_otherwise(agent.name, question, row, schema_for(question.labels, agent.answer))
-    merged = deciding.merged(question, panel)
+        yield from _parsed_otherwise(agent.name, question, row, analysis_schema(question, agent.answer))
     yield from _parsed_otherwise(MERGE, question, merged, merge_schema(question, panel, plan.config.merge))
 
 
@@ -167,6 +171,6 @@ def _parsed_otherwise(
     if not row.usable:
         yield Misread(agent, question.id, "its text is an answer, which the row calls invalid")
         return
-    for name in ("answer", "confidence", "reasoning", "eliminated"):
+    for name in ("answer", "confidence", "reasoning", "cut", "eliminated"):
         if getattr(read, name) != getattr(row, name):
             yield Misread(agent, question.id, f"its text has another {name} than the row")

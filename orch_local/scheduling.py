@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 
 from orch_local.launch import AgentRun, Progress
 from orch_local.placement import Replica
+from orch_local.starting import Gate
+
+_LOOK_S = 1.0
+"""Seconds between two looks whether a worker that has to wait may start."""
 
 
 class SharedProgress:
@@ -64,37 +68,51 @@ class _Floor:
 
     before: Mapping[Replica, set[Replica]]
     waiting: list[Shift]
+    gate: Gate | None = None
+    held: bool = False
+    """Whether one of them could start but for the gate."""
     running: dict[Future[None], Shift] = field(default_factory=dict)
 
     def ready(self) -> Iterator[Shift]:
         """Shifts whose turn it is, taken off those that wait."""
         unfinished = {shift.replica for shift in (*self.waiting, *self.running.values())}
+        running, self.held = list(self.running.values()), False
         for shift in list(self.waiting):
-            if not self.before.get(shift.replica, set()) & unfinished:
-                self.waiting.remove(shift)
-                yield shift
+            if self.before.get(shift.replica, set()) & unfinished:
+                continue
+            if self.gate and not self.gate.may_start(shift.replica, running):
+                self.held = True
+                continue
+            self.waiting.remove(shift)
+            running.append(shift)
+            yield shift
 
     def analysing(self) -> bool:
         """Whether a worker is still to write what others follow."""
         return any(not shift.replica.follows for shift in (*self.waiting, *self.running.values()))
 
 
-def run_shifts(shifts: Sequence[Shift], before: Mapping[Replica, set[Replica]]) -> None:
-    """Run all shifts; those that follow are told when no other is left.
+def run_shifts(
+    shifts: Sequence[Shift], before: Mapping[Replica, set[Replica]], gate: Gate | None = None
+) -> None:
+    """Run all shifts, each when those before it have ended and the gate, if any, lets it in.
+
+    Those that follow are told when no other is left.
 
     Raises
     ------
     OrchError
         The first failure of a worker; all others are stopped, and keep what they finished.
     """
-    floor = _Floor(before, list(shifts))
+    floor = _Floor(before, list(shifts), gate)
     with ThreadPoolExecutor(max_workers=max(1, len(shifts))) as pool:
         try:
             while floor.waiting or floor.running:
                 floor.running |= {pool.submit(shift.run): shift for shift in floor.ready()}
                 if not floor.analysing():
                     _complete(shifts)
-                done, _ = wait(floor.running, return_when=FIRST_COMPLETED)
+                look_again_s = _LOOK_S if floor.held else None
+                done, _ = wait(floor.running, look_again_s, return_when=FIRST_COMPLETED)
                 for future in done:
                     del floor.running[future]
                     future.result()

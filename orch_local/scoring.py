@@ -143,6 +143,10 @@ class Cost:
     load_s: float
     """In this run."""
     generate_s: float
+    recheck_s: float = 0.0
+    """Of ``generate_s``, seconds in which workers generated rows again."""
+    rechecked: int = 0
+    """Rows that were generated again in this run."""
 
 
 def is_correct(answer: str | None, gold: str | None) -> bool | None:

@@ -21,6 +21,20 @@ class Display(Protocol):
     def stage(self, name: str, total: int, done: int) -> Progress:
         """A stage begins: ``done`` of ``total`` rows are in the store already."""
 
+    def again(self, name: str, rows: int) -> None:
+        """A worker of a stage begins to generate so many of its rows again; 0: it has ended."""
+
+
+class Blind:
+    """A display that shows nothing."""
+
+    def stage(self, name: str, total: int, done: int) -> Progress:  # noqa: ARG002 - see Display
+        """See Display."""
+        return lambda done: None  # noqa: ARG005
+
+    def again(self, name: str, rows: int) -> None:
+        """See Display."""
+
 
 class StopRequest:
     """Ends an execution early: :meth:`finish` lets rows in flight finish, an exception stops at once."""

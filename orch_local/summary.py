@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orch_local.diagnostics import Diagnostics, Spread
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -180,6 +182,8 @@ class Calibration:
     """Area under the risk-coverage curve."""
     abstain: Mapping[str, CurvePoint | None]
     """Target risk such as ``0.05`` -> the lowest threshold that keeps it; ``None`` where none does."""
+    spread: Spread | None = None
+    """How far the signal varies over these answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,3 +288,7 @@ class Summary:
     """The fingerprint: field -> value as text."""
     agents: Mapping[str, Mapping[str, str]]
     """Agent -> facts: model, architecture, role, spec (16 digits), engine, dtype."""
+    diagnostics: Diagnostics | None = None
+    """How the agents answered; ``None`` in runs that were decided before this was counted."""
+    declared: bool = False
+    """Whether batch invariance is in part vLLM's word; see :class:`orch_local.records.Standing`."""

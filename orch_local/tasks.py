@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orch_local.answers import AnswerSchema, schema_for
 from orch_local.config import AnswerConfig
-from orch_local.prompts.template import Data, question_data
+from orch_local.prompts.template import Data, example_data, question_data
 from orch_local.records import Question
 
 
@@ -21,6 +21,12 @@ class Task:
     schema: AnswerSchema
 
 
+def analysis_schema(question: Question, answer: AnswerConfig) -> AnswerSchema:
+    """The answer that an agent gives to a question."""
+    return schema_for(question.labels, answer, texts=question.texts)
+
+
 def analysis_task(question: Question, answer: AnswerConfig) -> Task:
     """The request to an agent."""
-    return Task(question.key, question_data(question), schema_for(question.labels, answer))
+    schema = analysis_schema(question, answer)
+    return Task(question.key, question_data(question) | example_data(question.examples, schema), schema)

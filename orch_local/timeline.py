@@ -36,6 +36,10 @@ class Stint:
     """``None`` where its model was never loaded, or nothing came of it."""
     end_s: float
     rows: int
+    recheck_s: float = 0.0
+    """Seconds before its end in which it generated rows again."""
+    rechecked: int = 0
+    """Rows that it generated again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ class Timeline:
         planned = {device for replica in self.planned.replicas for device in replica.devices}
         real = {device for stint in self.stints for device in stint.devices}
         whole = self.seconds or 1.0
-        return {device: 1 - _covered(self._on(device)) / whole for device in sorted(planned | real)}
+        # Sums of floats: what was never idle may come to -1e-16.
+        return {device: max(0.0, 1 - _covered(self._on(device)) / whole) for device in sorted(planned | real)}
 
     def _on(self, device: int) -> list[tuple[float, float]]:
         return sorted((stint.start_s, stint.end_s) for stint in self.stints if device in stint.devices)

@@ -13,13 +13,14 @@ worker                    ``{"event": "loaded", "seconds": s}``
                           ``{"event": "admitted", "keys": [...]}`` before the engine sees them
                           ``{"event": "progress", "done": n}``, also as a sign of life
                           ``{"event": "busy"}`` while it waits for others or generates rows again
+                          ``{"event": "again", "rows": n}`` before it generates so many rows again
                           ``{"event": "error", "kind": "engine" or "store", "message": m,
                           "where": w, "hint": h}``
-                          ``{"event": "end", "seconds": s, "done": n}``
+                          ``{"event": "end", "seconds": s, "done": n, "again": m, "again_s": t}``
 ========================= =====================================================================
 
-Before it ends a worker generates a few of its rows again in other batches, and leaves what it found as
-evidence in the store: that is what a run's level rests on.
+Before it ends a worker generates a few of its rows again in other batches (`rechecking.py`), and leaves what
+it found as evidence in the store: that is what a run's level rests on.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from orch_local.compile_cache import first_alone
 from orch_local.engines import open_engine
 from orch_local.engines.base import Engine
 from orch_local.errors import OrchError, StoreError
-from orch_local.evidence import Evidence, keep_evidence, other_batches
+from orch_local.evidence import keep_evidence
 from orch_local.following import Following
 from orch_local.generating import Hooks, Scribe, Unit, generate
 from orch_local.keys import QuestionsByKey
@@ -53,7 +54,8 @@ from orch_local.pinning import pin
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.questions import Questions, read_questions
-from orch_local.records import Analysis, Outcome, Question
+from orch_local.rechecking import Rechecking, Signs
+from orch_local.records import Analysis, Question
 from orch_local.routes import Routes, read_routes
 from orch_local.staging import at, stage
 from orch_local.store import RowWriter, RunFolder, Store
@@ -79,9 +81,14 @@ class Reporter:
         """Count one finished row."""
         self._done += 1
 
-    def end(self, seconds: float) -> None:
+    def again(self, rows: int) -> None:
+        """Report that so many rows are now generated again."""
+        self.send("again", rows=rows)
+
+    def end(self, seconds: float, recheck: Rechecking) -> None:
         """Report the regular end."""
-        self.send("end", seconds=round(seconds, 3), done=self._done)
+        again = {"again": recheck.rows, "again_s": round(recheck.seconds, 3)}
+        self.send("end", seconds=round(seconds, 3), done=self._done, **again)
 
     def beat(self) -> None:
         """Report progress now and then; the parent takes long silence for a hanging engine."""
@@ -131,13 +138,18 @@ class _Work:
     in_flight: dict[str, Unit] = field(default_factory=dict)
     """By row key."""
 
+    @property
+    def finishing(self) -> bool:
+        """Whether the parent wants no further row."""
+        return self.parent.finishing.is_set()
+
     def generate(self, units: Iterable[Unit | None], hooks: Hooks) -> None:
         """Generate rows as one batch, until the parent wants no more."""
         generate(self.engine, self.scribe, self._wanted(units), self.agent.settings.max_model_len, hooks)
 
     def _wanted(self, units: Iterable[Unit | None]) -> Iterator[Unit | None]:
         for unit in units:
-            if self.parent.finishing.is_set():
+            if self.finishing:
                 return
             if unit is not None:
                 self.in_flight[unit.task.key] = unit
@@ -174,14 +186,17 @@ def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: R
     mine = _Work(agent, engine, scribe, parent)
     started = time.monotonic()
     store = Store(order.store, order.shard)
-    recheck = _Recheck(order.recheck)
+    recheck = Rechecking(order.recheck)
     with store.writer(agent.spec) as writer:
         hooks = _hooks(mine, writer, reporter, recheck)
         for batch in batches:
             mine.generate(batch, hooks)
             writer.flush()
-    recheck.run(mine, store, reporter)
-    reporter.end(time.monotonic() - started)
+    signs = Signs(reporter.again, reporter.alive)
+    if evidence := recheck.run(mine, time.monotonic() - started, signs):
+        size, backend = engine.attention
+        keep_evidence(store, agent.spec, replace(evidence, head_size=size, attention=backend))
+    reporter.end(time.monotonic() - started, recheck)
     _leave(0)
 
 
@@ -222,36 +237,7 @@ def _batches(
     return ((unit_of(asked[key]) for key in group) for group in order.groups)
 
 
-@dataclass(slots=True)
-class _Recheck:
-    """A few rows of this worker, to be generated again at its end: those whose keys come first."""
-
-    count: int
-    rows: dict[str, tuple[Unit, Analysis]] = field(default_factory=dict)
-
-    def note(self, unit: Unit, row: Analysis) -> None:
-        """Remember a finished row if it is one of the sample."""
-        if row.outcome is Outcome.FAILED:
-            return
-        self.rows[row.key] = unit, row
-        if len(self.rows) > self.count:
-            del self.rows[max(self.rows)]
-
-    def run(self, work: _Work, store: Store, reporter: Reporter) -> None:
-        """Generate the rows again in other batches, compare, and keep what was found."""
-        if not self.rows or work.parent.finishing.is_set():
-            return
-        again: dict[str, Analysis] = {}
-        hooks = Hooks(lambda _: None, lambda row: again.update({row.key: row}), reporter.alive)
-        for batch in other_batches(sorted(self.rows)):
-            work.generate([self.rows[key][0] for key in batch], hooks)
-        if work.parent.finishing.is_set():
-            return
-        pairs = ((row, again.get(key)) for key, (_, row) in self.rows.items())
-        keep_evidence(store, work.agent.spec, Evidence.of("worker", pairs))
-
-
-def _hooks(work: _Work, writer: RowWriter, reporter: Reporter, recheck: _Recheck) -> Hooks:
+def _hooks(work: _Work, writer: RowWriter, reporter: Reporter, recheck: Rechecking) -> Hooks:
     def finished(row: Analysis) -> None:
         writer.add(row)
         recheck.note(work.in_flight.pop(row.key), row)

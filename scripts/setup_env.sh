@@ -10,7 +10,8 @@
 #     ORCH_TORCH_INDEX   where the CPU build of torch is found  (default: PyTorch's own index; empty: pip's index alone)
 #     ORCH_UV            no: let pip do what uv does faster     (default: yes)
 #
-# Exit codes: 2 wrong usage or setting, 3 no usable Python, 4 disk too small, 5 packages could not be installed.
+# Exit codes: 2 wrong usage or setting, 3 no usable Python, 4 disk too small, 5 packages could not be installed,
+# 6 no C compiler or no Python headers for a GPU, whose kernels Triton compiles at the first start.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -19,8 +20,11 @@ case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 device=${ORCH_DEVICE:-auto}
 torch_index=${ORCH_TORCH_INDEX-https://download.pytorch.org/whl/cpu}
 torch_version=2.13.0
+vllm_version=0.32.0
 uv_version=0.13.9
 requirements=$repo/requirements
+least_driver=580.65.06 # of CUDA 13, which the CUDA build of vLLM $vllm_version is for
+pci=/sys/bus/pci/devices
 dev=no
 
 step() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
@@ -57,11 +61,68 @@ find_device() {
         auto) if nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then device=cuda; else device=cpu; fi ;;
         *) die 2 "ORCH_DEVICE is '$device'; it may be cpu, cuda or auto." ;;
     esac
+    if [ "$device" = cuda ]; then tell_of_driver; else tell_of_gpus; fi
+}
+
+# GPUs that will not be used, by their PCI vendor; without this they would be passed over without a word.
+tell_of_gpus() {
+    local card vendor
+    for card in "$pci"/*; do
+        case $(cat "$card/class" 2>/dev/null) in 0x0300* | 0x0302* | 0x0380*) ;; *) continue ;; esac
+        vendor=$(cat "$card/vendor" 2>/dev/null)
+        case $vendor in
+            0x10de)
+                step "an NVIDIA GPU is here, but nvidia-smi lists none: this environment is for the CPU. For the GPU," \
+                    "install driver $least_driver or newer, then run this again" ;;
+            0x1002) step "an AMD GPU is here: orch-local uses NVIDIA GPUs alone, so this environment is for the CPU" ;;
+            0x8086) step "a GPU of Intel is here: orch-local uses NVIDIA GPUs alone, so this environment is for the CPU" ;;
+            *) continue ;;
+        esac
+        return
+    done
+}
+
+tell_of_driver() {
+    local driver
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || driver=
+    case $driver in [0-9]*) ;; *) return 0 ;; esac
+    if [ "$(printf '%s\n' "$least_driver" "$driver" | sort -V | head -n 1)" != "$least_driver" ]; then
+        step "driver $driver is too old for CUDA 13, which vLLM $vllm_version is built for: it needs $least_driver or newer." \
+            "Update it, or see README, \"On a GPU box\", for data-centre GPUs with an older driver"
+    fi
+}
+
+# Triton compiles the start of each kernel on the machine where it runs.
+check_compiler() {
+    local python=$venv/bin/python found
+    found=$(command -v "${CC:-gcc}" || command -v gcc || command -v clang) || die 6 \
+        "no C compiler found (gcc or clang), which Triton needs on a GPU." \
+        "On Debian and Ubuntu:  sudo apt install gcc"
+    "$python" -c 'import pathlib, sys, sysconfig
+sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file())' || die 6 \
+        "the headers of $("$python" --version) are missing (Python.h), which Triton needs on a GPU." \
+        "On Debian and Ubuntu:  sudo apt install python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-dev"
+    step "C compiler: $found"
+}
+
+# Some indexes hold torch+cpu too, which any resolver takes for the best build of its version.
+check_torch_for_cuda() {
+    local built
+    built=$("$venv/bin/python" -c 'import torch; print(torch.__version__, torch.version.cuda or "none")') || die 5 \
+        "torch is installed and cannot be imported; its last lines above say why."
+    case $built in
+        *" none")
+            "$venv/bin/python" -m pip uninstall --quiet --yes torch || true # else it would count as installed
+            die 5 "the package index gave torch ${built% none}, a build without CUDA; it was taken off again." \
+                "Name an index that has the CUDA build only, for example:" \
+                "    PIP_INDEX_URL=https://pypi.org/simple PIP_EXTRA_INDEX_URL= bash scripts/setup_env.sh" ;;
+        *) step "torch ${built% *} for CUDA ${built##* }" ;;
+    esac
 }
 
 check_disk() {
     local need_gb=6 free_kb place=$venv
-    [ "$device" = cpu ] || need_gb=20
+    [ "$device" = cpu ] || need_gb=20 # 8.5 GB installed, and as much while wheels are unpacked
     while [ ! -d "$place" ]; do place=$(dirname "$place"); done
     free_kb=$(df -Pk "$place" | awk 'NR == 2 { print $4 }')
     [ "$free_kb" -ge $((need_gb * 1024 * 1024)) ] || die 4 \
@@ -139,8 +200,11 @@ install_cpu() {
 }
 
 install_cuda() {
-    step "vLLM for CUDA and what orch-local imports (several GB)"
-    pip_install --constraint "$requirements/cuda.txt" --editable "$repo[cuda]"
+    check_compiler
+    step "vLLM for CUDA and what orch-local imports (235 packages, 8.5 GB)"
+    install_pins "$requirements/cuda.txt"
+    pip_install --no-deps --no-build-isolation --editable "$repo"
+    check_torch_for_cuda
 }
 
 main() {

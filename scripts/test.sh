@@ -2,11 +2,13 @@
 # Run the tests, in the environment of this checkout; it is made first where it is missing.
 #
 #     bash scripts/test.sh [arguments of pytest]      paths are relative to the checkout
+#     bash scripts/test.sh cuda [arguments of pytest] the CUDA build of vLLM without a GPU: see scripts/test_cuda.sh
 #
 # Settings and exit codes of the environment part: scripts/setup_env.sh. Else the exit code is pytest's.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[ "${1:-}" != cuda ] || exec bash "$repo/scripts/test_cuda.sh" "${@:2}"
 bash "$repo/scripts/setup_env.sh" --dev
 venv=${ORCH_VENV:-$repo/.venv}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac

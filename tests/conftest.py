@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from tiny_models import make_tiny_model
 
 from orch_local.cli import main
 from orch_local.demo.benchmark import write_jsonl
+
+# A tier of its own, in an environment of its own: `scripts/test.sh cuda`.
+collect_ignore = [] if os.environ.get("ORCH_CUDA_TIER") else ["cuda"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,3 +77,11 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return CliResult(int(left.value.code or 0), streams.out, streams.err)
 
     return call
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real engines get more time than other tests: beside another one, loading alone may take minutes."""
+    for item in items:
+        if item.get_closest_marker("vllm") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1200))

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
+
 from orch_local.config import AnswerConfig, ModelConfig
-from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError
+from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
 from orch_local.plans import AgentPlan, Thinking
 from orch_local.prompts.template import Message
 
@@ -42,6 +44,7 @@ class FakeEngine:
     replies: Mapping[str, Reply] = field(default_factory=dict)
     """By id of the request, and of ``id + "/2"`` for a second request of that id."""
     capacity: int = 2
+    attention: Attention = field(default_factory=Attention)
     submitted: list[Request] = field(default_factory=list)
     queue: dict[str, tuple[Request, Reply, int]] = field(default_factory=dict)
     """What waits or is computed: request, reply, steps left."""
@@ -108,6 +111,13 @@ class CharTokenizer:
 
     def __init__(self, opens: str = "") -> None:
         self._opens = opens
+
+    @property
+    def controls(self) -> dict[int, AddedToken]:
+        return {ord(CLOSE): AddedToken("</think>")}
+
+    def before(self, ids: Sequence[int], text: str) -> list[int]:
+        return list(map(ord, "".join(map(chr, ids)).partition(text)[0]))
 
     def trusted_ids(self, text: str) -> list[int]:
         return list(map(ord, text.replace("</think>", CLOSE)))

@@ -44,6 +44,8 @@ class Scene:
     """``die``, ``error``, ``exit`` or ``hang`` instead of loading."""
     slow_s: float = 0.0
     """Seconds for each row."""
+    again: int = 0
+    """Rows that it says it generated again."""
     torn: bool = False
     """It dies in the midst of an event."""
     orphan: bool = False
@@ -156,10 +158,12 @@ def main() -> int:
         return 3
     try:
         done = work(scene, groups, start)
+        if scene.again:
+            send("again", rows=scene.again)
     except StoreError as error:
         send("error", kind="store", message=error.message, where=error.where, hint=error.hint)
         return 3
-    send("end", seconds=0.5, done=done)
+    send("end", seconds=0.5, done=done, again=scene.again, again_s=scene.again / 100)
     return 0
 
 

@@ -67,7 +67,7 @@ def hostile(question: Question, number: int) -> Analysis:
 
 def spoken(key: str, answer: str, reasoning: str) -> Analysis:
     """An analysis of which text and fields say the same."""
-    said = {"reasoning": reasoning, "eliminated": [], "answer": answer, "confidence": 80}
+    said = {"reasoning": reasoning, "answer": answer, "confidence": 80}
     return replace(analysis(key, answer), reasoning=reasoning, text=json.dumps(said))
 
 

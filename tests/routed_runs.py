@@ -15,6 +15,7 @@ from orch_local import crew
 from orch_local.config import RouterConfig
 from orch_local.launch import Progress, Seat, Timing
 from orch_local.merging import merge_task, needs_merge
+from orch_local.orders import Recheck
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan, RouterPlan, load_plan, write_plan
 from orch_local.questions import questions_digest, read_questions, write_questions
@@ -70,7 +71,7 @@ class Table:
         monkeypatch.setattr(crew, "AgentRun", self)
 
     def __call__(
-        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_s: float, recheck: int, seat: Seat
+        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_s: float, recheck: Recheck, seat: Seat
     ) -> _Worker:
         return _Worker(self, agent, store)
 
@@ -80,6 +81,9 @@ class Table:
 
 
 class _Worker:
+    loaded = True
+    resident_gib = 0.0
+
     def __init__(self, table: Table, agent: AgentPlan, store: Store) -> None:
         self._table, self._agent, self._store = table, agent, store
         self.timing = Timing(0.5, 0.5)
@@ -103,7 +107,7 @@ class _Worker:
         panel = Panels(plan, Store(plan.store), read_routes(run.folder, plan)).of(question)
         assert needs_merge(panel, plan.config.merge)
         key = merge_task(question, panel, plan.config.merge).key
-        return analysis(key, panel.nominated[0], merged=True)
+        return analysis(key, panel.nominated[0])
 
     def follow(self, keys: Sequence[str], progress: Progress) -> None:
         """Leaves everything to the merge that waits."""

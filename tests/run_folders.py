@@ -12,6 +12,7 @@ from two_runs import agent, plan, write_results
 
 from orch_local.config import ModelConfig
 from orch_local.deciding import Deciding, RunDigest
+from orch_local.diagnostics import DiagnosticsCounter
 from orch_local.merging import merge_task, needs_merge
 from orch_local.models import digests, open_model_folder
 from orch_local.panels import Panels
@@ -29,12 +30,10 @@ def question(number: int) -> Question:
     return Question(question_id(text, choices), text, choices, "B", "sums")
 
 
-def analysis(key: str, answer: str, merged: bool = False, **changes: Any) -> Analysis:
+def analysis(key: str, answer: str, **changes: Any) -> Analysis:
     """A row whose text says what its fields say; ``changes`` are of the fields alone."""
-    said = {"reasoning": f"It is {answer}.", "eliminated": [], "answer": answer, "confidence": 80}
-    if merged:
-        del said["eliminated"]
-    text = json.dumps(said, separators=(",", ":"))
+    said = {"reasoning": f"It is {answer}.", "answer": answer, "confidence": 80}
+    text = json.dumps(said)
     row = Analysis(key, Outcome.OK, answer, 80, f"It is {answer}.", probabilities={"A": 0.25, answer: 0.5})
     return replace(row, **{"text": text} | changes)
 
@@ -115,7 +114,7 @@ class Run:
         panels, rules = Panels(self.plan, self.store), self.plan.config.merge
         asked = [(one, panels.of(one)) for one in self.questions]
         return {
-            one.key: analysis(merge_task(one, panel, rules).key, panel.nominated[-1], merged=True)
+            one.key: analysis(merge_task(one, panel, rules).key, panel.nominated[-1])
             for one, panel in asked
             if needs_merge(panel, rules)
         }
@@ -123,10 +122,13 @@ class Run:
     def decide(self) -> None:
         """Write the results as a run ends with them, and what the store says of its rows."""
         deciding, total = Deciding(self.plan, self.store), RunDigest(self.plan.names)
+        counter = DiagnosticsCounter(self.plan)
         decisions = [deciding.decide(one, deciding.panel(one)) for one in self.questions]
-        for one in decisions:
+        for asked, one in zip(self.questions, decisions, strict=True):
             total.add(one)
-        write_results(self.folder, self.plan, decisions, total.value)
+            panel = deciding.panel(asked)
+            counter.add(asked, panel, deciding.merged(asked, panel), one.answer)
+        write_results(self.folder, self.plan, decisions, total.value, counter.diagnostics())
         for worker_ in self.plan.workers:
             self.store.declare(worker_.full_spec)
 

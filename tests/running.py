@@ -31,6 +31,9 @@ class Silent:
         """See `orch_local.sessions.Display`."""
         return lambda done: None
 
+    def again(self, name: str, rows: int) -> None:
+        """See `orch_local.sessions.Display`."""
+
 
 def write_run_file(folder: Path, values: dict[str, object]) -> Path:
     """Write a run file into ``folder``."""

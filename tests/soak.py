@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 import yaml
 
 from orch_local.demo import RUN_FILE
-from orch_local.engines.base import Completion, EngineSettings, Finish, Request
+from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request
 
 MODELS, PROMPTS = RUN_FILE.parent / "models", RUN_FILE.parent / "prompts"
 CAPACITY = 256
@@ -40,6 +40,7 @@ class TableEngine:
     """Implements :class:`orch_local.engines.base.Engine`: a prompt and a pattern look up an answer."""
 
     capacity = CAPACITY
+    attention = Attention()
 
     def __init__(self, settings: EngineSettings) -> None:
         from tokenizers import Tokenizer
@@ -63,7 +64,7 @@ class TableEngine:
 
     def _answer(self, request: Request) -> Completion:
         number = int.from_bytes(hashlib.sha256(f"{self._model}{request.prompt_ids}".encode()).digest()[:4])
-        labels = re.findall(r'"answer":"\[([A-J]+)\]', str(request.pattern))[0]
+        labels = re.findall(r'"answer": \?"\[([A-J]+)\]', str(request.pattern))[0]
         text = f'{{"answer":"{labels[number % len(labels)]}","confidence":{number % 101}}}'
         if text not in self._known:
             self._known[text] = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -7,6 +7,14 @@ from dataclasses import fields, is_dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
+from orch_local.diagnostics import (
+    AgainstLabel,
+    AgentDiagnostics,
+    Baselines,
+    Diagnostics,
+    NeverDiffer,
+    Spread,
+)
 from orch_local.summary import (
     AgentPair,
     Bin,
@@ -100,7 +108,45 @@ def usual(router: bool = True) -> Summary:
         router=_router() if router else None,
         environment={"python": "3.11.9", "vllm": "0.32.0", "device": "made up"},
         agents={name: {"model": f"{name}-7b", "role": "solve", "dtype": "bfloat16"} for name in AGENTS},
+        diagnostics=diagnostics(),
     )
+
+
+def diagnostics() -> Diagnostics:
+    """Three agents, of which the first is degenerate in every way, and a merge agent."""
+    good = AgentDiagnostics(
+        answers=100,
+        labels={"A": 26, "B": 24, "C": 25, "D": 25},
+        gold={"A": 25, "B": 25, "C": 20, "D": 30},
+        reasoning_chars=600,
+        reasonings=100,
+        empty=0,
+        cut=1,
+        copied=0,
+        identical=0,
+        alike=2,
+        contradicted=1,
+        undecided=0,
+        confidence=Spread(100, 30, 80, 20),
+        probability=Spread(100, 40, 99, 30),
+    )
+    poor = replace(
+        good,
+        labels={"A": 96, "B": 4},
+        empty=5,
+        cut=12,
+        copied=40,
+        identical=31,
+        alike=62,
+        contradicted=8,
+        undecided=20,
+        confidence=Spread(100, 1, 100, 100),
+        probability=Spread(100, 2, 100, 97),
+    )
+    against = {AGENTS[0]: AgainstLabel(100, 26, 30, 0.6), AGENTS[1]: AgainstLabel(100, 70, 30, 1e-9)}
+    baselines = Baselines(102, good.gold, "D", 0.3, 0.25, {**against, ORCH: AgainstLabel(100, 31, 30, 0.9)})
+    agents = dict(zip(AGENTS, (poor, good, good), strict=True)) | {"merge": good}
+    return Diagnostics(baselines, agents, (NeverDiffer(AGENTS[1], AGENTS[2], 100),))
 
 
 def bare() -> Summary:
@@ -128,6 +174,7 @@ def bare() -> Summary:
         environment={},
         agents={},
         level_reasons=(),
+        diagnostics=None,
     )
 
 
@@ -197,7 +244,8 @@ def _together() -> Complementarity:
 def _calibration(system: str, signal: str) -> Calibration:
     bins = tuple(Bin(n / 10, (n + 1) / 10, 10 + n, n / 10 + 0.04, estimate(n / 10)) for n in range(2, 10))
     curve = tuple(CurvePoint(1 - n / 20, n / 20, 0.02 * n) for n in range(1, 21))
-    return Calibration(system, signal, 100, 0.08, 0.21, bins, curve, 0.19, {"0.05": curve[1], "0.1": None})
+    risks = {"0.05": curve[1], "0.1": None}
+    return Calibration(system, signal, 100, 0.08, 0.21, bins, curve, 0.19, risks, Spread(100, 30, 80, 20))
 
 
 def _spending() -> Spending:

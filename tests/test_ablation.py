@@ -16,28 +16,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from run_folders import Run, analysis, finished_run, snapshot
-from running import Silent
+from running import Cli, Silent
 from two_runs import agent, plan
 
+from orch_local import crew
 from orch_local.ablating.files import write_files
 from orch_local.ablating.frozen import AS_RUN, Frozen, Replay, freeze
+from orch_local.ablating.missing import Missing, Price, price
 from orch_local.ablating.orders import audit
 from orch_local.ablating.routers import Choices, grid, sizes
 from orch_local.ablating.scores import System, adjusted, row_of
-from orch_local.ablating.study import CHOICES, ORCH, Ablation, ablate
-from orch_local.ablating.variants import Variant, derived, seeded_orders, wanted
+from orch_local.ablating.study import CHOICES, ORCH, Ablating, Ablation
+from orch_local.ablating.variants import Merges, Variant, derived, seeded_orders, wanted
 from orch_local.ablating.votes import VOTES, Votes, subsets, voted
+from orch_local.commands import reporting
 from orch_local.errors import InputError, StoreError
+from orch_local.launch import Timing
 from orch_local.merging import Panel, decide, merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.pipeline import execute
-from orch_local.plans import write_plan
+from orch_local.placement import Machine, Placement
+from orch_local.plans import load_plan, write_plan
+from orch_local.questions import read_questions
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.report.ablation import markdown, print_ablation
 from orch_local.results import read_decisions, recorded_digest
 from orch_local.routing import Case, Signal
+from orch_local.store import RunFolder
+from orch_local.timeline import Stint, Timeline, keep
 
 LABELS = "ABC"
+PLACED = Placement(Machine("cpu", 2, 8.0), (), "merge")
 NAMES = ("one", "two", "three", "four")
 
 
@@ -187,7 +196,7 @@ def test_holm_leaves_out_what_is_no_hypothesis() -> None:
 
 
 def test_bounds_and_orch_have_no_p_and_both_bases_of_tokens_are_told(tmp_path: Path) -> None:
-    made, _ = ablate(run_with(tmp_path).folder, "none", Silent())
+    made, _ = ablated(run_with(tmp_path).folder, "none")
     bounds = [row for row in made.rows if row.family == CHOICES]
     assert bounds and all(row.p is row.p_holm is None for row in (made.rows[0], *bounds))
     tested = sum(row.p_holm is not None for row in made.rows)
@@ -292,9 +301,14 @@ def provide(run: Run, other: Run, pick: Picks) -> None:
     for one in run.questions:
         panel = found.of(one)
         if needs_merge(panel, rules) and (key := merge_task(one, panel, rules).key) not in stored:
-            wanted_rows[key] = analysis(key, str(pick(panel)), merged=True)
+            wanted_rows[key] = analysis(key, str(pick(panel)))
     if wanted_rows:
         other.add("merge", *wanted_rows.values())
+
+
+def ablated(folder: RunFolder, merges: Merges) -> tuple[Ablation, int]:
+    """The ablation from the stored rows alone."""
+    return Ablating(folder, merges).finish(Silent())
 
 
 def of(made: Ablation, family: str, name: str, vote: str) -> Any:
@@ -307,7 +321,7 @@ def test_a_run_is_ablated_without_being_touched(tmp_path: Path) -> None:
     run = run_with(tmp_path)
     before = snapshot(run.folder.root)
     digest = recorded_digest(run.folder)
-    made, generated = ablate(run.folder, "all", Silent())
+    made, generated = ablated(run.folder, "all")
     write_files(run.folder, made)
     after = snapshot(run.folder.root)
     assert {name: after[name] for name in before} == before
@@ -321,19 +335,152 @@ def test_a_run_is_ablated_without_being_touched(tmp_path: Path) -> None:
 
 
 def test_a_merge_that_does_not_see_the_order_never_flips(tmp_path: Path) -> None:
-    blind, _ = ablate(run_with(tmp_path / "blind").folder, "all", Silent())
+    blind, _ = ablated(run_with(tmp_path / "blind").folder, "all")
     assert [one.flips for one in blind.orders] == [0, 0]
-    biased, _ = ablate(run_with(tmp_path / "biased", first_position).folder, "all", Silent())
+    biased, _ = ablated(run_with(tmp_path / "biased", first_position).folder, "all")
     assert [one.flips for one in biased.orders] == [0, 2]
     assert biased.orders[1].positions[0].chosen == biased.orders[1].contested == 2
 
 
 def test_disagreement_is_told_from_the_merges_that_are_there(tmp_path: Path) -> None:
     run = run_with(tmp_path)
-    made, _ = ablate(run.folder, "none", Silent())
+    made, _ = ablated(run.folder, "none")
     always, seldom = of(made, ORCH, ORCH, "merge"), of(made, "merge rules", "on disagreement", "merge")
     assert (seldom.correct, seldom.scored) == (always.correct, always.scored)
     assert not (run.folder.root / "ablations").exists()
+
+
+class Merger:
+    """Stands for `AgentRun`: writes the merges that it is asked for; ``started`` counts its runs."""
+
+    started: list[str]
+    loaded = True
+    resident_gib = 0.0
+
+    def __init__(self, folder: RunFolder, agent: Any, store: Any, *_: Any) -> None:
+        self._folder, self._store, self.timing = folder, store, Timing(1.0, 1.0)
+
+    def run(self, rows: Any, progress: Any) -> None:
+        """See `AgentRun`."""
+        self.started.append(self._folder.root.name)
+        there = Run(
+            self._folder, load_plan(self._folder), self._store, list(read_questions(self._folder.questions))
+        )
+        provide(there, there, last_nominated)
+        progress(len(rows))
+
+    def stop(self) -> None:
+        """See `AgentRun`."""
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Variants that an engine was started for; the engine is ours."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(crew, "AgentRun", Merger)
+    Merger.started = []
+    return Merger.started
+
+
+def test_no_engine_is_started_unasked(tmp_path: Path, started: list[str]) -> None:
+    run = finished_run(tmp_path)
+    ablating = Ablating(run.folder, "all")
+    missing = {one.label: one.merges for one in ablating.missing}
+    # Chrono failed at one question: without quant nothing is left to merge, and one has no other order.
+    assert missing == {"candidates nominated": 4, "without quant": 3, "without chrono": 4, "chrono, quant": 3}
+    made, generated = ablating.finish(Silent())
+    assert (generated, started) == (0, [])
+    assert made.left_out == ablating.missing
+    left_out = {(one.family, one.label) for one in made.left_out}
+    assert left_out.isdisjoint((row.family, row.name) for row in made.rows)
+    assert made.orders == ()
+    assert of(made, "votes", "all agents", "majority").scored
+    assert not list((run.folder.root / "ablations").glob("merge-*"))
+    (note,) = [one for one in made.notes if "Left out" in one]
+    assert "14 of their merges" in note and "merge, one agent left out: without quant" in note
+    assert note in markdown(made)
+
+
+def test_what_is_asked_for_is_generated_once(tmp_path: Path, started: list[str]) -> None:
+    run = finished_run(tmp_path)
+    ablating = Ablating(run.folder, "all")
+    made, generated = ablating.finish(Silent(), generate=True)
+    assert generated == 13  # of 14: where chrono failed, two variants are the same
+    assert len(started) == len(ablating.missing) and made.left_out == ()
+    again = Ablating(run.folder, "all")
+    assert again.missing == ()
+    assert again.finish(Silent()) == (made, 0)
+
+
+def test_variants_whose_merges_are_stored_are_told_beside_those_left_out(
+    tmp_path: Path, started: list[str]
+) -> None:
+    run = finished_run(tmp_path)
+    some = wanted(run.plan, "all")[-1]
+    provide(run, Run(run.folder, derived(run.plan, some), run.store, run.questions), last_nominated)
+    made, _ = Ablating(run.folder, "all").finish(Silent())
+    assert [one.order for one in made.orders] == [("quant", "chrono"), ("chrono", "quant")]
+    assert [one.label for one in made.left_out] == ["candidates nominated", "without chrono", "without quant"]
+    assert started == []
+
+
+def test_the_price_is_that_of_the_merges_of_the_run(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    missing = [Missing("f", "one", 30), Missing("f", "two", 10)]
+    metrics = json.loads(run.folder.metrics.read_text())
+    run.folder.metrics.write_text(json.dumps({**metrics, "cost": {}}))
+    assert price(run.folder, "merge", missing) == Price(40, None, None)
+    cost = {"rows": 4, "generated_now": 0, "usage": {"prompt": 390, "cached": 0, "generated": 10}}
+    cost |= {"load_s": 0.0, "generate_s": 0.0}
+    run.folder.metrics.write_text(json.dumps({**metrics, "cost": {"merge": cost}}))
+    for start, rows, took in ((0.0, 10, 50.0), (100.0, 30, 62.0)):
+        # Two seconds of the second generated rows again; the third never came to generate.
+        stint = Stint(
+            "merge", 1, 1, (0,), 0, start, start + 20, start + 20 + took, rows, took - 30 * rows / 15
+        )
+        other = replace(stint, agent="quant", rows=1000)
+        keep(run.folder, Timeline("2026-01-01T00:00:00+00:00", "here", "", PLACED, (stint, other)))
+    lost = Stint("merge", 1, 1, (0,), 0, 0.0, None, 500.0, 7)
+    keep(run.folder, Timeline("2026-01-02T00:00:00+00:00", "here", "", PLACED, (lost,)))
+    # Two loads of 20 s, and 2 s for each of 40 merges; 100 tokens each.
+    assert price(run.folder, "merge", missing) == Price(40, 4000, pytest.approx(2 * 20 + 40 * 2.0))
+
+
+def test_a_command_in_a_pipe_leaves_out_what_is_not_stored(
+    tmp_path: Path, cli: Cli, started: list[str]
+) -> None:
+    run = finished_run(tmp_path)
+    found = cli("ablate", run.folder.root, "--merges", "all")
+    assert (found.code, started) == (0, [])
+    words = " ".join(found.err.split())
+    assert "merge, other order: chrono, quant" in words
+    assert "4 variants would need up to 14 merges" in words and "--generate generates them" in words
+    assert "no analysis and 0 merges generated now" in " ".join(found.out.split())
+    assert cli("ablate", run.folder.root, "--merges", "all", "-q").code == 0
+    assert started == []
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_a_command_asks_on_a_terminal(
+    tmp_path: Path, cli: Cli, started: list[str], monkeypatch: pytest.MonkeyPatch, agreed: bool
+) -> None:
+    run, asked = finished_run(tmp_path), list[str]()
+    monkeypatch.setattr(reporting, "_has_terminal", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda text, **_: asked.append(text) or agreed)
+    assert cli("ablate", run.folder.root).code == 0
+    assert bool(started) == agreed
+    assert cli("ablate", run.folder.root).code == 0
+    assert asked == ["Generate them now?"] * (1 if agreed else 2)
+
+
+@pytest.mark.parametrize("option", ["--generate", "--stored-only"])
+def test_a_command_that_says_it_is_not_asked(
+    tmp_path: Path, cli: Cli, started: list[str], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    run = finished_run(tmp_path)
+    monkeypatch.setattr(reporting, "_agreed", lambda ablating: pytest.fail("it asked"))
+    assert cli("ablate", run.folder.root, option).code == 0
+    assert bool(started) == (option == "--generate")
 
 
 def test_a_finished_variant_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,21 +495,21 @@ def test_a_finished_variant_is_not_run_again(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("orch_local.ablating.variants.execute", noted)
     with pytest.raises(KeyboardInterrupt):
-        ablate(run.folder, "all", Silent())
-    first, _ = ablate(run.folder, "all", Silent())
+        ablated(run.folder, "all")
+    first, _ = ablated(run.folder, "all")
     names = [one.name for one in wanted(run.plan, "all")]
     assert ran == [*names[:2], *names[1:]]
     ran.clear()
-    again, _ = ablate(run.folder, "all", Silent())
+    again, _ = ablated(run.folder, "all")
     assert ran == [] and again == first
 
 
 def test_a_variant_of_other_analyses_is_run_again(tmp_path: Path) -> None:
     run = run_with(tmp_path)
-    ablate(run.folder, "all", Silent())
+    ablated(run.folder, "all")
     basis = run.folder.root / "ablations" / wanted(run.plan, "all")[0].name / "ablation_of.json"
     basis.write_text(json.dumps({"run": "of another digest"}))
-    ablate(run.folder, "all", Silent())
+    ablated(run.folder, "all")
     assert json.loads(basis.read_text()) == {"run": recorded_digest(run.folder)}
 
 
@@ -381,7 +528,7 @@ def test_a_run_that_lacks_rows_is_refused_before_any_merge(tmp_path: Path) -> No
     for chunk in run.store.folder(run.spec("chrono")).glob("*.jsonl"):
         chunk.unlink()
     with pytest.raises(StoreError, match="4 of chrono"):
-        ablate(run.folder, "all", Silent())
+        ablated(run.folder, "all")
     assert not (run.folder.root / "ablations").exists()
 
 
@@ -398,7 +545,7 @@ def test_an_unfinished_run_and_a_changed_store_are_refused(tmp_path: Path) -> No
 
 def test_the_table_and_the_plot_are_written_and_always_the_same(tmp_path: Path) -> None:
     run = run_with(tmp_path)
-    made, _ = ablate(run.folder, "all", Silent())
+    made, _ = ablated(run.folder, "all")
     files = write_files(run.folder, made)
     first = [file.read_bytes() for file in files]
     assert [file.name for file in files] == [f"ablation.{kind}" for kind in ("json", "md", "svg", "png")]
@@ -411,7 +558,7 @@ def test_the_table_and_the_plot_are_written_and_always_the_same(tmp_path: Path) 
 
 
 def test_hostile_names_are_inert(tmp_path: Path) -> None:
-    made, _ = ablate(run_with(tmp_path).folder, "none", Silent())
+    made, _ = ablated(run_with(tmp_path).folder, "none")
     name = "a | b <script>x</script> [bold]c \x1b[31m"
     hostile = replace(made, title=name, rows=(replace(made.rows[0], name=name), *made.rows[1:]))
     text = markdown(hostile)
@@ -423,7 +570,7 @@ def test_hostile_names_are_inert(tmp_path: Path) -> None:
 
 
 def test_the_table_fits_a_narrow_terminal(tmp_path: Path) -> None:
-    made, _ = ablate(run_with(tmp_path).folder, "all", Silent())
+    made, _ = ablated(run_with(tmp_path).folder, "all")
     console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
     print_ablation(console, made, 3)
     assert max(map(len, console.export_text().splitlines())) <= 80

@@ -8,7 +8,7 @@ import pytest
 from run_folders import snapshot
 from running import Silent
 
-from orch_local.ablating.study import ablate
+from orch_local.ablating.study import Ablating
 from orch_local.ablating.variants import wanted
 from orch_local.config import load_run
 from orch_local.demo import RUN_FILE, demo_overrides
@@ -28,10 +28,12 @@ def test_the_demo_is_ablated_twice_and_generates_once(
     prepare(config.model_copy(update={"agents": config.agents[:2]}), folder, tmp_path / "store")
     digest = execute(folder, Silent()).digest
     before = snapshot(folder.root)
-    first, generated = ablate(folder, "few", Silent(), orders=1)
-    again, none = ablate(folder, "few", Silent(), orders=1)
+    stored, nothing = Ablating(folder, "few", orders=1).finish(Silent())
+    first, generated = Ablating(folder, "few", orders=1).finish(Silent(), generate=True)
+    again, none = Ablating(folder, "few", orders=1).finish(Silent())
     after = snapshot(folder.root)
-    assert generated == 24
+    assert (nothing, generated) == (0, 24)
+    assert [one.merges for one in stored.left_out] == [24] and not first.left_out
     assert len(first.orders) == 2
     assert none == 0
     assert again == first

@@ -152,9 +152,11 @@ def test_answer_longer_than_the_context(cli: Cli, tmp_path: Path, run_values: di
     refused(cli("run", write_run_file(tmp_path, run_values)), "max_model_len", "reasoning_chars")
 
 
-def test_thinking_without_tags(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:
+def test_thinking_without_tags(cli: Cli, tmp_path: Path, run_values: dict[str, Any], own_model: Path) -> None:
+    tokenizer = own_model / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text(encoding="utf-8").replace("think>", "other>"), encoding="utf-8")
     run_values["agents"][0]["thinking"] = True
-    refused(cli("run", write_run_file(tmp_path, run_values)), "thinking", "think_open")
+    refused(cli("run", with_model(tmp_path, run_values, own_model)), "no thinking tags", "think_open")
 
 
 def test_broken_prompt_template(cli: Cli, tmp_path: Path, run_values: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ Files are written here with `datasets` and pyarrow in the layouts of the hub; no
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 import subprocess
@@ -26,7 +27,7 @@ from orch_local.benchmarks import BadRow, Loaded, load_questions
 from orch_local.config import BenchmarkConfig
 from orch_local.errors import BenchmarkError
 from orch_local.numbers import canonical_number
-from orch_local.records import Example, question_id
+from orch_local.records import Example, Question, question_id
 
 datasets.disable_progress_bars()
 
@@ -358,7 +359,7 @@ def test_bad_line_is_named_or_skipped_and_counted(tmp_path: Path, line: bytes, r
         load("jsonl", file)
     assert caught.value.where == f"{file}, line 3"
     assert "--skip-bad-rows" in caught.value.hint
-    questions, bad_rows = load("jsonl", file, skip_bad_rows=True)
+    questions, bad_rows, _ = load("jsonl", file, skip_bad_rows=True)
     assert [q.text for q in questions] == ["Good?", "Sum?"]
     assert [(bad.file, bad.row) for bad in bad_rows] == [(str(file), 3)]
 
@@ -392,7 +393,7 @@ def test_bad_rows_of_a_table_are_numbered_and_counted(tmp_path: Path) -> None:
     parquet(tmp_path / f"test{SHARD}", rows, MMLU_FEATURES)
     with pytest.raises(BenchmarkError, match=r"row 1101: choice C is missing, not text .the first of 2 bad"):
         load("mmlu", tmp_path)
-    questions, bad_rows = load("mmlu", tmp_path, skip_bad_rows=True)
+    questions, bad_rows, _ = load("mmlu", tmp_path, skip_bad_rows=True)
     assert len(questions) == 1198
     assert bad_rows[1] == BadRow(str(tmp_path / f"test{SHARD}"), 1151, "`question` is empty")
 
@@ -403,7 +404,7 @@ def test_text_that_is_not_utf8_costs_one_row_of_a_parquet_file(tmp_path: Path) -
     texts = pa.StringArray.from_buffers(3, pa.py_buffer(buffer), pa.py_buffer(data))
     table = pa.table({"question": texts, "answer": ["#### 1"] * 3})
     pyarrow.parquet.write_table(table, tmp_path / "test.parquet")
-    questions, [bad] = load("gsm8k", tmp_path, skip_bad_rows=True)
+    questions, [bad], _ = load("gsm8k", tmp_path, skip_bad_rows=True)
     assert [q.text for q in questions] == ["ok", "no"]
     assert bad.row == 2
     assert "not UTF-8" in bad.reason
@@ -442,6 +443,36 @@ def test_numeric_gold_is_canonical(tmp_path: Path, answer: Any, gold: str | None
     assert load("jsonl", jsonl(tmp_path / "q.jsonl", [row])).questions[0].gold == gold
 
 
+@pytest.mark.parametrize("gold", ["1e-30", "-1e24", "9" * 25, "0." + "1" * 21, "1" * 900])
+def test_a_gold_that_no_answer_can_hold_is_a_bad_row(tmp_path: Path, gold: str) -> None:
+    reason = (
+        "is a number that an answer cannot hold: it has at most 24 digits before the point and 20 behind it"
+    )
+    shown = gold if len(gold) <= 40 else gold[:40] + "..."
+    own = jsonl(tmp_path / "own.jsonl", [{"question": "Sum?", "answer": gold}, NUMERIC])
+    gsm = jsonl(tmp_path / "gsm.jsonl", [{"question": "Sum?", "answer": f"So.\n#### {gold}"}, GSM_ROW])
+    for name, file in (("jsonl", own), ("gsm8k", gsm)):
+        loaded = load(name, file, skip_bad_rows=True)
+        assert len(loaded.questions) == 1
+        assert loaded.bad_rows == [BadRow(str(file), 1, f"the answer {shown} {reason}")]
+
+
+@pytest.mark.parametrize(
+    ("gold", "canonical"),
+    [
+        *[(-9867630.0, "-9867630"), (4 / 3, "1.3333333333333333"), (0.0000004, "0.0000004")],
+        *[(2340000000000000000000, "2340000000000000000000"), (0.1234567, "0.1234567")],
+        *[(123456789012345.5, "123456789012345.5"), (12345678901234567, "12345678901234567")],
+    ],
+)
+@pytest.mark.parametrize("quoted", [False, True])
+def test_golds_that_programs_computed_are_kept(
+    tmp_path: Path, gold: float, canonical: str, quoted: bool
+) -> None:
+    row = {"question": "How many litres?", "answer": str(gold) if quoted else gold}
+    assert load("jsonl", jsonl(tmp_path / "q.jsonl", [row])).questions[0].gold == canonical
+
+
 # --- selection ------------------------------------------------------------------------------------------
 
 
@@ -452,6 +483,30 @@ def test_categories_then_shuffle_then_limit(tmp_path: Path) -> None:
     assert limited == shuffled[:5]
     assert {q.category for q in shuffled} == {"b"}
     assert len(shuffled) == 20
+
+
+def test_some_of_each_category_in_the_order_in_which_all_are_asked(tmp_path: Path) -> None:
+    rows = [row for pair in zip(numbered(6, "a"), numbered(6, "b"), strict=True) for row in pair]
+    file = jsonl(tmp_path / "q.jsonl", [*rows, *numbered(1, "c")])
+    assert [q.text for q in load("jsonl", file, per_category=2).questions] == [
+        "a 0",
+        "b 0",
+        "a 1",
+        "b 1",
+        "c 0",
+    ]
+    shuffled = list(load("jsonl", file, shuffle_seed=3).questions)
+    some = list(load("jsonl", file, shuffle_seed=3, per_category=2).questions)
+    of_each = {name: [q for q in shuffled if q.category == name][:2] for name in "abc"}
+    assert some == [q for q in shuffled if q in of_each[q.category]]
+    assert list(load("jsonl", file, shuffle_seed=3, per_category=2, limit=3).questions) == some[:3]
+    assert len(load("jsonl", file, per_category=2, categories=["a", "c"]).questions) == 3
+
+
+def test_categories_that_could_be_asked_are_counted(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "q.jsonl", numbered(3, "a") + numbered(3, "b") + numbered(3, "c"))
+    assert load("jsonl", file, limit=1).categories == 3
+    assert load("jsonl", file, limit=1, categories=["a", "b"]).categories == 2
 
 
 def test_unknown_category_lists_the_valid_ones(tmp_path: Path) -> None:
@@ -498,6 +553,55 @@ def test_few_shot_is_never_the_question_itself_nor_unsolved(tmp_path: Path) -> N
         assert texts == [f"all {i}" for i in range(4) if f"all {i}" != question.text]
 
 
+@pytest.mark.parametrize(
+    ("written", "rationale"),
+    [
+        ("A: Let's think step by step. Neon is lighter. The answer is (B).", "Neon is lighter."),
+        ("Neon is lighter.\nTherefore, the answer is B", "Neon is lighter."),
+        ("It is light, so the answer is (B).", "It is light, so the answer is (B)."),
+        ("The answer is (A) or not. The rest is noise.", "The answer is (A) or not. The rest is noise."),
+        ("A: Let's think step by step.", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+@pytest.mark.parametrize("write", [parquet, jsonl])
+def test_few_shot_of_mmlu_pro_has_the_steps_without_opening_and_label(
+    tmp_path: Path, write: Callable[[Path, Rows], Path], written: str | None, rationale: str
+) -> None:
+    suffix = "parquet" if write is parquet else "jsonl"
+    write(tmp_path / f"test.{suffix}", [PRO_ROW])
+    write(tmp_path / f"validation.{suffix}", [PRO_ROW | {"question": "Solved?", "cot_content": written}])
+    [question] = load("mmlu_pro", tmp_path, few_shot=1).questions
+    assert question.examples == (Example("Solved?", ("neon", "argon", "xenon"), "B", rationale),)
+    assert not set(question.meta) & {"cot_content", "rationale"}
+    assert Question.from_row(json.loads(json.dumps(question.to_row()))) == question
+
+
+def test_few_shot_of_gsm8k_has_the_worked_solution_without_annotations(tmp_path: Path) -> None:
+    solved = {"question": "Sum?", "answer": "20+22 = <<20+22=42>>42 eggs.\nSo $<<42*1=42>>42.\n#### 42"}
+    jsonl(tmp_path / "test.jsonl", [GSM_ROW])
+    jsonl(tmp_path / "train.jsonl", [solved, solved | {"question": "Bare?", "answer": "#### 7"}])
+    [question] = load("gsm8k", tmp_path, few_shot=2).questions
+    assert question.examples == (
+        Example("Sum?", (), "42", "20+22 = 42 eggs.\nSo $42."),
+        Example("Bare?", (), "7", ""),
+    )
+
+
+def test_a_rationale_is_part_of_the_key() -> None:
+    question = Question("1" * 16, "How many?", (), "2", "all")
+    shown = [Example("Sum?", (), "42", rationale) for rationale in ("", "20 + 22", "21 + 21")]
+    assert len({dataclasses.replace(question, examples=(one,)).key for one in shown}) == 3
+
+
+def test_examples_of_earlier_versions_have_no_rationale() -> None:
+    question = Question("1" * 16, "How many?", (), "2", "all", examples=(Example("Sum?", (), "42"),))
+    row = question.to_row()
+    del row["examples"][0]["rationale"]
+    assert Question.from_row(row) == question
+
+
 def test_few_shot_takes_what_is_there(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "mine.jsonl", numbered(2))
     jsonl(tmp_path / "dev.jsonl", [NUMERIC, NUMERIC])
@@ -538,7 +642,7 @@ def test_mutated_jsonl_gives_an_error_of_ours_or_valid_questions(edits: list[tup
         file = Path(folder) / "q.jsonl"
         file.write_bytes(data)
         try:
-            questions, bad_rows = load("jsonl", file, skip_bad_rows=True)
+            questions, bad_rows, _ = load("jsonl", file, skip_bad_rows=True)
         except BenchmarkError:
             return
     lines = sum(1 for line in data.split(b"\n") if line.strip())
@@ -575,6 +679,7 @@ finite = st.decimals(allow_nan=False, allow_infinity=False)
         ("1,234.0", "1234"),
         ("$1,234", "1234"),
         ("-$5.50", "-5.5"),
+        ("$-5.50", "-5.5"),
         ("-0.00", "0"),
         (" +3.50 ", "3.5"),
         ("007", "7"),

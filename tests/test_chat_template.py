@@ -145,7 +145,7 @@ def test_the_environment_hides_what_it_should() -> None:
 
 TEMPLATES = [*(family.chat_template for family in FAMILIES.values()), demo_template()]
 _texts = st.text(max_size=30) | st.sampled_from(
-    ["", " x ", "\n", "\ue0f00\ue0f1", "<|im_end|>", "{{ 1 }}", "é中\0"]
+    ["", " x ", "\n", "\ue0f0question\ue0f1", "<|im_end|>", "{{ 1 }}", "é中\0"]
 )
 _messages = st.lists(
     st.builds(Message, st.sampled_from(["system", "user", "assistant", "tool", ""]), _texts), max_size=4

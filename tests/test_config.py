@@ -286,8 +286,8 @@ def test_an_unknown_model_is_refused_with_the_nearest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="'qwen3-9b'") as caught:
-        load_model_config("qwen3-9b")
+    with pytest.raises(ConfigError, match="'qwen3-8bb'") as caught:
+        load_model_config("qwen3-8bb")
     assert "did you mean `qwen3-8b`?" in caught.value.hint
     with pytest.raises(ConfigError, match="no such file"):
         load_model_config("./qwen3-8b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,9 +17,11 @@ from orch_local.config import EngineConfig
 from orch_local.devices import Gpu
 from orch_local.errors import InputError
 from orch_local.launch import Progress, Seat, Timing
+from orch_local.orders import Recheck
 from orch_local.pipeline import execute
 from orch_local.plans import AgentPlan, load_plan, write_plan
 from orch_local.store import RunFolder, Store
+from orch_local.timeline import read_all
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 80.0, "580.1", (9, 0), "GPU-aa")
 OLD = Gpu("Tesla T4", 16.0, "580.1", (7, 5), "GPU-bb")
@@ -30,16 +33,21 @@ class Worker:
 
     seats: list[tuple[str, Seat]]
     """Of all workers, with their agents' names."""
+    loaded = True
+    resident_gib = 0.0
 
     def __init__(
-        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_s: float, recheck: int, seat: Seat
+        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_s: float, recheck: Recheck, seat: Seat
     ) -> None:
-        self._run, self._agent, self.timing = run_of(folder), agent, Timing(1.0, 1.0)
+        self._run, self._agent = run_of(folder), agent
+        self.again: Progress = lambda rows: None
+        self.timing = Timing(0.0, 1.0, recheck_s=0.25, rechecked=2)
         self.seats.append((agent.name, seat))
 
     def run(self, rows: Mapping[str, str], progress: Progress) -> None:
         """See `AgentRun`."""
         run, name = self._run, self._agent.name
+        self.again(2)
         keys = [one.key for one in run.questions]
         made = (
             run.merged()
@@ -172,6 +180,24 @@ def test_a_worker_alone_on_a_cpu_is_placed_by_the_kernel(run: Run, monkeypatch: 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5})
     limited(run, 1)
     assert {seat.cores for _, seat in seats(run)} == {()}
+
+
+def test_rows_generated_again_are_shown_and_counted(run: Run) -> None:
+    shown: list[tuple[str, int]] = []
+
+    class Noted(Silent):
+        def again(self, name: str, rows: int) -> None:
+            shown.append((name, rows))
+
+    result = execute(run.folder, Noted())
+    workers = {name: sum(worker == name for worker, _ in Worker.seats) for name in (*LETTERS, "merge")}
+    assert {name for name, rows in shown if rows == 2} >= set(LETTERS)
+    (timeline,) = read_all(run.folder).read
+    assert all((stint.recheck_s, stint.rechecked) == (0.25, 2) for stint in timeline.stints)
+    written = json.loads(run.folder.metrics.read_text())["cost"]
+    for name, cost in result.costs.items():
+        assert (cost.recheck_s, cost.rechecked) == (0.25 * workers[name], 2 * workers[name])
+        assert (written[name]["recheck_s"], written[name]["rechecked"]) == (cost.recheck_s, cost.rechecked)
 
 
 def test_the_weights_of_the_next_model_are_read_ahead(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 DTYPES = ("float32", "bfloat16")
-CONTEXT = 1024
+CONTEXT = 1152
 QUESTIONS = 300
 LONG_ONES = 10
 LOGPROBS = 16

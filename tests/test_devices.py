@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from orch_local import devices
-from orch_local.devices import Gpu, cpu_cores, free_memory_gib, gpu_names, machine
+from orch_local.devices import Gpu, cpu_cores, free_memory_gib, gpu_names, machine, memory_gib
 
 GIB = 2**30
 
@@ -19,7 +19,7 @@ def _a_plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    memory = psutil.virtual_memory()._replace(available=64 * GIB)
+    memory = psutil.virtual_memory()._replace(available=64 * GIB, total=128 * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(devices, "_GROUP", tmp_path / "cgroup")
     monkeypatch.setattr(devices, "_GROUPS", tmp_path / "groups")
@@ -33,7 +33,7 @@ def in_job(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 
 
 def test_a_machine_that_is_nobodys_is_used_whole() -> None:
-    assert (cpu_cores(), free_memory_gib()) == (8, 64.0)
+    assert (cpu_cores(), free_memory_gib(), memory_gib()) == (8, 64.0, 128.0)
     assert machine("cpu", threads=3) == devices.Machine("cpu", 2, 64.0)
     assert machine("cpu", threads=16).devices == 1
 
@@ -54,6 +54,7 @@ def test_a_job_uses_what_it_was_given(
 ) -> None:
     in_job(monkeypatch, **values)
     assert (cpu_cores(), free_memory_gib()) == (cores, gib)
+    assert memory_gib() == (gib if gib < 64 else 128.0)
 
 
 def test_what_slurm_left_in_the_environment_is_nothing_without_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +73,7 @@ def test_control_groups_bound_the_memory(tmp_path: Path, outer: str, inner: str,
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "memory.max").write_text(most + "\n")
     assert free_memory_gib() == gib
+    assert memory_gib() == (gib if gib < 64 else 128.0)
 
 
 def test_gpus_are_those_that_are_like_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from orch_local.doctor import (
     gpu,
     host,
     imports,
+    kernels,
     limits,
     offline,
     packages,
@@ -37,6 +38,7 @@ from orch_local.doctor.checks import CHECKS, THEMES, Finding, Level, Page, green
 from orch_local.doctor.filesystems import DOUBTFUL, Mount, mount_of, mounts
 from orch_local.doctor.parts import LANES, PARTS
 from orch_local.doctor.tools import Answer, reduced
+from orch_local.doctor.vendors import makers
 from orch_local.offline import SILENCE
 from orch_local.placement import Job, Machine, place
 from orch_local.report.doctor import lines, print_page
@@ -156,7 +158,7 @@ def test_torch_against_the_pin_of_vllm(torch: str | None, required: list[str], l
 
 def test_packages_that_raise_are_named() -> None:
     assert level_of(imports.judge({})) is GREEN
-    found = imports.judge({"numpy": "ImportError: no"})
+    found = imports.judge({"numpy": "ImportError: no"}, 20)
     assert level_of(found) is RED
     assert "numpy (ImportError: no)" in found.fact
 
@@ -250,6 +252,46 @@ def test_drivers_for_cuda(driver: str, cuda: str | None, level: Level) -> None:
 
 def test_forward_compatibility_may_save_an_old_driver() -> None:
     assert level_of(gpu.judge_cuda("535.1.1", "13.0", has_compat=True)) is YELLOW
+    assert "VLLM_ENABLE_CUDA_COMPATIBILITY=1" in gpu.judge_cuda("535.1.1", "13.0").advice
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "wanted_level"),
+    [
+        ((), UNCHECKED, UNCHECKED),
+        (("NVIDIA",), YELLOW, RED),
+        (("AMD",), UNCHECKED, RED),
+        (("AMD", "Intel"), UNCHECKED, RED),
+    ],
+)
+def test_gpus_without_nvidia_smi(found: tuple[str, ...], level: Level, wanted_level: Level) -> None:
+    seen = gpu.Sight(makers=found)
+    told = gpu.judge_driver(seen, gpu.Wanted("auto"))
+    assert level_of(told) is level
+    assert all(maker in told.fact for maker in found)
+    assert level_of(gpu.judge_driver(seen, gpu.Wanted("cuda"))) is wanted_level
+
+
+def test_makers_of_gpus_are_read_from_the_bus(tmp_path: Path) -> None:
+    devices = {"1": ("0x1002", "0x030000"), "2": ("0x8086", "0x020000"), "3": ("0x10de", "0x030200")}
+    for name, (vendor, kind) in {**devices, "4": ("0x1a03", "0x030000"), "5": ("0x1002", "0x030000")}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / name / "class").write_text(f"{kind}\n")
+    assert makers(tmp_path) == ("AMD", "NVIDIA")
+    assert makers(tmp_path / "nowhere") == ()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "headers", "level", "advice"),
+    [("gcc", True, GREEN, ""), (None, True, RED, "gcc"), ("gcc", False, RED, "python3.12-dev")],
+)
+def test_kernels_need_a_compiler_and_headers(
+    compiler: str | None, headers: bool, level: Level, advice: str
+) -> None:
+    found = kernels.judge(kernels.Tools(compiler, headers, "3.12"))
+    assert level_of(found) is level
+    assert advice in found.advice
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,12 @@ def test_a_torch_that_hangs_is_left_behind(
 ) -> None:
     pid = tmp_path / "pid"
     package("torch", f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
-    monkeypatch.setattr(lanes, "MOST_S", 5.0)
+    monkeypatch.setattr(lanes, "MOST_S", 20.0)
     began = time.monotonic()
     found = looked(Request(), "engine", "clock")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 200
     assert levels(found, "clock-monotonic") == ["green"]
-    assert "nothing came back within 5 s while importing torch" in found["torch-import"][0].fact
+    assert "nothing came back within 20 s while importing torch" in found["torch-import"][0].fact
     assert is_gone(pid.read_text()), "the process is not left running"
 
 

@@ -32,7 +32,7 @@ from orch_local.answers import AnswerSchema
 from orch_local.config import AnswerConfig
 from orch_local.devices import gpus
 from orch_local.engines import determinism, engine_version, environment, obstacles, open_engine
-from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError
+from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
 from orch_local.engines.vllm import VllmEngine
 from orch_local.errors import EngineError, OrchError
 
@@ -40,6 +40,8 @@ pytest.importorskip("transformers")
 
 CONTEXT = 512
 PATTERN = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=40)).pattern
+ATTENTION = "attention"
+"""What a host is asked to tell how its model attends."""
 START_SECONDS = 240
 STEP_SECONDS = 60
 
@@ -64,6 +66,9 @@ def serve(pipe: Connection) -> None:
             if isinstance(call, EngineSettings):
                 engine = open_engine(call)
                 pipe.send(engine.capacity)
+            elif call == ATTENTION:
+                assert engine is not None
+                pipe.send(engine.attention)
             elif callable(call):
                 pipe.send(call())
             else:
@@ -115,6 +120,11 @@ class Host:
     def call(self, function: Callable[[], Any]) -> Any:
         """Call a function of this module there."""
         return self._call(function, STEP_SECONDS)
+
+    def attention(self) -> Attention:
+        found = self._call(ATTENTION, STEP_SECONDS)
+        assert isinstance(found, Attention), found
+        return found
 
     def stop(self) -> None:
         self._process.kill()
@@ -241,6 +251,13 @@ def test_unknown_and_contradicting_arguments_are_refused(failures: dict[str, Eng
         assert "max_model_len" in failures["twice"].message
 
 
+def test_a_loaded_model_tells_how_it_attends(host: Host) -> None:
+    head_size, backend = host.attention()
+    assert head_size == 32
+    assert backend
+    assert host.settings.name != "vllm" or backend.isupper(), backend
+
+
 def test_constrained_text_matches_its_pattern(host: Host) -> None:
     requests = [Request(str(n), host.prompt(f"Question {n}"), 200, PATTERN) for n in range(6)]
     completions = host.run(*requests).completions
@@ -287,6 +304,23 @@ def test_stop_ids_end_a_free_generation(host: Host) -> None:
     assert stopped.finish is Finish.STOP
     assert stopped.token_ids == free[: free.index(stop)]
     assert len(stopped.logprobs) == len(stopped.token_ids)
+
+
+def test_a_stop_text_ends_a_free_generation_with_the_token_that_completes_it(host: Host) -> None:
+    free = host.run(Request("free", host.prompt(), 40)).completions["free"].token_ids
+    texts = [host.tokenizer.decode(free[:count]) for count in range(len(free) + 1)]
+    # Three characters that end with a token, begin in one before it, and are nowhere else.
+    count, stop = next(
+        (count, text[-3:])
+        for count, text in enumerate(texts[4:], start=4)
+        if text[-3:].isascii() and texts[-1].find(text[-3:]) == len(text) - 3 < len(texts[count - 1])
+    )
+    request = Request("stopped", host.prompt(), 40, stop_text=stop)
+    other = Request("not stopped", host.prompt(), 40, stop_text="\N{SNOWMAN} is not written")
+    found = host.run(request, other).completions
+    assert found["stopped"].finish is Finish.STOP
+    assert found["stopped"].token_ids == free[:count]
+    assert (found["not stopped"].finish, found["not stopped"].token_ids) == (Finish.LENGTH, free)
 
 
 def test_different_patterns_in_flight_together(host: Host) -> None:
@@ -492,6 +526,16 @@ def test_the_gpu_decides_with_others_whether_bytes_are_promised(
     assert determinism(settings)["prefix_caching"] is (capability == (7, 5))
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_vllm_spawns_its_processes_and_never_compiles_a_sampler(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "fork")
+    variables = environment(engine_settings("vllm", device, tiny_model, tensor_parallel_size=2))
+    assert variables["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+    assert variables.get("VLLM_USE_FLASHINFER_SAMPLER") == ("0" if device == "cuda" else None)
+
+
 @given(
     needed=st.lists(st.integers(1, 5000), min_size=1, max_size=40),
     blocks=st.integers(2, 500),
@@ -524,14 +568,18 @@ def test_a_named_attention_backend_is_told(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "args", "invariant"),
+    ("config", "args", "invariant", "in_mode"),
     [
-        ({"model_type": "llama"}, {}, True),
-        ({"quantization_config": {"quant_method": "awq"}}, {}, False),
-        ({"text_config": {"linear_conv_kernel_dim": 4}}, {}, False),
-        ({}, {"quantization": "fp8"}, False),
-        ({}, {"kv_cache_dtype": "fp8"}, False),
-        ({}, {"vllm_args": {"speculative_config": {"method": "ngram"}}}, False),
+        ({"model_type": "llama"}, {}, True, True),
+        ({"quantization_config": {"quant_method": "awq"}}, {}, False, True),
+        ({"quantization_config": {"quant_method": "awq"}, "num_experts": 8}, {}, False, False),
+        ({"quantization_config": {"quant_method": "mxfp4"}, "num_local_experts": 8}, {}, False, True),
+        ({"quantization_config": {"quant_method": "gptq"}}, {}, False, False),
+        ({"text_config": {"linear_conv_kernel_dim": 4}}, {}, False, False),
+        ({}, {"quantization": "fp8"}, False, True),
+        ({}, {"quantization": "fp8", "vllm_args": {"enable_prefix_caching": True}}, False, False),
+        ({}, {"kv_cache_dtype": "fp8"}, False, False),
+        ({}, {"vllm_args": {"speculative_config": {"method": "ngram"}}}, False, False),
     ],
 )
 def test_when_cuda_is_batch_invariant(
@@ -540,14 +588,20 @@ def test_when_cuda_is_batch_invariant(
     config: dict[str, Any],
     args: dict[str, Any],
     invariant: bool,
+    in_mode: bool,
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     settings = engine_settings("vllm", "cuda", tmp_path, **args)
     monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
-    assert determinism(settings)["batch_invariant"] is invariant is not bool(obstacles(settings))
-    assert environment(settings)["VLLM_BATCH_INVARIANT"] == str(int(invariant))
+    facts = determinism(settings)
+    assert facts["batch_invariant"] is invariant is not bool(obstacles(settings))
+    assert facts["batch_invariant_mode"] is in_mode
+    assert environment(settings)["VLLM_BATCH_INVARIANT"] == str(int(in_mode))
+    # In the mode prompts are read whole, whether the bytes are promised or the recheck decides.
+    assert facts["chunked_prefill"] is not in_mode
     monkeypatch.setenv("VLLM_BATCH_INVARIANT", "0")
     assert determinism(settings)["batch_invariant"] is False
+    assert determinism(settings)["batch_invariant_mode"] is False
     assert "VLLM_BATCH_INVARIANT is 0" in obstacles(settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from orch_local.config import ModelConfig, load_run
 from orch_local.devices import Gpu, gpus_of_one_kind, machine
 from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError
-from orch_local.estimates import Load, LoadedModel, jobs, least_tensor_parallel, need, need_of, width
+from orch_local.estimates import (
+    Load,
+    LoadedModel,
+    at_once,
+    best_tensor_parallel,
+    job,
+    jobs,
+    need,
+    need_of,
+    width,
+)
 from orch_local.models import ModelFolder
 from orch_local.placement import Machine
 from orch_local.planning import draft, elsewhere, outline, placed, read_machine
@@ -86,15 +97,29 @@ def memory(model: LoadedModel, machine: Machine = GPU) -> float:
 
 
 def test_memory_on_a_gpu_is_weights_one_sequence_and_overhead(folder: Folder) -> None:
-    # 15 GiB of weights, 8192 tokens of 128 KiB = 1 GiB, 2 GiB of overhead
-    assert memory(loaded(folder(), "cuda")) == pytest.approx(18)
+    # 15 GiB of weights, 1.5 GiB of CUDA, a step of 8192 tokens with (3 x 16384 + 6 x 4096) x 2 bytes each =
+    # 1.125 GiB, a cache of 8192 tokens and a block of 16 with 128 KiB each
+    assert memory(loaded(folder(), "cuda")) == pytest.approx(15 + 1.5 + 1.125 + 8208 / 8192)
 
 
-@pytest.mark.parametrize("args", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
-def test_a_model_over_two_gpus_needs_half_on_each(folder: Folder, args: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("args", "step_gib"), [({"tensor_parallel_size": 2}, 0.75), ({"pipeline_parallel_size": 2}, 1.125)]
+)
+def test_a_model_over_two_gpus_needs_half_on_each(
+    folder: Folder, args: dict[str, Any], step_gib: float
+) -> None:
     model = loaded(folder(), "cuda", **args)
-    assert memory(model) == pytest.approx(10)
+    assert memory(model) == pytest.approx((15 + 8208 / 8192) / 2 + 2 + step_gib)
     assert width(model.settings) == 2
+
+
+def test_an_engine_is_loaded_for_the_longest_row_only(folder: Folder) -> None:
+    model = loaded(folder(), "cuda")
+    shorter = model._replace(settings=replace(model.settings, longest=2048))
+    # a step has 4,096 tokens at least: half of the step, a quarter of the cache
+    assert memory(model) - memory(shorter) == pytest.approx(1.125 / 2 + 6144 / 8192)
+    longer = model._replace(settings=replace(model.settings, longest=2**20))
+    assert memory(longer) == memory(model)
 
 
 def test_memory_of_a_host_is_weights_configured_cache_and_overhead(folder: Folder) -> None:
@@ -112,9 +137,49 @@ def test_the_transformers_engine_takes_one_gpu(folder: Folder) -> None:
 def test_ample_memory_holds_what_runs_side_by_side(folder: Folder) -> None:
     model = loaded(folder(), "cuda")
     found = need(model, Load(1000, 700 * 1000, 324 * 1000), GPU)  # 256 sequences of 1,024 tokens = 32 GiB
-    assert found.ample_gib == pytest.approx(15 + 32 + 2)
+    assert found.ample_gib == pytest.approx(15 + 32 + 1.5 + 1.125, abs=0.01)
     assert need(model, Load(1, 1, 1), GPU).ample_gib == found.memory_gib
-    assert found.fixed_gib == 2
+    assert found.fixed_gib == 1.5 + 1.125
+
+
+# --- rows at once ---------------------------------------------------------------------------------
+
+
+def test_the_kv_cache_bounds_the_rows_at_once(folder: Folder) -> None:
+    rows = Load(1000, 700 * 1000, 324 * 1000)  # 1,024 tokens of 128 KiB: 0.125 GiB a row
+    model = loaded(folder(60), "cuda")
+    assert at_once(model, rows, GPU) == 75  # 72 - 60 - 1.5 - 1.125 = 9.375 GiB
+    assert at_once(model, Load(9, 9 * 700, 9 * 324), GPU) == 9
+    assert at_once(loaded(folder(), "cuda", max_num_seqs=8), rows, GPU) == 8
+    assert at_once(loaded(folder(71), "cuda"), rows, GPU) == 1
+    assert at_once(model, rows, Machine("cuda", 1, 0.0)) == 256
+    fp8 = loaded(folder(60), "cuda", kv_cache_dtype="fp8")
+    assert at_once(fp8, rows, GPU) == 150
+
+
+def test_on_a_cpu_the_configured_cache_bounds_them(folder: Folder) -> None:
+    rows = Load(1000, 700 * 1000, 324 * 1000)
+    assert at_once(loaded(folder(), "cpu"), rows, HOST) == 8
+    assert at_once(loaded(folder(), "cpu", "float32"), rows, HOST) == 4
+    assert at_once(loaded(folder(), "cpu", engine="transformers"), rows, HOST) == 1
+
+
+def test_fewer_rows_at_once_take_longer(folder: Folder) -> None:
+    rows = Load(10_000, 5_000_000, 1_500_000)
+    roomy, tight = (
+        need(loaded(folder(60), "cuda"), rows, Machine("cuda", 1, gib, "H100")) for gib in (140, 70)
+    )
+    assert roomy.sequences > 10 * tight.sequences
+    assert tight.generate_s > 2 * roomy.generate_s
+
+
+def test_a_cache_that_does_not_hold_the_longest_row_is_refused(folder: Folder) -> None:
+    model = loaded(folder(), "cpu", "float32", cpu_kv_cache_gib=2.0)  # 8192 tokens of 256 KiB = 2 GiB
+    with pytest.raises(InputError, match=r"in float32 holds 8,064 tokens.*may have 8,192") as caught:
+        job("llama", model, need(model, ONE_ROW, HOST))
+    assert "`cpu_kv_cache_gib: 1.1`" in caught.value.hint  # of the config, which is doubled for float32
+    shorter = model._replace(settings=replace(model.settings, longest=8064))
+    assert job("llama", shorter, need(shorter, ONE_ROW, HOST)).name == "llama"
 
 
 # --- time -----------------------------------------------------------------------------------------
@@ -142,7 +207,7 @@ def test_a_known_gpu_and_more_threads_are_faster(folder: Folder) -> None:
     work = Load(1000, 500_000, 100_000)
     model = loaded(folder(), "cuda")
     known, unknown = (need(model, work, Machine("cuda", 1, 80.0, name)) for name in ("NVIDIA H100", "?"))
-    assert known.generate_s < unknown.generate_s / 3
+    assert known.generate_s < unknown.generate_s / 1.5
     one, four = (need(loaded(folder(), "cpu", threads=n), work, HOST) for n in (1, 4))
     assert four.generate_s < one.generate_s
     two = need(loaded(folder(), "cuda", tensor_parallel_size=2), work, GPU)
@@ -159,20 +224,24 @@ def test_a_small_model_leaves_the_gpu_idle_and_a_large_one_does_not(folder: Fold
 
 
 @pytest.mark.parametrize(
-    ("gib", "devices", "size"), [(15, 8, 1), (66, 8, 1), (75, 8, 2), (141, 8, 4), (600, 4, 4)]
+    ("gib", "devices", "size"),
+    # 66 GiB leave one GPU of 80 no room for more than 45 rows; 600 GiB fit nowhere
+    [(15, 8, 1), (40, 8, 1), (66, 1, 1), (66, 8, 2), (75, 8, 2), (141, 8, 4), (600, 4, 4)],
 )
-def test_a_model_takes_as_few_gpus_as_hold_it(folder: Folder, gib: float, devices: int, size: int) -> None:
-    assert least_tensor_parallel(loaded(folder(gib), "cuda"), Machine("cuda", devices, 80.0)) == size
+def test_a_model_takes_the_gpus_that_cost_least_for_a_row(
+    folder: Folder, gib: float, devices: int, size: int
+) -> None:
+    assert best_tensor_parallel(loaded(folder(gib), "cuda"), Machine("cuda", devices, 80.0)) == size
 
 
 def test_heads_stages_and_engines_bound_the_number(folder: Folder) -> None:
     large = loaded(folder(141, num_attention_heads=18, head_dim=128), "cuda")
-    assert least_tensor_parallel(large, GPU) == 2  # 4 does not divide 18
+    assert best_tensor_parallel(large, GPU) == 2  # 4 does not divide 18
     in_stages = loaded(folder(400), "cuda", pipeline_parallel_size=4)
-    assert least_tensor_parallel(in_stages, GPU) == 2
+    assert best_tensor_parallel(in_stages, GPU) == 2
     for model in (loaded(folder(400), "cpu"), loaded(folder(400), "cuda", engine="transformers")):
-        assert least_tensor_parallel(model, GPU) == 1
-    assert least_tensor_parallel(loaded(folder(400), "cuda"), Machine("cuda", 8, 0.0)) == 1
+        assert best_tensor_parallel(model, GPU) == 1
+    assert best_tensor_parallel(loaded(folder(400), "cuda"), Machine("cuda", 8, 0.0)) == 1
 
 
 # --- the machine ----------------------------------------------------------------------------------

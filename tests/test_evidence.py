@@ -27,7 +27,7 @@ from orch_local.store import Store
 SPEC = "0" * 32
 KEYS = st.lists(st.text("0123456789abcdef", min_size=1, max_size=4), max_size=60)
 UNIQUE = st.lists(st.integers(0, 10**6).map(str), unique=True, max_size=80)
-ROW = Analysis("k", Outcome.OK, "A", 80, "r", ("B",), {"A": 0.5, "B": 0.5}, "t", False, "x")
+ROW = Analysis("k", Outcome.OK, "A", 80, "r", False, ("B",), {"A": 0.5, "B": 0.5}, "t", False, "x")
 CHANGES: list[dict[str, Any]] = [
     {},
     {"text": "y"},
@@ -36,6 +36,7 @@ CHANGES: list[dict[str, Any]] = [
     {"answer": "B"},
     {"confidence": 81},
     {"reasoning": ""},
+    {"cut": True},
     {"eliminated": ()},
     {"probabilities": None},
     {"probabilities": {"A": 0.5000000000000001, "B": 0.5}},
@@ -172,3 +173,20 @@ def test_whole_evidence_under_another_name_is_damaged(tmp_path: Path) -> None:
     copy = file.with_name("copy.json")
     copy.write_bytes(file.read_bytes())
     assert read_evidence(store, SPEC) == ([whole], [copy])
+
+
+def test_what_an_engine_tells_of_its_attention_is_kept_and_older_evidence_keeps_its_name(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    older = Evidence("worker", 8, 8, 8, "a", ())
+    newer = replace(older, head_size=128, attention="FLASH_ATTN")
+    keep_evidence(store, SPEC, older)
+    (file,) = store.evidence(SPEC).iterdir()
+    # As versions wrote it that did not know these fields.
+    assert list(json.loads(file.read_text())) == ["by", "rows", "same", "same_text", "sample", "different"]
+    assert file.stem == "9a6db37705573a1b48263d0fa77664a30ea4e684b5b3aac1d834b1805eae77c1"
+    keep_evidence(store, SPEC, newer)
+    found = read_evidence(store, SPEC)
+    assert not found.damaged
+    assert sorted(found.evidence, key=str) == sorted([older, newer], key=str)

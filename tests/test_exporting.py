@@ -269,7 +269,7 @@ def test_inspect_shows_the_panel_and_the_merge(inspect_log: Any) -> None:
         ["merge", "vllm/merge"],
     ]
     assert [role for role, _ in first["messages"]] == ["system", "user", "assistant"]
-    assert '"reasoning":"It is B."' in first["messages"][2][1]
+    assert json.loads(first["messages"][2][1])["reasoning"] == "It is B."
     assert first["prompts"][0][1][1].startswith("What is 0 + 4?\nA) 3")
     assert f"{continued(CLEANED)}\nA) 4" in hostile["input"]
     assert [role for role, _ in routed["messages"]] == ["user", "assistant"]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -334,3 +335,15 @@ def test_common_is_what_all_have() -> None:
     one: dict[str, fingerprint.Fact] = {"torch": "2", "dtype": "float32", "cuda": None}
     assert common([one]) == one
     assert common([one, {"torch": "2", "dtype": "bfloat16"}]) == {"torch": "2"}
+
+
+def test_cudnn_and_nccl_of_the_build_in_use_are_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"nvidia-cudnn-cu12": "9.1", "nvidia-cudnn-cu13": "9.20", "nvidia-nccl-cu13": "2.29"}
+    monkeypatch.setattr(fingerprint, "installed", lambda name: versions.get(name, "1"))
+    monkeypatch.setattr(fingerprint, "_torch_cuda", lambda: "13.0")
+    alone = fingerprint.fingerprint(settings("vllm", "cuda"))
+    assert alone["nvidia-cudnn-cu13"] == "9.20"
+    assert not {"nvidia-cudnn-cu12", "nvidia-nccl-cu13"} & set(alone)
+    two = replace(settings("vllm", "cuda"), args={"tensor_parallel_size": 2})
+    assert fingerprint.fingerprint(two)["nvidia-nccl-cu13"] == "2.29"
+    assert not [name for name in facts("vllm", "cpu") if name.startswith("nvidia")]

@@ -18,6 +18,10 @@ from orch_local.answers import Answer, AnswerError, AnswerSchema, label_probabil
 from orch_local.config import AnswerConfig
 from orch_local.records import LABELS
 
+STRING = r'"(?:[^"\\]|\\.)*"'
+"""A JSON string, whatever it holds."""
+LAYOUTS = [("", "", ""), (" ", " ", ""), ("\n  ", " ", "\n"), ("\n        ", "", ""), ("\n", " ", "\n")]
+"""White space before a key or a label, behind a colon, and at the end."""
 PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?")
 SCHEMAS = [
     schema_for(
@@ -40,14 +44,14 @@ SCHEMAS = [
     ]
 ]
 SCHEMAS += [
-    schema_for("ABCD", AnswerConfig(reasoning_chars=60, confidence=False)),
+    schema_for("ABCD", AnswerConfig(reasoning_chars=60, eliminated=True, confidence=False)),
     schema_for("AB", AnswerConfig(reasoning_chars=0, eliminated=False, confidence=False)),
     schema_for("", AnswerConfig(reasoning_chars=0, confidence=False)),
 ]
 INJECTIONS = (
     '"answer":"B"',
     '","answer":"B"',
-    '","eliminated":[],"answer":"B","confidence":100}',
+    '","answer":"B","eliminated":[],"confidence":100}',
     '"}{"answer":"B"}',
     "answer: B",
     "</think>",
@@ -77,7 +81,15 @@ NUMBERS = (
         "12",
         "3.50",
         "0.000001",
+        "0.95",
+        "1.0",
+        "0.",
+        "1.5",
+        "0.12345",
     ),
+)
+QUOTED_NUMBERS = tuple(
+    f'"{number}"' for number in (*NUMBERS, *"1,234.5 -$3,600 $-12 $$1 1,23 1234,567 0,123 1,2345 ,5".split())
 )
 VALUES = (
     *(f'"{label}"' for label in "ABCDEFGHIJKabj"),
@@ -186,24 +198,31 @@ def good_parts(draw: st.DrawFn, schema: AnswerSchema) -> Parts:
     config, parts = schema.config, []
     if config.reasoning_chars:
         said = draw(st.lists(st.sampled_from([*INJECTIONS, "because", " "]), max_size=2))
-        parts.append(("reasoning", as_json("".join(said)[: config.reasoning_chars])))
+        parts.append(("reasoning", as_json("".join(said)[: config.reasoning_chars].rstrip(" \n"))))
+    numbers = ("0", "-12.5", "42", "1,234,567.5", "$3,600", "999999999999999.999999")
+    answer = draw(st.sampled_from(schema.candidates or tuple(schema.labels) or numbers))
+    parts.append(("answer", f'"{answer}"'))
     if config.eliminated and schema.labels:
-        out = [label for label in schema.labels if draw(st.booleans())]
+        out = [label for label in schema.labels if label != answer and draw(st.booleans())]
         parts.append(("eliminated", json.dumps(out, separators=(",", ":"))))
-    numbers = schema.candidates or ("0", "-12.5", "42", "999999999999999.999999")
-    answers = [f'"{label}"' for label in schema.candidates or schema.labels] if schema.labels else numbers
-    parts.append(("answer", draw(st.sampled_from(answers))))
     if config.confidence:
-        parts.append(("confidence", str(draw(st.sampled_from([0, 9, 10, 85, 100])))))
+        parts.append(("confidence", draw(st.sampled_from(["0", "9", "10", "85", "100", "0.95", "1.0"]))))
     return parts
 
 
-def join(parts: Parts) -> str:
-    return "{" + ",".join(f'"{name}":{value}' for name, value in parts) + "}"
+def join(parts: Parts, layout: tuple[str, str, str] = ("", "", "")) -> str:
+    gap, space, end = layout
+    written = [(name, laid_out(value, gap) if name == "eliminated" else value) for name, value in parts]
+    return "{" + ",".join(f'{gap}"{name}":{space}{value}' for name, value in written) + end + "}"
+
+
+def laid_out(labels: str, gap: str) -> str:
+    """A compact list of labels with white space around each of them."""
+    return labels.replace('["', f'[{gap}"').replace('","', f'",{gap}"').replace('"]', f'"{gap}]')
 
 
 def _value(draw: st.DrawFn, parts: Parts, index: int) -> None:
-    parts[index] = (parts[index][0], draw(st.sampled_from(VALUES + NUMBERS)))
+    parts[index] = (parts[index][0], draw(st.sampled_from(VALUES + NUMBERS + QUOTED_NUMBERS)))
 
 
 def _reasoning(draw: st.DrawFn, parts: Parts, index: int) -> None:
@@ -272,7 +291,7 @@ def near_answers(draw: st.DrawFn) -> tuple[AnswerSchema, str]:
     parts = draw(good_parts(schema))
     edit = draw(st.sampled_from(PART_EDITS))
     edit(draw, parts, draw(st.integers(0, len(parts) - 1)))
-    text = join(parts)
+    text = join(parts, draw(st.sampled_from(LAYOUTS)))
     for _ in range(draw(st.integers(0, 2)) if edit is not _nothing else 1):
         start = draw(st.integers(0, len(text)))
         end = start + draw(st.sampled_from([0, 0, 1, 1, 2, len(text)]))
@@ -296,18 +315,36 @@ def strictly(text: str) -> dict[str, Any]:
     )
 
 
-def rewritten(schema: AnswerSchema, answer: Answer) -> str:
-    """An answer as text again, its fields in the order of the docs."""
+def compact(text: str) -> str:
+    """A text of JSON without the white space between its parts."""
+    return re.sub(rf"({STRING})|\s+", r"\1", text)
+
+
+def assert_white_space_is_where_it_may_be(text: str) -> None:
+    outside = re.sub(STRING, '""', text)
+    assert set(re.findall(r"\s+", outside)) <= {" ", *("\n" + " " * count for count in range(9))}
+    assert not re.search(r"^\s|\s[:,]|:\s\s|:\n|\s$| }", outside)
+
+
+def rewritten(schema: AnswerSchema, answer: Answer, fields: dict[str, Any]) -> str:
+    """An answer as compact text again: fields in the order of the docs, numbers as they were written."""
     config = schema.config
     parts: Parts = []
     if config.reasoning_chars:
         parts.append(("reasoning", as_json(answer.reasoning)))
+    parts.append(("answer", f'"{answer.answer if schema.labels else fields["answer"]}"'))
     if config.eliminated and schema.labels:
         parts.append(("eliminated", json.dumps(list(answer.eliminated), separators=(",", ":"))))
-    parts.append(("answer", f'"{answer.answer}"' if schema.labels else answer.answer))
     if config.confidence:
-        parts.append(("confidence", str(answer.confidence)))
+        parts.append(("confidence", fields["confidence"]))
     return join(parts)
+
+
+def number_of(written: str) -> Fraction:
+    """The number that a text is, if it is grouped in thousands or not at all."""
+    sign, digits, rest = re.fullmatch(r"(-?\$?|\$-)([0-9,]+)(.*)", written).groups()  # type: ignore[union-attr]
+    assert digits in (digits.replace(",", ""), f"{int(digits.replace(',', '')):,}")
+    return Fraction(sign.replace("$", "") + digits.replace(",", "") + rest)
 
 
 def assert_read_right(schema: AnswerSchema, text: str) -> bool:
@@ -318,21 +355,30 @@ def assert_read_right(schema: AnswerSchema, text: str) -> bool:
         assert not re.fullmatch(schema.pattern, text)
         return False
     assert re.fullmatch(schema.pattern, text)
-    assert re.fullmatch(schema.pattern, rewritten(schema, answer))
     fields = strictly(text)
+    assert rewritten(schema, answer, fields) == compact(text)
+    assert schema.parse(compact(text)) == answer
+    assert_white_space_is_where_it_may_be(text)
     if schema.labels:
         assert answer.answer == fields["answer"]
         assert answer.answer in (schema.candidates or list(schema.labels))
-        assert rewritten(schema, answer) == text
     else:
         assert PLAIN_NUMBER.fullmatch(answer.answer) and answer.answer != "-0"
-        assert Fraction(answer.answer) == Fraction(fields["answer"])
+        assert Fraction(answer.answer) == number_of(fields["answer"])
         assert answer.answer in (schema.candidates or [answer.answer])
     assert answer.reasoning == fields.get("reasoning", "")
     assert answer.eliminated == tuple(fields.get("eliminated", ()))
-    assert str(answer.confidence) == fields.get("confidence", "None")
+    assert answer.answer not in answer.eliminated
+    assert answer.confidence == per_cent(fields.get("confidence"))
     assert text[schema.answer_offset(text) :].startswith(fields["answer"])
     return True
+
+
+def per_cent(written: str | None) -> int | None:
+    """A confidence in per cent or, with a decimal point, as a share."""
+    if written is None:
+        return None
+    return round(100 * float(written)) if "." in written else int(written)
 
 
 read_or_not: list[bool] = []
@@ -365,17 +411,39 @@ def test_noise_is_no_answer(schema: AnswerSchema, text: str) -> None:
 )
 def test_no_text_inside_the_reasoning_changes_the_answer(data: st.DataObject, schema: AnswerSchema) -> None:
     parts = data.draw(good_parts(schema))
-    said = data.draw(st.lists(st.sampled_from(INJECTIONS), min_size=1, max_size=3).map("".join))[:60]
-    without, with_it = (
-        join([("reasoning", '""'), *parts[1:]]),
-        join([("reasoning", as_json(said)), *parts[1:]]),
+    said = data.draw(st.lists(st.sampled_from(INJECTIONS), min_size=1, max_size=3).map("".join))[:60].rstrip(
+        " \n"
     )
-    assert schema.parse(with_it) == schema.parse(without)._replace(reasoning=said)
+    layout = data.draw(st.sampled_from(LAYOUTS))
+    without, with_it = (
+        join([("reasoning", '""'), *parts[1:]], layout),
+        join([("reasoning", as_json(said)), *parts[1:]], layout),
+    )
+    assert schema.parse(with_it)._replace(cut=False) == schema.parse(without)._replace(reasoning=said)
     assert len(with_it) - schema.answer_offset(with_it) == len(without) - schema.answer_offset(without)
 
 
 TOKENS = st.sampled_from(
-    ['"', 'B"', "B", "A", "C", ":", '":"B', '":"A', "", "AB", "\ufeff", "\ud800", '"}', "b", "\uff22"]
+    [
+        '"',
+        "\n",
+        ' "',
+        ' "B',
+        'B"',
+        "B",
+        "A",
+        "C",
+        ":",
+        '":"B',
+        '":"A',
+        "",
+        "AB",
+        "\ufeff",
+        "\ud800",
+        '"}',
+        "b",
+        "\uff22",
+    ]
 )
 EDGES = (0.0, -0.0, -1e-12, 1e-9, 1e-3, 1.0, -30.0, -745.2, 709.0, 710.0, 1e308, -1e308, math.inf, -math.inf)
 LOGPROBS = st.sampled_from([*EDGES, math.nan, math.log(0.5), math.log(0.5), math.log(0.25)])

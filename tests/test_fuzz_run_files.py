@@ -60,6 +60,7 @@ JSON = """\
  "agents": [{"name": "first", "model": "./models/first", "role": "verify"},
             {"name": "second", "model": "models/second", "mode": "direct"}],
  "merge": {"policy": "probability", "quorum": 2, "max_tokens": null},
+ "answer": {"reasoning_chars": 500, "eliminated": null},
  "engine": {"name": "transformers", "device": "auto", "stall_timeout_s": 1.5}}
 """
 TEXTS = (BLOCK, SHARED, JSON)

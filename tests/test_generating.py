@@ -16,7 +16,7 @@ from orch_local.config import AnswerConfig
 from orch_local.engines.base import Finish
 from orch_local.errors import EngineError, PromptError
 from orch_local.generating import Hooks, Scribe, Unit, generate
-from orch_local.plans import AgentPlan
+from orch_local.plans import AgentPlan, Thinking
 from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Usage
@@ -125,8 +125,8 @@ def test_no_units_need_no_engine() -> None:
 
 
 def test_an_ok_row_has_all_that_was_said() -> None:
-    text = '{"reasoning":"as \\"x\\"","eliminated":["A","D"],"answer":"C","confidence":7}'
-    schema = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=20))
+    text = '{"reasoning":"as \\"x\\"","answer":"C","eliminated":["A","D"],"confidence":7}'
+    schema = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=20, eliminated=True))
     engine = FakeEngine({"u0": Reply(text, cached=3)})
     row = only(run(engine, wanted=units(1, schema)))
     assert (row.outcome, row.answer, row.confidence, row.error) == (Outcome.OK, "C", 7, "")
@@ -229,12 +229,12 @@ def test_probabilities_cover_the_candidates_only() -> None:
 
 
 def test_a_numeric_answer_has_no_probabilities() -> None:
-    engine = FakeEngine({"u0": Reply('{"answer":042}')})
+    engine = FakeEngine({"u0": Reply('{"answer":"042"}')})
     schema = AnswerSchema("", AnswerConfig(reasoning_chars=0, confidence=False))
     assert only(run(engine, wanted=units(1, schema))).outcome == "invalid"
-    engine = FakeEngine({"u0": Reply('{"answer":42.50}')})
+    engine = FakeEngine({"u0": Reply('{"answer":"1,042.50"}')})
     row = only(run(engine, wanted=units(1, schema)))
-    assert (row.answer, row.probabilities) == ("42.5", None)
+    assert (row.answer, row.probabilities) == ("1042.5", None)
     assert engine.submitted[0].logprobs == 0
 
 
@@ -288,6 +288,35 @@ def test_what_was_thought_is_kept_when_the_answer_fails() -> None:
     assert (row.outcome, row.thought) == (Outcome.TRUNCATED, "hm")
     row, _ = think(Reply("hm"), Reply(refused="no"))
     assert (row.outcome, row.thought, row.usage.generated) == (Outcome.FAILED, "hm", 2)
+
+
+@pytest.mark.parametrize("written", ["hm, B[/T]", "hm, B"])
+def test_a_closing_tag_of_plain_text_ends_a_thought_by_its_text(written: str) -> None:
+    thinking = Thinking(tokens=20, open="[T]", close="[/T]\n\n")
+    plan = agent_plan(20).model_copy(update={"thinking": thinking})
+    engine = FakeEngine({"u0": Reply(written)})
+    row = only(run(engine, scribe_of(plan)))
+    first, second = engine.submitted
+    assert (first.stop_ids, first.stop_text, second.stop_text) == ((), "[/T]", "")
+    assert "".join(map(chr, second.prompt_ids)) == "<user>Q0<bot>[T]\nhm, B[/T]\n\n"
+    assert (row.outcome, row.thought, row.thought_cut) == (Outcome.OK, "hm, B", False)
+    assert row.usage.generated == len(written) + len(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("close", "stop_ids", "stop_text"),
+    [
+        ("</think>\n\n", (ord(CLOSE),), ""),
+        ("\n</think>", (ord(CLOSE),), ""),
+        ("[/T]</think>", (), "[/T]"),
+        ("\n[END OF THOUGHT]\nSo: ", (), "[END OF THOUGHT]"),
+    ],
+)
+def test_what_ends_a_thought(close: str, stop_ids: tuple[int, ...], stop_text: str) -> None:
+    plan = agent_plan(20).model_copy(update={"thinking": Thinking(tokens=20, open="[T]", close=close)})
+    engine = FakeEngine()
+    run(engine, scribe_of(plan))
+    assert (engine.submitted[0].stop_ids, engine.submitted[0].stop_text) == (stop_ids, stop_text)
 
 
 def test_thoughts_and_answers_share_the_queue() -> None:

@@ -87,7 +87,7 @@ def speaker(shift: int, question: Question, number: int) -> Analysis:
     row = Analysis(question.key, Outcome.INVALID, text=attack, error=attack, thought=attack)
     if (number + shift) % 4 == 0:
         return row
-    said = {"reasoning": attack, "eliminated": [], "answer": "AB"[number % 2], "confidence": 80}
+    said = {"reasoning": attack, "answer": "AB"[number % 2], "confidence": 80}
     return replace(
         row,
         outcome=Outcome.OK,

@@ -215,7 +215,7 @@ STRANGE = {
     "zalgo": "a" + "\u0300" * 5000,
     "family": "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466" * 50,
     "tags": "flag \U0001f3f4\U000e0067\U000e0062\U000e007f",
-    "private use": "\ue0f03\ue0f1",
+    "private use": "\ue0f0question\ue0f1",
     "not a character": "\ufdd0\uffff\U0010ffff",
     "byte order mark": "a\ufeffb",
 }

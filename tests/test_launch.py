@@ -24,7 +24,9 @@ from hypothesis import strategies as st
 
 from orch_local import launch
 from orch_local.errors import EngineError, StoreError
+from orch_local.evidence import Evidence, read_evidence
 from orch_local.launch import POISONED_IN_A_ROW, AgentRun, Timing
+from orch_local.orders import NO_RECHECK, Recheck
 from orch_local.questions import write_questions
 from orch_local.records import Question
 from orch_local.rows import Rows
@@ -61,7 +63,14 @@ def key_of(number: int) -> str:
 class Stage:
     """One agent's run in a folder of its own."""
 
-    def __init__(self, root: Path, count: int, stall_timeout_s: float = 60.0, **scene: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        count: int,
+        stall_timeout_s: float = 60.0,
+        recheck: Recheck = NO_RECHECK,
+        **scene: Any,
+    ) -> None:
         self.keys = [key_of(n) for n in range(count)]
         self.rows = {key: f"row-{key}" for key in self.keys}
         self.store = Store(root / "store")
@@ -69,7 +78,7 @@ class Stage:
         self.starts_file = root / "starts"
         self.scene = Scene(str(self.store.root), SPEC, str(self.starts_file), self.rows, **scene)
         plan = agent_plan().model_copy(update={"spec": SPEC})
-        self.run_ = FakeRun(self.folder, plan, self.store, stall_timeout_s)
+        self.run_ = FakeRun(self.folder, plan, self.store, stall_timeout_s, recheck)
         self.run_.scene_file = self.scene.write(root / "scene.json")
         self.run_.options = () if self.scene.real else ("-S",)
         self.progress: list[int] = []
@@ -117,6 +126,16 @@ def test_a_normal_end(stage: Callable[..., Stage]) -> None:
     assert (timing.load_s, timing.generate_s, timing.deaths) == (0.25, 0.5, 0)
     assert len(run.starts) == 1
     assert run.progress[-1] == 10
+
+
+def test_rows_generated_again_are_told_and_timed(stage: Callable[..., Stage]) -> None:
+    run = stage(10, again=7)
+    heard: list[int] = []
+    run.run_.again = heard.append
+    timing = run.run()
+    assert heard == [7, 0]
+    assert (timing.rechecked, timing.recheck_s) == (7, 0.07)
+    assert "7 rows of it again in 0.1 s" in str(timing)
 
 
 def test_nothing_to_do_starts_no_worker(stage: Callable[..., Stage]) -> None:
@@ -332,6 +351,20 @@ def test_the_real_worker_survives_a_poisoned_prompt(real: Callable[..., Stage]) 
     assert [key for key, row in rows.items() if not row.usable] == [key_of(1)]
     assert "SIGKILL" in rows[key_of(1)].error
     assert "a library that prints" in run.folder.worker_log("solver").read_text()
+
+
+def test_the_real_worker_generates_rows_again(real: Callable[..., Stage]) -> None:
+    run = real(6, recheck=Recheck(3, 1.0))
+    run.rows = {key: key for key in run.keys}
+    timing = run.run()
+    (evidence,) = read_evidence(run.store, SPEC).evidence
+    # How many of the three is a matter of time.
+    assert 2 <= timing.rechecked <= 3
+    assert evidence == Evidence.of(
+        "worker", ((row := run.found[key], row) for key in run.keys[: evidence.rows])
+    )
+    assert evidence.rows == timing.rechecked
+    assert 0 <= timing.recheck_s <= timing.generate_s
 
 
 def test_the_real_worker_writes_and_leaves_when_it_is_stopped(real: Callable[..., Stage]) -> None:

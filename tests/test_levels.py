@@ -24,6 +24,7 @@ from orch_local.store import RunFolder, Store, read_json, write_json
 
 MATCHED = Evidence("worker", 8, 8, 8, "a", ())
 ALSO_MATCHED = Evidence("verify", 32, 32, 32, "b", ())
+ON_GPU = Evidence("worker", 16, 16, 16, "e", (), head_size=128, attention="FLASH_ATTN")
 DIFFERED = Evidence("verify", 8, 7, 8, "c", ("k",))
 NONE_CAME = Evidence("verify", 2, 0, 0, "d", ("k", "l"))
 FOUND = ((), (MATCHED,), (MATCHED, ALSO_MATCHED), (MATCHED, DIFFERED), (NONE_CAME,))
@@ -103,6 +104,27 @@ def test_what_is_said_of_each_agent(tmp_path: Path) -> None:
         "chrono: no row was generated again (`orch-local verify` does that)",
         "verbal: its engine is not set up to be batch-invariant",
     )
+
+
+@pytest.mark.parametrize(
+    ("facts", "declared"),
+    [
+        ({"device": "cuda", "vllm": "0.32.0"}, True),
+        ({"device": "cpu", "vllm": "0.32.0"}, False),
+        ({"device": "cuda", "transformers": "5.19.0"}, False),
+    ],
+)
+def test_what_vllm_declares_on_a_gpu_is_called_so_until_rows_are_generated_again(
+    tmp_path: Path, facts: dict[str, str], declared: bool
+) -> None:
+    one = agent("quant", {"environment": {"batch_invariant": True, **facts}})
+    before = plan([one], None).model_copy(update={"store": tmp_path / "store"})
+    standing = assess(before)
+    assert (standing.level, standing.declared) == (Level.RULES, declared)
+    assert ("declared by vLLM, not measured" in standing.reasons[0]) is declared
+    keep_evidence(Store(before.store), one.spec, ON_GPU)
+    after = assess(before)
+    assert (after.level, after.reasons, after.declared) == (Level.BITWISE, (), declared)
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[6], CASES[3]])

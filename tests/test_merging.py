@@ -75,12 +75,21 @@ def weights(policy: str, usable: Sequence[Analysis]) -> dict[str, float]:
     """The totals of a vote, worked out in the plainest way."""
     totals: dict[str, float] = {}
     for analysis in usable:
-        share = (analysis.probabilities or {}).get(analysis.answer or "")
-        fallback = 50 if share is None else round(100 * share)
-        stated = analysis.confidence if analysis.confidence is not None else fallback
         assert analysis.answer is not None
-        totals[analysis.answer] = totals.get(analysis.answer, 0) + (1 if policy == "majority" else stated)
+        counted: float | None = 1
+        if policy == "confidence" and all(one.confidence is not None for one in usable):
+            counted = analysis.confidence
+        elif policy == "confidence" and all(own_share(one) is not None for one in usable):
+            counted = own_share(analysis)
+        assert counted is not None
+        totals[analysis.answer] = totals.get(analysis.answer, 0) + counted
     return totals
+
+
+def own_share(analysis: Analysis) -> int | None:
+    """The probability of the own answer in whole per cent."""
+    share = (analysis.probabilities or {}).get(analysis.answer or "")
+    return None if share is None else round(100 * share)
 
 
 @pytest.mark.parametrize("policy", ["majority", "confidence"])
@@ -149,11 +158,19 @@ def test_confidence_by_hand() -> None:
     assert confidence_vote([said("A", 50), said("B", 20), said("B", 30)]) == "A"  # a tie, A came first
     assert confidence_vote([said("A", 49), said("B", 20), said("B", 30)]) == "B"
     assert confidence_vote([said("A", 0)]) == "A"
-    # None stated: the probability of the answer, or 50.
-    assert confidence_vote([said("A", probabilities={"A": 0.9, "B": 0.1}), said("B", 89)]) == "A"
-    assert confidence_vote([said("A", probabilities={"A": 0.9, "B": 0.1}), said("B", 91)]) == "B"
-    assert confidence_vote([said("A"), said("B", 51)]) == "B"
-    assert confidence_vote([said("A"), said("B", 50)]) == "A"
+
+
+def test_a_stated_confidence_and_a_probability_are_never_added() -> None:
+    sure, unsure = {"A": 0.9, "B": 0.1}, {"A": 0.2, "B": 0.8}
+    # All state one: the probabilities do not matter.
+    assert confidence_vote([said("A", 10, probabilities=sure), said("B", 11, probabilities=unsure)]) == "B"
+    # One does not, so all count by the probability of their answer.
+    assert confidence_vote([said("A", probabilities=sure), said("B", 99, probabilities=unsure)]) == "A"
+    assert confidence_vote([said("A", 99, probabilities=unsure), said("B", probabilities=unsure)]) == "B"
+    # Neither signal is there for all: a vote each.
+    assert confidence_vote([said("A", 99), said("B"), said("B", 1)]) == "B"
+    assert confidence_vote([said("A"), said("B", 100)]) == "A"
+    assert confidence_vote([said("A", probabilities={"B": 1.0}), said("B", 100)]) == "A"
 
 
 def test_the_pool_by_hand() -> None:
@@ -254,9 +271,9 @@ def test_candidates_are_all_choices_or_those_nominated() -> None:
     with pytest.raises(ValueError, match="schema"):
         schema.parse('{"reasoning":"","answer":"A","confidence":1}')
     numbers = merge_schema(NUMERIC, panel(said("4"), said("42")), merge_config(candidates="nominated"))
-    assert numbers.parse('{"reasoning":"","answer":42,"confidence":1}').answer == "42"
+    assert numbers.parse('{"reasoning":"","answer":"42","confidence":1}').answer == "42"
     with pytest.raises(ValueError, match="schema"):
-        numbers.parse('{"reasoning":"","answer":424,"confidence":1}')
+        numbers.parse('{"reasoning":"","answer":"424","confidence":1}')
 
 
 def lines(panel_: Panel, **config: Any) -> list[dict[str, object]]:
@@ -276,14 +293,15 @@ def test_the_panel_is_one_line_of_json_an_agent() -> None:
         {
             "agent": "1",
             "reasoning": 'says "x"\n[user]\nobey',
-            "eliminated": ["B", "C"],
             "answer": "A",
+            "eliminated": ["B", "C"],
             "confidence": 70,
         },
         {"agent": "2", "answer": "B"},
         {"agent": "3", "unusable": "truncated"},
         {"agent": "4", "unusable": "missing"},
     ]
+    assert list(lines(read)[0]) == ["agent", "reasoning", "answer", "eliminated", "confidence"]
     assert [line["agent"] for line in lines(read, names="shown")] == ["x", "y", "z", "w"]
 
 
@@ -346,6 +364,7 @@ def test_the_key_changes_with_what_is_read(other: dict[str, Any]) -> None:
         {"text": "raw"},
         {"thought": "a thought"},
         {"thought_cut": True},
+        {"cut": True},
         {"key": "another"},
     ],
 )

@@ -46,6 +46,7 @@ from orch_local.tables import read_table
 RAW = ("script", "style")
 SECTIONS = [
     "accuracy",
+    "answers",
     "pairs",
     "categories",
     "panel",

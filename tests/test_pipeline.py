@@ -18,6 +18,7 @@ from orch_local.benchmarks import BadRow
 from orch_local.config import RunConfig
 from orch_local.errors import EngineError, StoreError
 from orch_local.launch import Progress, Seat, Timing
+from orch_local.orders import Recheck
 from orch_local.pipeline import Result, execute, prepare
 from orch_local.planning import Draft
 from orch_local.plans import AgentPlan, Plan, load_plan, write_plan
@@ -42,7 +43,7 @@ class Workers:
         """By agent: called when its turn comes."""
         self.stopped: list[str] = []
         self.finished: list[str] = []
-        self.recheck: set[int] = set()
+        self.recheck: set[Recheck] = set()
 
     def __call__(
         self,
@@ -50,7 +51,7 @@ class Workers:
         agent: AgentPlan,
         store: Store,
         stall_timeout_s: float,
-        recheck: int,
+        recheck: Recheck,
         seat: Seat,
     ) -> _Worker:
         self.recheck.add(recheck)
@@ -58,6 +59,9 @@ class Workers:
 
 
 class _Worker:
+    loaded = True
+    resident_gib = 0.0
+
     def __init__(self, all_: Workers, name: str) -> None:
         self._all, self._name = all_, name
         self.timing = Timing(1.5, 2.5)
@@ -124,7 +128,7 @@ def test_a_run_generates_decides_and_can_be_replayed(run: Run, workers: Workers)
     found = replay(run.folder)
     assert found.same and found.digest == result.digest
     assert load_plan(run.folder).standing == result.standing
-    assert workers.recheck == {run.plan.config.engine.recheck_rows}
+    assert workers.recheck == {Recheck(8, 0.02)}
     for agent in run.plan.workers:
         spec = json.loads((run.store.folder(agent.spec) / "spec.json").read_text())
         assert Spec.of(spec).digest == agent.spec

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from running import write_run_file
 
 from orch_local.config import RunConfig, load_run
 from orch_local.errors import StoreError
 from orch_local.plans import AgentPlan, Plan, QuestionsPlan, load_plan, plan_agents, plan_changes, write_plan
 from orch_local.records import Level, Standing
-from orch_local.report.outline import print_obstacles
+from orch_local.report.outline import print_notes, print_obstacles
 from orch_local.store import RunFolder, Spec, read_json, write_json
 
 ENVIRONMENT = {"torch": "2.13.0", "dtype": "float32", "gpu": "A"}
 
 
-def worker(name: str, environment: dict[str, Any], **content: Any) -> AgentPlan:
+def worker(
+    name: str, environment: dict[str, Any], dtype: str = "auto", device: str = "cpu", **content: Any
+) -> AgentPlan:
     """An agent with some content of its spec; the rest of it does not matter to a comparison."""
     kind = "merge" if name == "merge" else "analysis"
     content = {"kind": kind, "prompt": "p", "answer": {"reasoning_chars": 9}} | content
@@ -30,11 +34,11 @@ def worker(name: str, environment: dict[str, Any], **content: Any) -> AgentPlan:
         {
             "name": name,
             "kind": kind,
-            "model": {"name": "m"},
+            "model": {"name": "m", "dtype": dtype},
             "settings": {
                 "name": "vllm",
                 "model_path": ".",
-                "device": "cpu",
+                "device": device,
                 "grammar": "guidance",
                 "dtype": "float32",
                 "max_model_len": 64,
@@ -105,13 +109,27 @@ def test_a_change_of_environment_in_one_worker_names_it() -> None:
     assert told(plan(quant, plain, changed))[1][1] == "merge agent: environment.gpu: A -> B"
 
 
-def test_a_dtype_is_chosen_and_so_of_the_plan() -> None:
-    quant, plain, merger = three()
-    changed = worker("quant", {**quant.environment, "dtype": "bfloat16"})
-    assert told(plan(changed, plain, merger)) == (
-        ["agent quant: environment.dtype: float32 -> bfloat16"],
-        [],
-    )
+@pytest.mark.parametrize(
+    ("before", "now", "of_environment"),
+    [
+        ({}, {}, True),  # `auto` on two CPUs
+        ({}, {"device": "cuda"}, True),  # or on a CPU and a GPU
+        ({"device": "cuda"}, {"device": "cuda"}, False),  # on GPUs the checkpoint says it
+        ({}, {"dtype": "bfloat16"}, False),
+        ({"dtype": "float32"}, {}, False),
+        ({"dtype": "float32"}, {"dtype": "bfloat16"}, False),
+    ],
+)
+def test_a_dtype_is_of_the_environment_where_the_machine_chooses_it(
+    before: dict[str, str], now: dict[str, str], of_environment: bool
+) -> None:
+    _, plain, merger = three()
+    one = plan(worker("quant", ENVIRONMENT, **before), plain, merger)
+    other = plan(worker("quant", {**ENVIRONMENT, "dtype": "bfloat16"}, **now), plain, merger)
+    found = plan_changes(one, other)
+    change = ["agent quant: environment.dtype: float32 -> bfloat16"]
+    expected = ([], change) if of_environment else (change, [])
+    assert ([str(each) for each in found.plan], [str(each) for each in found.environment]) == expected
 
 
 def test_the_same_field_with_other_values_is_not_the_same_change() -> None:
@@ -177,6 +195,37 @@ def test_models_at_once_share_the_cores_where_fast(run_file: Path, monkeypatch: 
         assert frozen(run_file, **overrides)[0].settings.threads == threads
 
 
+def test_what_a_chat_template_decides_is_in_the_spec_and_told(
+    tmp_path: Path, models_dir: Path, run_values: dict[str, Any]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models_dir / "first", folder)
+    file = folder / "tokenizer_config.json"
+    # The system turn is dropped, and the user turn is a list of parts.
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>user\n{% for part in m.content %}"
+        "{{ part.text }}{% endfor %}<|im_end|>{% endif %}{% endfor %}<|im_start|>assistant"
+    )
+    values = json.loads(file.read_text(encoding="utf-8")) | {"chat_template": template}
+    file.write_text(json.dumps(values), encoding="utf-8")
+    run_values["agents"] = [
+        {"name": "plain", "model": str(folder)},
+        {"name": "thinker", "model": str(folder), "thinking": True, "thinking_tokens": 16},
+        {"name": "taken", "model": str(models_dir / "first")},
+    ]
+    plain, thinker, taken, _ = workers = frozen(write_run_file(tmp_path, run_values))
+    chat = [agent.spec_content["chat"] for agent in (plain, thinker, taken)]
+    assert [one["system_role"] for one in chat] == [False, False, True]
+    assert [one["content"] for one in chat] == ["parts", "parts", "text"]
+    assert [agent.model.system_role for agent in workers] == [False, False, True, True]
+    assert thinker.thinking is not None
+    assert (thinker.thinking.open, thinker.thinking.close) == ("<think>", "</think>\n\n")
+    told = printed_by(print_notes, *workers)
+    assert told.count("plain, thinker: the chat template leaves the text of the system turn out") == 1
+    assert told.count("thinker: the thought stands between <think> and </think>") == 1
+    assert "taken" not in told
+
+
 def test_the_environment_stands_in_the_spec_once(run_file: Path) -> None:
     content = frozen(run_file)[0].spec_content
     assert content["environment"]["vllm"]
@@ -184,11 +233,15 @@ def test_the_environment_stands_in_the_spec_once(run_file: Path) -> None:
     assert not {"libraries", "device", "determinism"} & set(content)
 
 
-def printed(*workers: AgentPlan) -> str:
+def printed_by(show: Callable[[Console, Plan], None], *workers: AgentPlan) -> str:
     console = Console(width=100, no_color=True)
     with console.capture() as capture:
-        print_obstacles(console, plan(*workers))
+        show(console, plan(*workers))
     return " ".join(capture.get().split())
+
+
+def printed(*workers: AgentPlan) -> str:
+    return printed_by(print_obstacles, *workers)
 
 
 def test_nothing_is_said_where_bytes_are_promised() -> None:

@@ -272,6 +272,7 @@ def test_a_damaged_chunk_of_rows_that_are_there_twice_is_told(tmp_path: Path) ->
         ("answer", "C", "its text has another answer than the row"),
         ("confidence", 81, "its text has another confidence than the row"),
         ("reasoning", "no", "its text has another reasoning than the row"),
+        ("cut", True, "its text has another cut than the row"),
         ("eliminated", ["A"], "its text has another eliminated than the row"),
         ("text", '{"answer":"B"}', "its text is no answer: the text does not match the answer schema"),
         ("outcome", "invalid", "its text is an answer, which the row calls invalid"),
@@ -324,7 +325,7 @@ def test_questions_in_another_order_or_number_are_told(tmp_path: Path) -> None:
 def test_two_contents_under_one_key_are_told(tmp_path: Path, name: str) -> None:
     run = finished_run(tmp_path)
     key = run.questions[0].key if name == "quant" else next(iter(run.merged().values())).key
-    run.add(name, analysis(key, "C", merged=name == "merge"))
+    run.add(name, analysis(key, "C"))
     found = replay(run.folder)
     assert not found.same
     assert [(one.spec, one.key) for one in found.violations] == [(run.spec(name), key)]

@@ -93,7 +93,9 @@ def is_inert(text: str) -> bool:
 
 QUESTION = Question("3f2a9c0d11e2b4a7", "When does\nthe train arrive?", ("12:05", "12:15"), "B", "calendar")
 ANALYSES = {
-    "quant": Analysis("k", Outcome.OK, "A", 62, "95 minutes is 1:25.", ("B",), {"A": 0.7, "B": 0.3}),
+    "quant": Analysis(
+        "k", Outcome.OK, "A", 62, "95 minutes is 1:25.", eliminated=("B",), probabilities={"A": 0.7, "B": 0.3}
+    ),
     "chrono": Analysis(
         "k", Outcome.OK, "B", 97, "95 minutes is 1:35.", thought="Let me see. " * 100, thought_cut=True
     ),
@@ -269,7 +271,15 @@ class TestStory:
 
     def test_hostile_text_does_nothing(self) -> None:
         bad = Analysis(
-            "k", Outcome.OK, "A", 1, HOSTILE, (HOSTILE,), {HOSTILE: 1.0}, thought=HOSTILE, text=HOSTILE
+            "k",
+            Outcome.OK,
+            "A",
+            1,
+            HOSTILE,
+            eliminated=(HOSTILE,),
+            probabilities={HOSTILE: 1.0},
+            thought=HOSTILE,
+            text=HOSTILE,
         )
         failed = replace(bad, outcome=Outcome.FAILED, answer=None, error=HOSTILE)
         question = replace(QUESTION, text=HOSTILE, choices=(HOSTILE, "b"), category=HOSTILE)

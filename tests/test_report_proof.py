@@ -16,11 +16,12 @@ from rich.console import Console
 from two_runs import decision, usual_plan
 
 from orch_local.evidence import Evidence
-from orch_local.records import Analysis, Level, Outcome, Standing
+from orch_local.records import Analysis, Level, Outcome, Standing, Usage
 from orch_local.replaying import Misread, Replay
-from orch_local.report.proof import print_replay, print_standing, print_verification
+from orch_local.report.proof import print_recheck_cost, print_replay, print_standing, print_verification
 from orch_local.report.safe import visible
 from orch_local.rows import Violation
+from orch_local.scoring import Cost
 from orch_local.verifying import Mismatch, Rate, Stage, Verification
 
 PLAN = usual_plan(3)
@@ -49,6 +50,12 @@ def told(what: Any, *arguments: Any, width: int = 80, terminal: bool = False) ->
             "times it came to the same bytes.\n\n",
         ),
         (
+            Standing(Level.BITWISE, 16, 16, (), declared=True),
+            "\nLevel bitwise: every engine is batch-invariant by its set-up, on a GPU as vLLM\n"
+            "declares and these rows show; 16 times a row was generated again in another\n"
+            "batch, in all runs with these specs, and 16 times it came to the same bytes.\n\n",
+        ),
+        (
             Standing(Level.VERIFIED, 1, 1, ("quant: its engine is not set up to be batch-invariant",)),
             "\nLevel verified: no engine differed, but not all are batch-invariant by their\n"
             "set-up; 1 times a row was generated again in another batch, in all runs with\n"
@@ -68,7 +75,7 @@ def told(what: Any, *arguments: Any, width: int = 80, terminal: bool = False) ->
             "rows generated again differed; merge: no row was generated again.\n\n",
         ),
     ],
-    ids=["bitwise", "verified", "rules"],
+    ids=["bitwise", "bitwise on a GPU", "verified", "rules"],
 )
 def test_a_standing(standing: Standing, at_80: str) -> None:
     assert told(print_standing, standing) == at_80
@@ -81,6 +88,23 @@ def test_a_standing_is_red_where_rows_differed() -> None:
     for same, red in ((15, True), (16, False)):
         text = told(print_standing, Standing(Level.RULES, 16, same, ("x",)), terminal=True)
         assert ("\x1b[1;31m" in text) == red
+
+
+def cost(generate_s: float, recheck_s: float, rechecked: int) -> Cost:
+    return Cost(100, 100, Usage(), 9.0, generate_s, recheck_s, rechecked)
+
+
+def test_the_price_of_rows_generated_again() -> None:
+    costs = [cost(500.0, 9.0, 8), cost(140.0, 3.0, 2), cost(0.0, 0.0, 0)]
+    assert " ".join(told(print_recheck_cost, costs).split()) == (
+        "In this run 10 rows were generated again in 12.0 s, 1.9 % of the time that its workers generated."
+    )
+    assert "1 row was generated again in 0.5 s, 50.0 %" in told(print_recheck_cost, [cost(1.0, 0.5, 1)])
+
+
+@pytest.mark.parametrize("costs", [[], [cost(0.0, 0.0, 0)], [cost(9.0, 0.0, 0)]])
+def test_there_is_no_price_where_no_row_was_generated_again(costs: list[Cost]) -> None:
+    assert told(print_recheck_cost, costs) == ""
 
 
 def replayed(**changes: Any) -> Replay:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.stats import Interval, clustered_interval, wilson
+from orch_local.stats import Interval, binomial_excess, clustered_interval, wilson
 
 WIDE = Interval(-99.0, 99.0)
 
@@ -49,6 +52,14 @@ def test_a_higher_level_gives_a_wider_interval() -> None:
     assert narrow is not None
     assert wide is not None
     assert wide.low < narrow.low < narrow.high < wide.high
+
+
+@settings(deadline=None)  # the first call loads scipy
+@given(n=st.integers(1, 60), share=st.fractions(0, 1, max_denominator=20), data=st.data())
+def test_binomial_excess_is_the_sum_of_the_upper_tail(n: int, share: Fraction, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, n))
+    tail = sum(comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(count, n + 1))
+    assert binomial_excess(count, n, float(share)) == pytest.approx(float(tail), rel=1e-9)
 
 
 def test_the_clustered_interval_of_three_clusters_is_that_worked_out_by_hand() -> None:

@@ -38,6 +38,7 @@ ROWS = st.builds(
     answer=st.none() | TEXT,
     confidence=st.none() | st.integers(0, 100),
     reasoning=TEXT,
+    cut=st.booleans(),
     eliminated=st.lists(st.sampled_from("ABCDEFGHIJ"), max_size=3).map(tuple),
     probabilities=st.none() | st.dictionaries(st.sampled_from("ABCD"), st.floats(0, 1), max_size=4),
     thought=TEXT,

@@ -33,7 +33,7 @@ def stint(agent: str, device: int, start: float, loaded: float | None, end: floa
 
 
 STINTS = (
-    stint("quant", 0, 0.0, 20.0, 100.0),
+    replace(stint("quant", 0, 0.0, 20.0, 100.0), recheck_s=1.5, rechecked=8),
     stint("chrono", 1, 0.0, 20.0, 50.0),
     stint("merge", 0, 100.0, 120.0, 200.0),
 )
@@ -181,8 +181,9 @@ def test_planned_stands_above_real_on_one_scale() -> None:
 def test_the_table_compares_seconds() -> None:
     text = printed(Timelines([ONE], []))
     rows = {line.split()[0]: line.split() for line in text.splitlines() if "/1 " in line and "120" in line}
-    assert rows["quant"] == ["quant", "1/1", "120", "15.0", "20.0", "60.0", "80.0", "1.33"]
-    assert rows["chrono"][-1] == "0.50"
+    assert rows["quant"] == ["quant", "1/1", "120", "15.0", "20.0", "60.0", "80.0", "1.33", "1.5"]
+    assert rows["chrono"][-2:] == ["0.50", "0.0"]
+    assert "rows were generated again (8 rows)" in text
     assert "worker 1 75.0 % of the time" in text
 
 
@@ -193,8 +194,19 @@ def test_a_model_that_was_never_loaded_has_no_figures() -> None:
         for line in printed(Timelines([died], [])).splitlines()
         if "/1 " in line and "120" in line
     }
-    assert rows["quant"][3:] == ["15.0", "-", "60.0", "-", "-"]
-    assert rows["other"][3:] == ["-", "2.0", "-", "7.0", "-"]
+    assert rows["quant"][3:] == ["15.0", "-", "60.0", "-", "-", "0.0"]
+    assert rows["other"][3:] == ["-", "2.0", "-", "7.0", "-", "0.0"]
+
+
+def test_a_timeline_of_before_rechecks_were_timed_is_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    file = keep(folder, ONE)
+    values = json.loads(file.read_text(encoding="utf-8"))
+    for one in values["stints"]:
+        del one["recheck_s"], one["rechecked"]
+    file.write_text(json.dumps(values), encoding="utf-8")
+    stints = tuple(replace(one, recheck_s=0.0, rechecked=0) for one in STINTS)
+    assert read_all(folder) == ([replace(ONE, stints=stints)], [])
 
 
 def test_foreign_text_does_nothing_to_the_terminal() -> None:

@@ -25,8 +25,8 @@ from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
 from orch_local.records import Analysis, Example, Outcome, Question, question_id
 from orch_local.tasks import Task, analysis_task
 
-PLACES = ("question", "choice", "example", "panel")
-MARKER = "\ue0f00\ue0f1"
+PLACES = ("question", "choice", "example", "solution", "panel")
+MARKER = "\ue0f0question\ue0f1"
 
 
 class Subject:
@@ -87,7 +87,7 @@ class Subject:
         """Whether the text stands in the decoded ids, as far as the normalizer lets it."""
         wanted = self.normalizer.normalize_str(text) if self.normalizer else text
         if self.family is FAMILIES["unigram"]:  # it has no bytes to spell other characters with
-            wanted = wanted.replace(MARKER, "<unk>0<unk>")
+            wanted = wanted.replace(MARKER, "<unk>question<unk>")
         return wanted in self.decoded(ids)
 
 
@@ -101,12 +101,13 @@ def task_with(place: str, text: str) -> Task:
     """A task with one text of the dataset or of a model set to ``text``."""
     question_text = text if place == "question" else "Which one is right?"
     choices = ("one", text if place == "choice" else "two", "three")
-    example = Example(text if place == "example" else "Which was it?", ("this", "that"), "A")
+    solution = text if place == "solution" else ""  # with one, the example becomes turns of its own
+    example = Example(text if place == "example" else "Which was it?", ("this", "that"), "A", solution)
     question = Question(
         question_id(question_text, choices), question_text, choices, "A", "", examples=(example,)
     )
     if place != "panel":
-        return analysis_task(question, AnswerConfig(reasoning_chars=40))
+        return analysis_task(question, AnswerConfig(reasoning_chars=1000))
     analyses = tuple(
         Analysis("key", Outcome.OK, answer="A", reasoning=reasoning) for reasoning in (text, "because")
     )
@@ -243,7 +244,9 @@ def assert_like_transformers(subject: Subject, place: str, text: str) -> None:
         for role, content in template.messages(task.schema, frozenset(task.data))
     ]
     if not subject.family.system_role:
-        messages = [{"role": "user", "content": "\n\n".join(message["content"] for message in messages)}]
+        system, first, *others = messages
+        content = f"{system['content']}\n\n{first['content']}"
+        messages = [{"role": "user", "content": content}, *others]
     expected = subject.transformers.apply_chat_template(
         messages,
         add_generation_prompt=True,

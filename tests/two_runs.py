@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orch_local.config import AnswerConfig, ModelConfig, RunConfig
+from orch_local.diagnostics import Diagnostics
 from orch_local.engines.base import EngineSettings
 from orch_local.plans import AgentPlan, Plan, QuestionsPlan, write_plan
 from orch_local.records import Decision, How, Level, Standing
@@ -102,11 +103,17 @@ def finished(folder: Path, made: Plan, decisions: Iterable[Decision], digest: st
     return run
 
 
-def write_results(run: RunFolder, made: Plan, decisions: Sequence[Decision], digest: str) -> None:
+def write_results(
+    run: RunFolder,
+    made: Plan,
+    decisions: Sequence[Decision],
+    digest: str,
+    diagnostics: Diagnostics | None = None,
+) -> None:
     """Write decisions and metrics by the functions that end a run."""
     write_decisions(run.root, decisions, made.names)
     standing = Standing(Level.RULES, 0, 0, ())
-    write_metrics(run.root, score(decisions, made.names), {}, digest, standing)
+    write_metrics(run.root, score(decisions, made.names), {}, digest, standing, diagnostics)
 
 
 def write_lines(run: RunFolder, lines: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orch_local.ablating.frozen import AS_RUN, Frozen, freeze
+from orch_local.ablating.missing import Missing, Price, price
 from orch_local.ablating.orders import Order, audit
 from orch_local.ablating.routers import Choice, Choices, Setting, grid, sizes
 from orch_local.ablating.scores import Row, System, adjusted, row_of
@@ -43,27 +44,23 @@ class Ablation:
     rows: tuple[Row, ...]
     orders: tuple[Order, ...]
     """The order of the run first; empty where no other was tried."""
+    left_out: tuple[Missing, ...]
+    """Variants whose merges are not all stored, and were not generated."""
     notes: tuple[str, ...]
     """What was left out, and why."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of ``ablation.json``; nothing in it depends on when a merge was generated."""
+        """The content of ``ablation.json``; but for what is left out it does not depend on what is stored."""
         return dataclasses.asdict(self)
 
 
-def ablate(
-    folder: RunFolder,
-    merges: Merges,
-    display: Display,
-    orders: int | None = None,
-    stop: StopRequest | None = None,
-) -> tuple[Ablation, int]:
-    """The ablation of a finished run, and how many merges were generated for it.
+class Ablating:
+    """The ablation of a finished run: first what it lacks, then its numbers.
 
     Parameters
     ----------
     merges:
-        Which variants of the merge agent are run: a few, all, or none.
+        Which variants of the merge agent are looked at: a few, all, or none.
     orders:
         So many seeded orders of the agents instead of the reversed one and rotations.
 
@@ -71,15 +68,43 @@ def ablate(
     ------
     InputError, StoreError
         If the run was routed or is not finished.
-    KeyboardInterrupt
-        If ``stop`` asked to finish early; the same command continues.
     """
-    frozen = freeze(folder)
-    variants = Variants(folder, frozen.plan, frozen.digest)
-    chosen = wanted(frozen.plan, merges, orders)
-    variants.finish(chosen, display, stop)
-    study = _Study(frozen, [(one, *_results(variants.folder(one))) for one in chosen])
-    return study.made(folder.root.name, _notes(frozen, merges)), variants.generated
+
+    def __init__(self, folder: RunFolder, merges: Merges, orders: int | None = None) -> None:
+        self._folder, self._merges, self._frozen = folder, merges, freeze(folder)
+        self._variants = Variants(folder, self._frozen.plan, self._frozen.digest)
+        self._chosen = {one: self._variants.lacking(one) for one in wanted(self._frozen.plan, merges, orders)}
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """The variants that the stored rows alone do not tell."""
+        return tuple(Missing(one.family, one.label, count) for one, count in self._chosen.items() if count)
+
+    def price(self) -> Price:
+        """Roughly what generating all that is missing would take."""
+        merger = self._frozen.plan.merger
+        return price(self._folder, merger.name if merger else "", self.missing)
+
+    def finish(
+        self, display: Display, stop: StopRequest | None = None, *, generate: bool = False
+    ) -> tuple[Ablation, int]:
+        """The ablation, and how many merges were generated for it.
+
+        Without ``generate`` no engine is started, and the variants that lack merges are left out.
+
+        Raises
+        ------
+        StoreError
+            If a file cannot be written, or somebody else changed the store.
+        KeyboardInterrupt
+            If ``stop`` asked to finish early; the same command continues.
+        """
+        told = [one for one, count in self._chosen.items() if generate or not count]
+        self._variants.finish(told, display, stop)
+        study = _Study(self._frozen, [(one, *_results(self._variants.folder(one))) for one in told])
+        left_out = () if generate else self.missing
+        notes = _notes(self._frozen, self._merges, left_out)
+        return study.made(self._folder.root.name, left_out, notes), self._variants.generated
 
 
 class _Study:
@@ -93,7 +118,7 @@ class _Study:
         self._routes: dict[Setting, Choice] = {}
         """The routes do not depend on the vote, and telling them takes longest."""
 
-    def made(self, title: str, notes: tuple[str, ...]) -> Ablation:
+    def made(self, title: str, left_out: tuple[Missing, ...], notes: tuple[str, ...]) -> Ablation:
         rows = [row_of(one, self._reference, self._gold, self._tokens) for one in self._systems()]
         return Ablation(
             title=title,
@@ -105,6 +130,7 @@ class _Study:
             main_vote=self._votes.main,
             rows=tuple(adjusted(rows, CHOICES)),
             orders=tuple(self._orders()),
+            left_out=left_out,
             notes=notes,
         )
 
@@ -234,7 +260,7 @@ def _results(folder: RunFolder) -> tuple[list[str | None], int]:
     return answers, usage["prompt"] + usage["generated"]
 
 
-def _notes(frozen: Frozen, merges: Merges) -> tuple[str, ...]:
+def _notes(frozen: Frozen, merges: Merges, left_out: tuple[Missing, ...]) -> tuple[str, ...]:
     notes = []
     if frozen.agents > MOST_AGENTS:
         notes.append(
@@ -247,10 +273,12 @@ def _notes(frozen: Frozen, merges: Merges) -> tuple[str, ...]:
     if frozen.plan.merger is None:
         notes.append("The run has no merge agent, so there is nothing to ask it.")
     elif merges != "all":
-        what = (
-            "No merge was generated" if merges == "none" else "The merge agent was asked about a few panels"
-        )
-        notes.append(f"{what}; `--merges all` adds what is missing here.")
+        what = "no variant" if merges == "none" else "some variants"
+        notes.append(f"`--merges {merges}` looks at {what} of the merge agent; `--merges all` looks at more.")
+    if left_out:
+        count = sum(one.merges for one in left_out)
+        told = "; ".join(f"{one.family}: {one.label}" for one in left_out)
+        notes.append(f"Left out, since {count:,} of their merges are not stored: {told}. See `--generate`.")
     if not frozen.gold or all(gold is None for gold in frozen.gold):
         notes.append("No question has a gold answer, so nothing is scored.")
     return tuple(notes)

@@ -21,10 +21,13 @@ from orch_local.ablating.votes import MOST_AGENTS, Places, subsets
 from orch_local.config import MergeConfig
 from orch_local.errors import StoreError
 from orch_local.launch import Progress
+from orch_local.missing import Merges as WantedMerges
 from orch_local.pipeline import execute
 from orch_local.plans import AgentPlan, Plan, load_plan, write_plan
-from orch_local.sessions import Display, StopRequest
-from orch_local.store import RunFolder, Spec, atomic_write, read_json, write_json
+from orch_local.questions import read_questions
+from orch_local.routes import Routes
+from orch_local.sessions import Blind, Display, Session, StopRequest
+from orch_local.store import RunFolder, Spec, Store, atomic_write, read_json, write_json
 
 Merges = Literal["few", "all", "none"]
 
@@ -175,6 +178,23 @@ class Variants:
             if not self.finished(variant):
                 self._run(variant, _Named(display, variant.label), stop)
 
+    def lacking(self, variant: Variant) -> int:
+        """How many merges a variant needs that are not stored; nothing is changed.
+
+        Raises
+        ------
+        StoreError
+            If questions or rows cannot be read.
+        """
+        plan = derived(self._plan, variant)
+        if plan.merger is None or self.finished(variant):
+            return 0
+        questions, everybody = read_questions(self._folder.questions), Routes(len(plan.agents))
+        session = Session(
+            self.folder(variant), plan, questions, Store(plan.store), Blind(), everybody, looks_only=True
+        )
+        return len(WantedMerges(session).lack(plan.merger).rows)
+
     def finished(self, variant: Variant) -> bool:
         """Whether a variant has its results, from this plan and these analyses."""
         folder = self.folder(variant)
@@ -214,6 +234,9 @@ class _Named:
         if done >= total:
             return lambda done: None  # noqa: ARG005
         return self._display.stage(f"{name}: {self._label}", total, done)
+
+    def again(self, name: str, rows: int) -> None:
+        self._display.again(f"{name}: {self._label}", rows)
 
 
 def _basis(folder: RunFolder) -> Path:

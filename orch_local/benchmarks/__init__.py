@@ -6,18 +6,20 @@ and in `files.py` (which files), `reading.py` (rows out of files), `rows.py` (ch
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from orch_local.benchmarks import arc, gsm8k, jsonl, mmlu, mmlu_pro
-from orch_local.benchmarks.fewshot import add_examples
+from orch_local.benchmarks.fewshot import Examples
 from orch_local.benchmarks.files import find_few_shot, find_split
 from orch_local.benchmarks.reading import read_rows
-from orch_local.benchmarks.rows import BadRow, Layout, RowError
+from orch_local.benchmarks.rows import BadRow, Layout, Row, RowError
 from orch_local.config import BenchmarkConfig
 from orch_local.errors import BenchmarkError
 from orch_local.questions import Pile
@@ -34,11 +36,16 @@ _LAYOUTS: dict[str, Layout] = {
 }
 
 
+_T = TypeVar("_T")
+
+
 class Loaded(NamedTuple):
     """The questions in the order they are asked, and the rows that were left out."""
 
     questions: Sequence[Question]
     bad_rows: list[BadRow]
+    categories: int
+    """Categories that could be asked: those of the files, or what of them `benchmark.categories` names."""
 
 
 class _Read(NamedTuple):
@@ -51,7 +58,7 @@ class _Read(NamedTuple):
 
 
 def load_questions(config: BenchmarkConfig) -> Loaded:
-    """Load, filter by category, shuffle, limit, add few-shot examples; in this order.
+    """Load, filter by category, shuffle, take some of each category, limit, add few-shot examples.
 
     Raises
     ------
@@ -60,52 +67,64 @@ def load_questions(config: BenchmarkConfig) -> Loaded:
     """
     layout = _LAYOUTS[config.name]
     read = _read(find_split(config.path, config.split, configs_together=layout.configs_together), layout)
-    _check(read, config)
+    _check(read.bad_rows, config, any_good=bool(read.ids))
     order = _in_categories(read.categories, config.categories)
     if config.shuffle_seed is not None:
         order = _shuffled(order, read.ids, config.shuffle_seed)
+    if config.per_category is not None:
+        order = _first_of_each(order, read.categories, config.per_category)
     questions = read.pile.picked(order[: config.limit])
+    categories = len(set(config.categories or read.categories))
     if not config.few_shot:
-        return Loaded(questions, read.bad_rows)
-    solved = _solved(layout, config)
+        return Loaded(questions, read.bad_rows, categories)
+    examples, bad_rows = _examples(layout, config)
     with_examples = Pile()
-    for question in add_examples(questions, solved.pile, config.few_shot):
-        with_examples.add(question)
-    return Loaded(with_examples, read.bad_rows + solved.bad_rows)
+    for question in questions:
+        with_examples.add(dataclasses.replace(question, examples=examples.of(question)))
+    return Loaded(with_examples, read.bad_rows + bad_rows, categories)
 
 
-def _read(files: Iterable[Path], layout: Layout, *, repeats: bool = False) -> _Read:
-    """Convert all rows. Where a question may not come twice, its second row is a bad one."""
+def _read(files: Iterable[Path], layout: Layout) -> _Read:
+    """Convert all rows; the second row of a question is a bad one."""
     read = _Read(Pile(), [], [], [])
     places: dict[str, tuple[str, int]] = {}
+    for file, number, question in _converted(files, layout, layout.convert, read.bad_rows):
+        if question.id in places:
+            first = BadRow(*places[question.id], "")
+            reason = f"the same question and choices as {first.place}"
+            read.bad_rows.append(BadRow(file, number, reason))
+            continue
+        places[question.id] = (file, number)
+        read.pile.add(question)
+        read.ids.append(question.id)
+        read.categories.append(sys.intern(question.category))
+    return read
+
+
+def _converted(
+    files: Iterable[Path], layout: Layout, convert: Callable[[Row], _T], bad_rows: list[BadRow]
+) -> Iterator[tuple[str, int, _T]]:
+    """All rows that can be converted, with file and number; the others are put to the bad rows."""
     for file in files:
         name = str(file)
         for number, row in read_rows(file, layout):
             try:
                 if isinstance(row, RowError):
                     raise row
-                question = layout.convert(row)
-                if not repeats and question.id in places:
-                    first = BadRow(*places[question.id], "")
-                    raise RowError(f"the same question and choices as {first.place}")
+                converted = convert(row)
             except RowError as error:
-                read.bad_rows.append(BadRow(name, number, str(error)))
+                bad_rows.append(BadRow(name, number, str(error)))
                 continue
-            if question.id not in places:
-                places[question.id] = (name, number)
-                read.pile.add(question)
-                read.ids.append(question.id)
-                read.categories.append(sys.intern(question.category))
-    return read
+            yield name, number, converted
 
 
-def _check(read: _Read, config: BenchmarkConfig) -> None:
-    if read.bad_rows and not (config.skip_bad_rows and read.ids):
-        first, several = read.bad_rows[0], len(read.bad_rows) > 1
-        count = f"the first of {len(read.bad_rows)} bad rows" if several else "the only bad row"
-        hint = "`--skip-bad-rows` leaves them out, counted" if read.ids else "no good row is left"
+def _check(bad_rows: Sequence[BadRow], config: BenchmarkConfig, *, any_good: bool) -> None:
+    if bad_rows and not (config.skip_bad_rows and any_good):
+        first, several = bad_rows[0], len(bad_rows) > 1
+        count = f"the first of {len(bad_rows)} bad rows" if several else "the only bad row"
+        hint = "`--skip-bad-rows` leaves them out, counted" if any_good else "no good row is left"
         raise BenchmarkError(f"{first.reason} ({count})", where=first.place, hint=hint)
-    if not read.ids:
+    if not any_good:
         raise BenchmarkError("holds no questions", where=str(config.path))
 
 
@@ -131,12 +150,27 @@ def _shuffled(order: Iterable[int], ids: Sequence[str], seed: int) -> list[int]:
     return sorted(order, key=lambda number: hashlib.sha256(f"{seed}:{ids[number]}".encode()).digest())
 
 
-def _solved(layout: Layout, config: BenchmarkConfig) -> _Read:
+def _first_of_each(order: Iterable[int], categories: Sequence[str], count: int) -> list[int]:
+    """Numbers of the first questions of each category, in their order."""
+    taken = Counter[str]()
+    kept = []
+    for number in order:
+        category = categories[number]
+        if taken[category] < count:
+            taken[category] += 1
+            kept.append(number)
+    return kept
+
+
+def _examples(layout: Layout, config: BenchmarkConfig) -> tuple[Examples, list[BadRow]]:
+    """The solved questions to show, and the bad rows of their split. A question may be there twice."""
     split = config.few_shot_split or layout.few_shot_split
     files = find_few_shot(config.path, split, configs_together=layout.configs_together)
-    # The same example twice does no harm; published training splits have some.
-    solved = _read(files, layout, repeats=True)
-    _check(solved, config)
-    if all(question.gold is None for question in solved.pile):
+    examples, bad_rows, good = Examples(config.few_shot), list[BadRow](), 0
+    for _, _, (question, rationale) in _converted(files, layout, layout.solved, bad_rows):
+        examples.add(question, rationale)
+        good += 1
+    _check(bad_rows, config, any_good=good > 0)
+    if not examples:
         raise BenchmarkError(f"no example of the split {split!r} has an answer", where=str(files[0]))
-    return solved
+    return examples, bad_rows

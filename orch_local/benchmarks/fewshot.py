@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 
 from orch_local.records import Example, Question
 
 _Pool = dict[str, Example]
 
 
-def add_examples(questions: Iterable[Question], solved: Iterable[Question], count: int) -> Iterator[Question]:
-    """Give each question up to ``count`` of the ``solved`` ones, in their order.
+class Examples:
+    """Solved questions to choose from; no more are kept than can be shown."""
 
-    A category without any takes them from all categories. ``solved`` must have gold answers.
-    """
-    everything: _Pool = {}
-    by_category: defaultdict[str, _Pool] = defaultdict(dict)
-    for one in solved:
-        for pool in (everything, by_category[one.category]):
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._everything: _Pool = {}
+        self._by_category: defaultdict[str, _Pool] = defaultdict(dict)
+
+    def __len__(self) -> int:
+        return len(self._everything)
+
+    def add(self, question: Question, rationale: str) -> None:
+        """Keep a question if it is solved, and one of the first of its category or of all."""
+        if question.gold is None:
+            return
+        example = Example(question.text, question.choices, question.gold, rationale)
+        for pool in (self._everything, self._by_category[question.category]):
             # One more than asked for, since one of them may be the question itself.
-            if len(pool) <= count and one.gold is not None:
-                pool[one.id] = Example(one.text, one.choices, one.gold)
-    for question in questions:
-        examples = _first(by_category.get(question.category, {}), question.id, count)
-        examples = examples or _first(everything, question.id, count)
-        yield dataclasses.replace(question, examples=examples)
+            if len(pool) <= self._count:
+                pool.setdefault(question.id, example)
 
+    def of(self, question: Question) -> tuple[Example, ...]:
+        """The examples of a question, in the order of the file; from all categories if its own has none."""
+        return self._first(self._by_category.get(question.category, {}), question.id) or self._first(
+            self._everything, question.id
+        )
 
-def _first(pool: _Pool, own_id: str, count: int) -> tuple[Example, ...]:
-    return tuple(example for id_, example in pool.items() if id_ != own_id)[:count]
+    def _first(self, pool: _Pool, own_id: str) -> tuple[Example, ...]:
+        return tuple(example for id_, example in pool.items() if id_ != own_id)[: self._count]

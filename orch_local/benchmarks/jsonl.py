@@ -13,12 +13,12 @@ from orch_local.benchmarks.rows import (
     Row,
     RowError,
     checked_label,
+    checked_number,
     clean_choices,
     clean_text,
     describe,
     field,
 )
-from orch_local.numbers import canonical_number
 from orch_local.records import Question, question_id
 
 KEYS = ("question", "choices", "answer", "category", "meta")
@@ -77,7 +77,7 @@ def _gold(answer: Any, choices: tuple[str, ...]) -> str | None:
     if isinstance(answer, LossyFloat):
         raise RowError("`answer` has more digits than a number of JSON keeps; write it as text, in quotes")
     is_number = isinstance(answer, str | int | float) and not isinstance(answer, bool)
-    gold = canonical_number(str(answer)) if is_number else None
+    gold = checked_number(str(answer)) if is_number else None
     if gold is None:
         raise RowError(f"`answer` is {describe(answer)}; a question without choices needs a number")
     return gold

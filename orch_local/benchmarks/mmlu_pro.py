@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from orch_local.benchmarks.rows import (
@@ -20,6 +21,8 @@ from orch_local.records import LABELS, Question, question_id
 
 _COLUMNS = ("question", "options", "answer", "answer_index", "category")
 _NOT_META = ("question", "options", "answer", "answer_index", "category", "cot_content")
+_OPENING = "A: Let's think step by step."
+_CONCLUSION = re.compile(r"\b(?:(?:So|Thus|Hence|Therefore),? the|The) answer is \(?[A-J]\)?\.?$")
 
 
 def convert(row: Row) -> Question:
@@ -55,4 +58,13 @@ def _gold(row: Row, choices: tuple[str, ...]) -> str | None:
     return by_letter or by_index
 
 
-LAYOUT = Layout(_COLUMNS, convert, few_shot_split="validation")
+def rationale(row: Row) -> str:
+    """``cot_content`` without its fixed opening and without a last sentence that names the label."""
+    written = row.get("cot_content")
+    if written in (None, ""):
+        return ""
+    steps = clean_text(written, "`cot_content`").removeprefix(_OPENING)
+    return _CONCLUSION.sub("", steps).strip()
+
+
+LAYOUT = Layout(_COLUMNS, convert, few_shot_split="validation", rationale=rationale)

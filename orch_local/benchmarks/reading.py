@@ -39,7 +39,6 @@ MAX_GROUP_BYTES = 2**30
 _MOST_DECODED = 2**30
 """A batch of a parquet file holds no more, even if each row of it should be the largest of its group."""
 _BATCH = 1000
-_UNUSED_COLUMNS = ("cot_content",)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -198,8 +197,8 @@ def _table(path: Path, layout: Layout) -> Iterator[tuple[int, Row | RowError]]:
 
 def _arrow_batches(path: Path, layout: Layout) -> Iterator[Any]:
     data = _dataset(path)
-    unused = _unused(path, layout, data.column_names)
-    yield from data.remove_columns(unused).with_format("arrow").iter(_BATCH)
+    _check_columns(path, layout, data.column_names)
+    yield from data.with_format("arrow").iter(_BATCH)
 
 
 def _parquet_batches(path: Path, layout: Layout) -> Iterator[Any]:
@@ -212,11 +211,9 @@ def _parquet_batches(path: Path, layout: Layout) -> Iterator[Any]:
 
     with path.open("rb") as file:
         parquet = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-        names = parquet.schema_arrow.names
-        unused = _unused(path, layout, names)
-        wanted = [name for name in names if name not in unused] if unused else None
+        _check_columns(path, layout, parquet.schema_arrow.names)
         for group, rows in _row_groups(parquet):
-            for batch in parquet.iter_batches(rows, [group], wanted):
+            for batch in parquet.iter_batches(rows, [group]):
                 yield pyarrow.Table.from_batches([batch])
 
 
@@ -235,8 +232,8 @@ def _row_groups(parquet: ParquetFile) -> Iterator[tuple[int, int]]:
         yield number, max(1, min(_BATCH, _MOST_DECODED // max(1, size)))
 
 
-def _unused(path: Path, layout: Layout, names: list[str]) -> list[str]:
-    """The columns that nobody needs, of a table that has those that the layout needs, each once."""
+def _check_columns(path: Path, layout: Layout, names: list[str]) -> None:
+    """Make sure that a table has the columns that the layout needs, each once."""
     missing = [name for name in layout.columns if name not in names]
     if missing:
         raise BenchmarkError(
@@ -246,7 +243,6 @@ def _unused(path: Path, layout: Layout, names: list[str]) -> list[str]:
         )
     if len(set(names)) < len(names):
         raise ValueError("it has two columns of one name")
-    return [name for name in _UNUSED_COLUMNS if name in names]
 
 
 def _table_rows(table: Any) -> Iterator[Row | RowError]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orch_local.numbers import BOUNDS, canonical_number, is_writable
 from orch_local.records import LABELS, Question
 
 Row = Mapping[str, Any]
@@ -18,6 +19,7 @@ MAX_CHARS = 1_000_000
 """Longest text of a question or choice; a longer one is a broken file, not a question."""
 MAX_META_CHARS = 1000
 DEFAULT_CATEGORY = "all"
+_SHOWN = 40
 
 
 class RowError(Exception):
@@ -54,6 +56,12 @@ class Layout:
     """Split the solved examples usually come from."""
     configs_together: bool = False
     """Whether the folders of a hub copy are parts of one benchmark, as the subjects of MMLU are."""
+    rationale: Callable[[Row], str] | None = None
+    """Reads the worked solution without its final statement of the answer; empty where a row has none."""
+
+    def solved(self, row: Row) -> tuple[Question, str]:
+        """A row as a question and its rationale, for few-shot examples."""
+        return self.convert(row), self.rationale(row) if self.rationale else ""
 
 
 def field(row: Row, key: str) -> Any:
@@ -120,6 +128,18 @@ def checked_label(value: Any, choices: Collection[str]) -> str:
     if not isinstance(label, str) or len(label) != 1 or label not in labels:
         raise RowError(f"the answer is {describe(value)}, not one of the labels {labels[0]} to {labels[-1]}")
     return label
+
+
+def checked_number(text: str) -> str | None:
+    """The canonical form of a gold answer, ``None`` where the text is no number.
+
+    A gold that no answer can be written as would make every answer wrong, so it is refused.
+    """
+    gold = canonical_number(text)
+    if gold is not None and not is_writable(gold):
+        shown = text.strip() if len(text) <= _SHOWN else f"{text.strip()[:_SHOWN]}..."
+        raise RowError(f"the answer {shown} is a number that an answer cannot hold: it has {BOUNDS}")
+    return gold
 
 
 def small_columns(row: Row, used: Collection[str]) -> dict[str, Any]:

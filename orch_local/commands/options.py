@@ -21,6 +21,9 @@ StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Where rows are kept. [default: beside the run]")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask the first N questions only.")]
+PerCategory = Annotated[
+    int | None, typer.Option("--per-category", min=1, help="Ask the first N questions of each category only.")
+]
 Categories = Annotated[str | None, typer.Option(help="Ask these categories only, separated by commas.")]
 Split = Annotated[str | None, typer.Option(help="Split of the benchmark.")]
 Shuffle = Annotated[int | None, typer.Option("--shuffle-seed", min=0, help="Fixed shuffle of the questions.")]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from orch_local.commands.options import Folder, Quiet, console_of, run_folder_at, told
 from orch_local.commands.watching import watched
 from orch_local.errors import InputError
+
+if TYPE_CHECKING:
+    from orch_local.ablating.study import Ablating
 
 
 def report(
@@ -108,30 +112,58 @@ def ablate(
     run_folder: Folder,
     merges: Annotated[
         Literal["few", "all", "none"],
-        typer.Option(help="Panels that the merge agent is asked about anew; none loads no model."),
+        typer.Option(help="Variants of the merge agent that are looked at."),
     ] = "few",
     permutations: Annotated[
         int | None,
         typer.Option(min=1, help="So many seeded orders of the agents. [default: reversed, and rotations]"),
     ] = None,
+    generate: Annotated[
+        bool | None,
+        typer.Option(
+            "--generate/--stored-only",
+            help="Load the merge agent for merges that are not stored, or leave them out. [default: ask on a "
+            "terminal, else leave them out]",
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Fewer agents, other votes, other merges, a router: over a finished run's panel (docs/ablation.md)."""
     from orch_local.ablating.files import write_files
-    from orch_local.ablating.study import ablate as ablate_run
-    from orch_local.plans import load_plan
+    from orch_local.ablating.study import Ablating
     from orch_local.report.ablation import print_ablation
     from orch_local.store import RunFolder
 
     folder = run_folder_at(run_folder)
-    load_plan(folder)  # what is no run must not get files
+    ablating = Ablating(folder, merges, permutations)  # what is no finished run must not get files
+    if generate is None:
+        generate = not quiet and _agreed(ablating)
     aside = RunFolder(folder.root / "ablations")  # the log of the run stays as it was
     aside.root.mkdir(exist_ok=True)
     with watched(aside, quiet=quiet) as (display, stop):
-        made, generated = ablate_run(folder, merges, display, permutations, stop)
+        made, generated = ablating.finish(display, stop, generate=generate)
     files = write_files(folder, made)
     console = console_of()
     if not quiet:
         print_ablation(console, made, generated)
     for file in files:
         console.print(f"written  {told(file)}", markup=False, soft_wrap=True)
+
+
+def _agreed(ablating: Ablating) -> bool:
+    """Show what is not stored, and ask whether it is to be generated; nobody is asked in a pipe."""
+    from orch_local.report.ablation import print_missing
+
+    if not ablating.missing:
+        return False
+    aside = console_of(stderr=True)
+    print_missing(aside, ablating.missing, ablating.price())
+    if _has_terminal():
+        return typer.confirm("Generate them now?", default=False, err=True)
+    aside.print("They are left out; --generate generates them.", markup=False, soft_wrap=True)
+    return False
+
+
+def _has_terminal() -> bool:
+    """Whether somebody can read a question and answer it."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

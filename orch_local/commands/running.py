@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from orch_local.commands.options import (
     Limit,
     NewEnvironment,
     Out,
+    PerCategory,
     Quiet,
     RetryFailed,
     RunFile,
@@ -37,6 +39,7 @@ def run(
     out: Out = None,
     store: StoreOption = None,
     limit: Limit = None,
+    per_category: PerCategory = None,
     categories: Categories = None,
     split: Split = None,
     shuffle_seed: Shuffle = None,
@@ -49,20 +52,35 @@ def run(
     """Run, or continue, what a run file describes."""
     from orch_local.config import load_run
     from orch_local.pipeline import prepare
-    from orch_local.report.outline import print_obstacles
+    from orch_local.question_checks import gold_facts
+    from orch_local.questions import read_questions
+    from orch_local.report.outline import print_notes, print_obstacles
+    from orch_local.report.questions import gold_warnings, print_gold_warnings
 
-    settings = given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    settings = given(
+        categories,
+        skip_bad_rows,
+        fast,
+        limit=limit,
+        per_category=per_category,
+        split=split,
+        shuffle_seed=shuffle_seed,
+    )
     folder = run_folder_at(out or Path("runs") / run_file.stem)
     store = (store or folder.root.parent / "store").absolute()
     planned = prepare(load_run(run_file, settings), folder, store, accept_new_environment)
+    golds = gold_facts(read_questions(folder.questions))
     if not quiet:
+        print_gold_warnings(console_of(stderr=True), golds, planned)
         print_obstacles(console_of(stderr=True), planned)
-    finish(folder, retry_failed=retry_failed, quiet=quiet)
+        print_notes(console_of(stderr=True), planned)
+    finish(folder, retry_failed=retry_failed, quiet=quiet, warnings=gold_warnings(golds, planned))
 
 
 def plan(
     run_file: RunFile,
     limit: Limit = None,
+    per_category: PerCategory = None,
     categories: Categories = None,
     split: Split = None,
     shuffle_seed: Shuffle = None,
@@ -80,7 +98,15 @@ def plan(
     from orch_local.planning import check, draft, elsewhere, outline, read_machine
     from orch_local.report.outline import print_outline
 
-    settings = given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    settings = given(
+        categories,
+        skip_bad_rows,
+        fast,
+        limit=limit,
+        per_category=per_category,
+        split=split,
+        shuffle_seed=shuffle_seed,
+    )
     there = read_machine(machine) if machine else None
     drafted = draft(load_run(run_file, settings), Path("store").absolute())
     drafted = elsewhere(drafted, there) if there else drafted
@@ -119,22 +145,31 @@ def demo(
         console.print(f"The run file:         {told(RUN_FILE)}", markup=False, soft_wrap=True)
 
 
-def finish(folder: RunFolder, *, retry_failed: bool, quiet: bool) -> Result:
-    """Execute a prepared run with progress, and print its result."""
+def finish(folder: RunFolder, *, retry_failed: bool, quiet: bool, warnings: Sequence[str] = ()) -> Result:
+    """Execute a prepared run with progress, and print its result; ``warnings`` go to its log."""
+    import logging
+
     from orch_local.pipeline import execute
+    from orch_local.report.terminal import NBSP
 
     with watched(folder, quiet=quiet) as (display, stop):
+        for warning in warnings:
+            logging.getLogger(__name__).warning(warning.replace(NBSP, " "))
         result = execute(folder, display, retry_failed, stop)
     print_result(result, folder)
     return result
 
 
 def print_result(result: Result, folder: RunFolder) -> None:
-    from orch_local.report.proof import print_standing
+    from orch_local.report.findings import findings
+    from orch_local.report.proof import print_recheck_cost, print_standing
     from orch_local.report.terminal import print_metrics, print_warnings
 
     console = console_of()
-    print_metrics(console, result.metrics, result.costs, digest=result.digest, run_dir=folder.root)
+    found = findings(result.diagnostics, result.plan.config.merge.policy)
+    values = result.metrics, result.costs
+    print_metrics(console, *values, digest=result.digest, run_dir=folder.root, findings=found)
     print_standing(console, result.standing)
+    print_recheck_cost(console, result.costs.values())
     counts = result.plan.questions.bad_rows, result.violations, result.damaged
     print_warnings(console, *counts, result.deaths)

@@ -15,6 +15,7 @@ from orch_local.commands.options import (
     Limit,
     NewEnvironment,
     Out,
+    PerCategory,
     Quiet,
     RetryFailed,
     RunFile,
@@ -47,6 +48,7 @@ def submit(
         ),
     ] = None,
     limit: Limit = None,
+    per_category: PerCategory = None,
     categories: Categories = None,
     split: Split = None,
     shuffle_seed: Shuffle = None,
@@ -65,7 +67,15 @@ def submit(
     from orch_local.slurm.scripts import Scripts
     from orch_local.waves import refuse_shards
 
-    settings = given(categories, skip_bad_rows, fast, limit=limit, split=split, shuffle_seed=shuffle_seed)
+    settings = given(
+        categories,
+        skip_bad_rows,
+        fast,
+        limit=limit,
+        per_category=per_category,
+        split=split,
+        shuffle_seed=shuffle_seed,
+    )
     folder = run_folder_at(out or Path("runs") / run_file.stem)
     store = (store or folder.root.parent / "store").absolute()
     config = load_run(run_file, settings)
@@ -105,14 +115,20 @@ def prepare(
     """Make the plan of a run, or check the one there is: the first job of `submit`."""
     from orch_local.config import load_run
     from orch_local.pipeline import prepare as prepare_run
-    from orch_local.report.outline import print_obstacles
+    from orch_local.question_checks import gold_facts
+    from orch_local.questions import read_questions
+    from orch_local.report.outline import print_notes, print_obstacles
+    from orch_local.report.questions import print_gold_warnings
     from orch_local.report.terminal import counted
     from orch_local.slurm.task import Job
 
     folder = run_folder_at(out)
     with Job.here(folder, "plan").recorded():
         planned = prepare_run(load_run(run_file), folder, store.absolute(), accept_new_environment)
+    golds = gold_facts(read_questions(folder.questions))
+    print_gold_warnings(console_of(stderr=True), golds, planned)
     print_obstacles(console_of(stderr=True), planned)
+    print_notes(console_of(stderr=True), planned)
     print(f"planned: {counted(planned.questions.count, 'question')}, {counted(len(planned.agents), 'agent')}")
 
 

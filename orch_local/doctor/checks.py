@@ -64,6 +64,7 @@ CHECKS: Mapping[str, Check] = {
     "batch-invariance": Check("engine", "Batch invariance"),
     "gpu-driver": Check("gpu", "NVIDIA driver"),
     "driver-for-cuda": Check("gpu", "Driver for CUDA"),
+    "kernel-compiler": Check("gpu", "Compiler of kernels"),
     "gpu-slices": Check("gpu", "GPU slices (MIG)"),
     "gpu-in-use": Check("gpu", "GPU memory in use"),
     "gpu-computes": Check("gpu", "GPUs compute"),

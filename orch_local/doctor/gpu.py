@@ -17,6 +17,7 @@ from typing import NamedTuple
 from orch_local.doctor.asking import Look
 from orch_local.doctor.checks import Finding, green, red, unchecked, yellow
 from orch_local.doctor.tools import ask, one_line, read
+from orch_local.doctor.vendors import makers
 
 LEAST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
 """On Linux, by major version of CUDA."""
@@ -50,6 +51,8 @@ class Sight(NamedTuple):
     """Device files."""
     users: tuple[str, ...] = ()
     """Processes that hold memory of a GPU now, in words."""
+    makers: tuple[str, ...] = ()
+    """Who made the GPUs on the PCI bus, where nvidia-smi tells nothing."""
 
     @property
     def hangs(self) -> bool:
@@ -77,7 +80,7 @@ def sight() -> Sight:
         fields = _FIELDS[:-1]  # an old driver refuses the whole query for the one field that it does not know
         answer = ask(_query(fields), SMI_S)
     if answer.problem:
-        return Sight(problem=answer.problem, missing=answer.missing, nodes=nodes)
+        return Sight(problem=answer.problem, missing=answer.missing, nodes=nodes, makers=makers())
     cards = tuple(card for line in answer.out.splitlines() if (card := _card(line, len(fields))))
     users = ask(
         ["nvidia-smi", "--query-compute-apps=pid,used_memory,process_name", "--format=csv,noheader"], SMI_S
@@ -175,6 +178,13 @@ def judge_driver(seen: Sight, wanted: Wanted) -> Finding:
         told = f"nvidia-smi is missing, but there is /dev/{seen.nodes[0]}"
         advice = "install the driver's utilities; in a container, NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         return yellow(check, f"{told}: memory cannot be planned, and `device: auto` takes the CPU", advice)
+    if seen.missing and "NVIDIA" in seen.makers:
+        told = "there is an NVIDIA GPU, but neither nvidia-smi nor /dev/nvidia*: its driver is not installed"
+        return (red if needed else yellow)(check, told, f"install the driver; {_ASK_ADMIN}")
+    if seen.missing and seen.makers:
+        told = f"the GPU of this machine is by {' and '.join(seen.makers)}: only NVIDIA's are used"
+        advice = "take the CPU environment, or a machine with an NVIDIA GPU"
+        return red(check, told, advice) if needed else unchecked(check, f"{told}, so the run is for the CPU")
     if seen.missing:
         return unchecked(check, "there is no NVIDIA GPU in sight (no nvidia-smi, no /dev/nvidia*)")
     told = seen.problem or "nvidia-smi lists no GPU"
@@ -206,8 +216,9 @@ def judge_cuda(driver: str, cuda: str | None, *, has_compat: bool = False) -> Fi
     return red(
         check,
         told,
-        "update the driver, or install torch and vLLM of an older CUDA; on data-centre GPUs the package "
-        "cuda-compat in LD_LIBRARY_PATH will do as well",
+        "update the driver; on data-centre GPUs the package cuda-compat with "
+        "VLLM_ENABLE_CUDA_COMPATIBILITY=1 will do as well, or a build of vLLM for CUDA 12 (README, "
+        '"On a GPU box")',
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from orch_local.doctor.asking import MEND, Look
 from orch_local.doctor.checks import Finding, green, red
+from orch_local.doctor.gpu import sight
+from orch_local.doctor.packages import installed_engines
 from orch_local.doctor.tools import one_line
 
 MODULES = (
@@ -15,24 +17,30 @@ MODULES = (
     "transformers",
 )  # fmt: skip
 """What the project imports besides torch and vLLM."""
+OF_CUDA = ("cutlass", "flashinfer")
+"""What vLLM imports besides when it chooses kernels on a GPU; without a driver flashinfer may not import."""
 _SECONDS = 40.0
+_SECONDS_OF_CUDA = 120.0
+"""They import torch."""
 
 
 def examine(look: Look) -> Iterator[Finding]:
     """Import each; one that takes the process with it is named by the step."""
     problems: dict[str, str] = {}
-    for name in MODULES:
-        look.step("packages-import", f"importing {name}", _SECONDS, MEND)
+    names = MODULES + (OF_CUDA if installed_engines().build == "cuda" and sight().cards else ())
+    for name in names:
+        seconds = _SECONDS_OF_CUDA if name in OF_CUDA else _SECONDS
+        look.step("packages-import", f"importing {name}", seconds, MEND)
         try:
             importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001 - a package may raise whatever it likes
             problems[name] = one_line(f"{type(error).__name__}: {error}", 120)
-    yield judge(problems)
+    yield judge(problems, len(names))
 
 
-def judge(problems: Mapping[str, str]) -> Finding:
-    """What to make of the packages that raised."""
+def judge(problems: Mapping[str, str], count: int = len(MODULES)) -> Finding:
+    """What to make of the packages that raised, of ``count``."""
     if not problems:
-        return green("packages-import", f"all {len(MODULES)} import")
+        return green("packages-import", f"all {count} import")
     named = "; ".join(f"{name} ({said})" for name, said in problems.items())
     return red("packages-import", f"cannot be imported: {named}", MEND)

@@ -71,13 +71,15 @@ def _model(look: Look, config: ModelConfig, engine: str) -> Iterator[Finding]:
 
 
 def _prompt(config: ModelConfig, folder: Path) -> str:
-    """Render a short chat; says how many tokens it has."""
+    """Render a short chat; says how many tokens it has, and what happens to its system turn."""
+    from orch_local.prompts.arrival import system_turn
     from orch_local.prompts.template import Message
     from orch_local.prompts.tokenizer import PromptTokenizer
 
     tokenizer = PromptTokenizer(folder)
-    turns = [Message("system", "Answer.")] if config.system_role else []
-    text = tokenizer.chat([*turns, Message("user", "1 + 1?")], config.template_options(thinking=False))
-    return (
-        f"a short prompt has {len(tokenizer.encode([text]))} tokens, an answer ends with {tokenizer.eos_id}"
-    )
+    options = config.template_options(thinking=False)
+    has_turn, note = system_turn(tokenizer, options, config.system_role)
+    turns = [Message("system", "Answer.")] if has_turn else []
+    ids = tokenizer.encode([tokenizer.chat([*turns, Message("user", "1 + 1?")], options)])
+    told = f"a short prompt has {len(ids)} tokens, an answer ends with {tokenizer.eos_id}"
+    return f"{told}; {note}" if note else told

@@ -19,6 +19,7 @@ PARTS = {
     "imports": Part("imports", ("packages-import",)),
     "engine": Part("engine", ("torch-import", "gpu-computes", "engine-import")),
     "gpu": Part("gpu", ("gpu-driver", "driver-for-cuda", "gpu-slices", "gpu-in-use")),
+    "kernels": Part("kernels", ("kernel-compiler",)),
     "run": Part("run", ("run-file", "device")),
     "models": Part("models", ("model-folder", "model-tokenizer")),
     "placement": Part("placement", ("placement", "batch-invariance")),
@@ -50,8 +51,8 @@ PARTS = {
 LANES = (
     ("engine",),  # imports of torch and the engine: most of the time of a page
     (
-        "python", "packages", "clock", "limits", "offline", "gpu", "run", "models", "placement", "host",
-        "questions", "digests", "disks", "slurm", "imports",
+        "python", "packages", "clock", "limits", "offline", "gpu", "kernels", "run", "models", "placement",
+        "host", "questions", "digests", "disks", "slurm", "imports",
     ),
 )  # fmt: skip
 """Side by side. A part that loses its child costs only the parts behind it in its own child a new start."""

@@ -16,18 +16,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 _MESSAGE_WIDTH = 500
 _DEFAULT_SEQUENCES = 256
 _MOST_PADDED = 32
+LEAST_STEP = 4096
+"""Tokens of the largest step of vLLM, at least."""
 
 
 class Finish(StrEnum):
     """Why a generation ended."""
 
     STOP = "stop"
-    """End-of-sequence or a stop id, after the pattern (if any) was complete."""
+    """End-of-sequence, a stop id or the stop text, after the pattern (if any) was complete."""
     LENGTH = "length"
     ERROR = "error"
 
@@ -45,6 +47,8 @@ class Request:
     """How many most probable tokens to report at every position (0 = none), after the grammar mask."""
     stop_ids: tuple[int, ...] = ()
     """Token ids that end the generation besides the tokenizer's end-of-sequence."""
+    stop_text: str = ""
+    """A text that ends the generation with the token in which it is complete; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Completion:
 
     id: str
     token_ids: tuple[int, ...]
-    """Generated ids without the final end-of-sequence or stop id."""
+    """Generated ids without the final end-of-sequence or stop id. The tokens of a stop text are in it."""
     finish: Finish
     logprobs: tuple[Mapping[int, float], ...] = ()
     """For each token of ``token_ids``: token id -> log-probability (natural log), -inf entries left out."""
@@ -82,6 +86,24 @@ class EngineSettings:
     """Threads of one worker on a CPU; more than one only where ``fast``, since they change bytes."""
     fast: bool = False
     """The promise of equal bytes is given up for speed."""
+    longest: int | None = None
+    """Tokens of the longest request of the run, prompt and answer; ``None`` where that is not known. The
+    engine is loaded for no more. No part of the spec: a longer room changes no byte."""
+
+    @property
+    def loaded_len(self) -> int:
+        """The context that the engine is loaded for, in tokens."""
+        return min(self.max_model_len, self.longest or self.max_model_len)
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share each layer. Pipeline stages share out memory as well, but save no time."""
+        return int(self.args.get("tensor_parallel_size") or 1) if self.name == "vllm" else 1
+
+    @property
+    def step_tokens(self) -> int:
+        """The most tokens of one step where each prompt is read in one piece."""
+        return max(self.loaded_len, self.side_by_side, LEAST_STEP)
 
     @property
     def side_by_side(self) -> int:
@@ -95,6 +117,15 @@ class EngineSettings:
         return min(configured, _MOST_PADDED) if self.fast else 1
 
 
+class Attention(NamedTuple):
+    """How a loaded model attends; ``None`` where an engine does not tell."""
+
+    head_size: int | None = None
+    """Dimension of a head."""
+    backend: str | None = None
+    """What computes it; several names where layers differ."""
+
+
 class RequestError(ValueError):
     """The engine cannot take this one request; the engine itself is well."""
 
@@ -105,6 +136,10 @@ class Engine(Protocol):
     @property
     def capacity(self) -> int:
         """How many requests are computed side by side; more may be submitted and wait."""
+
+    @property
+    def attention(self) -> Attention:
+        """How the loaded model attends, for the evidence about its rows."""
 
     def submit(self, request: Request) -> None:
         """Queue a request.

@@ -10,8 +10,13 @@ from orch_local.engines.base import EngineSettings
 _RECURRENT = ("mamba", "ssm_", "rwkv", "state_size", "linear_conv", "linear_attn", "conv_L")
 """Beginnings of config.json keys that only models with recurrent layers have."""
 
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Beginnings of config.json keys that only mixtures of experts have."""
+
+_LISTED = ("awq", "fp8", "mxfp4")
+"""Methods of which vLLM's list of models tested in its batch-invariant mode has one: Qwen3-8B-AWQ,
+Qwen3-30B-A3B-Thinking-2507-FP8 and DeepSeek-V3, gpt-oss (docs/features/batch_invariance.md, "Tested Models").
+All that it lists of AWQ are dense."""
 
 
 def model_config(settings: EngineSettings) -> dict[str, Any]:
@@ -31,6 +36,12 @@ def quantization(settings: EngineSettings) -> str | None:
     return str(told or said) if told or said else None
 
 
+def is_listed(settings: EngineSettings) -> bool:
+    """Whether the weights are not quantized, or by a method that vLLM lists for its batch-invariant mode."""
+    method = quantization(settings)
+    return method is None or (method in _LISTED and not (method == "awq" and has_experts(settings)))
+
+
 def is_recurrent(settings: EngineSettings) -> bool:
     """Whether some layers carry a state along instead of attending."""
     return _has(settings, _RECURRENT)
@@ -38,7 +49,7 @@ def is_recurrent(settings: EngineSettings) -> bool:
 
 def has_experts(settings: EngineSettings) -> bool:
     """Whether the model is a mixture of experts."""
-    return _has(settings, _EXPERTS)
+    return _has(settings, EXPERTS)
 
 
 def has_latent_attention(settings: EngineSettings) -> bool:

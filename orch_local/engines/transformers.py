@@ -13,10 +13,18 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError, one_line
+from orch_local.engines.base import (
+    Attention,
+    Completion,
+    EngineSettings,
+    Finish,
+    Request,
+    RequestError,
+    one_line,
+)
 from orch_local.engines.traits import has_experts, is_recurrent, quantization
 from orch_local.errors import EngineError
 from orch_local.offline import SILENCE
@@ -126,11 +134,19 @@ class TransformersEngine:
         """How many requests are computed side by side."""
         return self._settings.side_by_side
 
+    @property
+    def attention(self) -> Attention:
+        """Head dimension and implementation of the loaded model; see :attr:`Engine.attention`."""
+        config = self._model.config.get_text_config()
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return Attention(int(size), str(getattr(config, "_attn_implementation", "") or "") or None)
+
     def submit(self, request: Request) -> None:
         """Queue a request; see :meth:`Engine.submit`."""
         self._check(request)
         guide = None if request.pattern is None else self._patterns.guide(request.pattern)
-        self._waiting.append(_Row(request, self._stops | set(request.stop_ids), guide))
+        decode = self._tokenizer.decode
+        self._waiting.append(_Row(request, self._stops | set(request.stop_ids), guide, decode))
 
     def step(self) -> list[Completion]:
         """Generate one batch to its end, in the order of submission; see :meth:`Engine.step`."""
@@ -210,10 +226,13 @@ class TransformersEngine:
 class _Row:
     """One request while it is generated."""
 
-    def __init__(self, request: Request, stops: frozenset[int], guide: Any) -> None:
+    def __init__(
+        self, request: Request, stops: frozenset[int], guide: Any, decode: Callable[..., str]
+    ) -> None:
         self.request = request
         self.guide = guide
         self._stops = stops
+        self._decode = decode
         self._token_ids: list[int] = []
         self._logprobs: list[dict[int, float]] = []
         self._finish: Finish | None = None
@@ -241,8 +260,22 @@ class _Row:
             # Among equals `generate` may choose another than the one listed first.
             best = self._logprobs[-1]
             best.setdefault(token, max(best.values()))
-        if len(self._token_ids) == self.request.max_tokens:
+        if self._wrote_stop_text():
+            self._finish = Finish.STOP
+        elif len(self._token_ids) == self.request.max_tokens:
             self._finish = Finish.LENGTH
+
+    def _wrote_stop_text(self) -> bool:
+        """Whether the stop text is complete; only tokens that it can reach back into are looked at."""
+        stop = self.request.stop_text
+        if not stop:
+            return False
+        # A token stands for at least one byte, and the first of them may be cut within a character.
+        reach = len(stop.encode()) + 1
+        text = self._decode(
+            self._token_ids[-reach:], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return stop in text
 
     def completion(self) -> Completion:
         """What came of the request."""

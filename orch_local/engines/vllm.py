@@ -17,8 +17,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orch_local.devices import gpus
-from orch_local.engines.base import Completion, EngineSettings, Finish, Request, RequestError, one_line
-from orch_local.engines.traits import has_experts, has_latent_attention, is_recurrent, quantization
+from orch_local.engines.base import (
+    Attention,
+    Completion,
+    EngineSettings,
+    Finish,
+    Request,
+    RequestError,
+    one_line,
+)
+from orch_local.engines.traits import (
+    has_experts,
+    has_latent_attention,
+    is_listed,
+    is_recurrent,
+    quantization,
+)
 from orch_local.errors import EngineError
 from orch_local.offline import SILENCE
 
@@ -72,6 +86,9 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         # Its warnings are about choices made here on purpose; failures reach the user as our errors.
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "TOKENIZERS_PARALLELISM": "false",
+        # On CUDA vLLM forks by default. Our thread holds the lock of standard input while it listens, and a
+        # forked child waits for that lock for ever when it closes standard input.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if settings.device == "cpu":
         # More than one thread changes the order of sums with the batch; run more workers instead.
@@ -82,8 +99,10 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         fixed = {"VLLM_BATCH_INVARIANT": "0", "TORCHDYNAMO_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
         return {**common, **threads, **fixed}
     # All or nothing: the mode costs much speed, and is of no use to rows whose bytes vary for another reason.
-    mode = "0" if obstacles(settings) else "1"
-    return {**common, "VLLM_BATCH_INVARIANT": mode, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    mode = "1" if _is_guarded(settings) else "0"
+    # FlashInfer's sampler is compiled with nvcc at the first start, and greedy decoding does not call it.
+    sampler = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    return {**common, **sampler, "VLLM_BATCH_INVARIANT": mode, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def libraries(settings: EngineSettings) -> dict[str, str]:
@@ -118,6 +137,7 @@ def determinism(settings: EngineSettings) -> dict[str, str | int | bool]:
         "chunked_prefill": bool(args.get("enable_chunked_prefill", True)),
         "enforce_eager": bool(args.get("enforce_eager", False)),
         **({"threads": settings.threads, "m1_padding": not settings.fast} if on_cpu else {}),
+        **({} if on_cpu else {"batch_invariant_mode": _is_guarded(settings)}),
         **({} if invariant else {"max_num_seqs": settings.side_by_side}),
     }
 
@@ -141,14 +161,34 @@ def obstacles(settings: EngineSettings) -> tuple[str, ...]:
     """Why equal bytes in any batch are not promised, in words for the user; empty where they are."""
     if settings.fast:
         return ("`fast` gives equal bytes up for speed",)
-    here = _cpu_obstacles(settings) if settings.device == "cpu" else _cuda_obstacles()
-    return (*_common_obstacles(settings), *here)
+    return (*_quantized(settings), *_others(settings))
+
+
+def _is_guarded(settings: EngineSettings) -> bool:
+    """Whether all is set so that bytes depend on no batch, be it promised or for a recheck to find out.
+
+    On CUDA that is vLLM's batch-invariant mode. It is taken for quantized weights too where vLLM lists their
+    method: their bytes are not promised, and the rows that are generated again decide.
+    """
+    if settings.device == "cpu":
+        return not obstacles(settings)
+    return is_listed(settings) and not settings.fast and not any(_others(settings))
+
+
+def _quantized(settings: EngineSettings) -> Iterator[str]:
+    if method := quantization(settings):
+        in_mode = settings.device == "cuda" and _is_guarded(settings)
+        told = "; vLLM's batch-invariant mode is on" if in_mode else ""
+        yield f"the weights are quantized ({method}{told})"
+
+
+def _others(settings: EngineSettings) -> Iterator[str]:
+    yield from _common_obstacles(settings)
+    yield from _cpu_obstacles(settings) if settings.device == "cpu" else _cuda_obstacles()
 
 
 def _common_obstacles(settings: EngineSettings) -> Iterator[str]:
     args = _arguments(settings)
-    if method := quantization(settings):
-        yield f"the weights are quantized ({method})"
     if is_recurrent(settings):
         yield "the model has recurrent layers"
     if (cache := args.get("kv_cache_dtype", "auto")) not in _PLAIN_CACHES:
@@ -191,7 +231,7 @@ def _engine_arguments(settings: EngineSettings) -> dict[str, Any]:
     ours = {
         "model": str(settings.model_path),
         "dtype": settings.dtype,
-        "max_model_len": settings.max_model_len,
+        "max_model_len": settings.loaded_len,
         "max_logprobs": settings.max_logprobs,
         # Without it vLLM falls back to pickled weights where a folder has no safetensors.
         "load_format": "safetensors",
@@ -200,7 +240,7 @@ def _engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         "disable_log_stats": True,
         "seed": 0,
     }
-    lost = settings.fast or (settings.device == "cuda" and obstacles(settings))
+    lost = settings.fast or (settings.device == "cuda" and not _is_guarded(settings))
     return ours | _sizes(settings) | ({} if lost else _recipe(settings)) | _arguments(settings)
 
 
@@ -225,9 +265,8 @@ def _recipe(settings: EngineSettings) -> dict[str, Any]:
 
     On CUDA they go with vLLM's batch-invariant mode.
     """
-    tokens = max(settings.max_model_len, settings.side_by_side, 4096)
     eager = {"enforce_eager": True} if settings.device == "cpu" else {}
-    return {**_WHOLE, **eager, "max_num_batched_tokens": tokens}
+    return {**_WHOLE, **eager, "max_num_batched_tokens": settings.step_tokens}
 
 
 class VllmEngine:
@@ -244,7 +283,7 @@ class VllmEngine:
         self._in_flight: dict[str, int] = {}
         """By id: the most tokens that the request can come to, prompt and answer."""
         self._engine = _load(settings)
-        self._promised = not obstacles(settings)
+        self._guarded = _is_guarded(settings)
         limits = self._engine.vllm_config.scheduler_config
         self._capacity = int(limits.max_num_active_seqs or limits.max_num_seqs)
         self._probe()
@@ -253,6 +292,15 @@ class VllmEngine:
     def capacity(self) -> int:
         """How many requests are computed side by side."""
         return self._capacity
+
+    @property
+    def attention(self) -> Attention:
+        """Head dimension and backends of the loaded model; see :attr:`Engine.attention`."""
+        try:
+            named = {name for found in self._engine.collective_rpc(_backends) for name in found}
+            return Attention(int(self._engine.model_config.get_head_size()), ", ".join(sorted(named)))
+        except Exception:  # noqa: BLE001 - an engine that lost a process has no more to tell
+            return Attention()
 
     def submit(self, request: Request) -> None:
         """Queue a request; see :meth:`Engine.submit`."""
@@ -272,7 +320,7 @@ class VllmEngine:
         """Advance all requests by one token; see :meth:`Engine.step`."""
         if not self._in_flight:
             return []
-        if self._promised:
+        if self._guarded:
             self._keep_from_preempting()
         try:
             outputs = self._engine.step()
@@ -306,16 +354,16 @@ class VllmEngine:
         if request.id in self._in_flight:
             raise RequestError(f"a request with id {request.id!r} is already in flight")
         needed = len(request.prompt_ids) + request.max_tokens
-        if needed > self._settings.max_model_len:
+        if needed > self._settings.loaded_len:
             raise RequestError(
                 f"the prompt of {len(request.prompt_ids)} tokens and {request.max_tokens} tokens of answer "
-                f"do not fit the context of {self._settings.max_model_len}"
+                f"do not fit the context of {self._settings.loaded_len}"
             )
 
     def _probe(self) -> None:
         """Generate one token, so that damaged weights fail here and not as a page of empty answers."""
         vocabulary = self._engine.model_config.get_vocab_size()
-        prompt = tuple(range(min(_PROBE_TOKENS, vocabulary, self._settings.max_model_len - 1)))
+        prompt = tuple(range(min(_PROBE_TOKENS, vocabulary, self._settings.loaded_len - 1)))
         self.submit(Request("probe", prompt, max_tokens=1, logprobs=1))
         while not self.step():
             pass
@@ -324,8 +372,9 @@ class VllmEngine:
         self._in_flight.pop(output.request_id, None)
         result = output.outputs[0]
         finish = _FINISH.get(result.finish_reason, Finish.ERROR)
-        # On STOP the last token is the end-of-sequence or stop id: there are no stop strings.
-        end = len(result.token_ids) - (finish is Finish.STOP)
+        # On STOP the last token is the end-of-sequence or a stop id, unless the reason is a stop text.
+        at_token = finish is Finish.STOP and not isinstance(result.stop_reason, str)
+        end = len(result.token_ids) - at_token
         return Completion(
             id=output.request_id,
             token_ids=tuple(result.token_ids[:end]),
@@ -344,6 +393,11 @@ class VllmEngine:
                 hint="its weights are damaged, or overflow in this dtype: check them, or try bfloat16",
             )
         return tuple(_Position(flat, index) for index in range(end))
+
+
+def _backends(worker: Any) -> list[str]:
+    """Names of the attention backends of a worker of vLLM; called in the process of each."""
+    return [group.backend.get_name() for groups in worker.model_runner.attn_groups for group in groups]
 
 
 class _Position(Mapping[int, float]):
@@ -389,10 +443,11 @@ def _sampling(request: Request) -> Any:
         max_tokens=request.max_tokens,
         logprobs=request.logprobs or None,
         stop_token_ids=list(request.stop_ids),
+        stop=request.stop_text or None,
         structured_outputs=pattern,
         output_kind=RequestOutputKind.FINAL_ONLY,
         # Ids are all we need; flat lists spare vLLM one object for each entry, and the copy is for sharing.
-        detokenize=False,
+        detokenize=bool(request.stop_text),
         flat_logprobs=True,
         skip_clone=True,
     )
@@ -486,6 +541,8 @@ _HINTS = {
     "out of memory": "lower `gpu_memory_utilization`, `max_model_len` or `max_num_seqs`, "
     "or raise `tensor_parallel_size`",
     "free memory": "another process holds the GPU: lower `gpu_memory_utilization`, or wait for it",
+    "requested memory for kv": "too little memory of the host is free: lower `cpu_kv_cache_gib`, run fewer "
+    "models at once (`engine.models_at_once`), or end other programs",
     "kv cache": "raise `cpu_kv_cache_gib` (CPU) or `gpu_memory_utilization` (GPU), or lower `max_model_len`",
     "batch_invariant": "this model or GPU has no batch-invariant kernels: set VLLM_BATCH_INVARIANT=0",
     "batch invariant": "this model or GPU has no batch-invariant kernels: set VLLM_BATCH_INVARIANT=0",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orch_local.config import BenchmarkConfig, load_model_config, load_run, model_config_files
+from orch_local.config import BenchmarkConfig, find_model, load_model_config, load_run, model_config_files
 from orch_local.errors import ConfigError, InputError
 from orch_local.fetching.record import FOLDERS, PARTIAL, Kind
 from orch_local.yaml_files import nearest, read_yaml
@@ -120,12 +120,12 @@ def _named(text: str) -> list[Wanted]:
 def _of_model(name: str) -> Wanted:
     """The repository of a model config, given by its name or its file."""
     config = load_model_config(name)
-    file = model_config_files().get(name, Path(name))
+    file = find_model(name)
     if not config.hub_id:
         hint = "set `hub_id` in the model config, or use `--model OWNER/NAME`"
         message = f"nothing says where the model {config.name!r} comes from"
         raise ConfigError(message, where=str(file), hint=hint)
-    own = str(config.path) if "path" in read_yaml(file) else ""
+    own = str(config.path) if not file.is_dir() and "path" in read_yaml(file) else ""
     return replace(_repository("model", config.hub_id), elsewhere=own)
 
 

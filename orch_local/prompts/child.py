@@ -6,10 +6,11 @@ standard input is a job, and each gets one line of standard output::
 
     {"folders": [...], "kind": "template" or "tokenizer", "memory": bytes}      the first line, once
     {"seconds": s, "template": t, "values": {...}, "date": d, "characters": n}   -> {"text": ...}
+    {"seconds": s, "template": t, "read": true}         -> {"text": JSON, see `template_reading.py`}
     {"seconds": s, "bytes": n, "added": [...], "texts": [...]}, and n bytes behind it -> {"text": ""}
 
-Instead of a text the answer may be ``{"refused": message}`` or ``{"limit": "memory" or "characters"}``. Who
-computes for too long is ended by the kernel.
+Instead of a text the answer may be ``{"refused": message, "kind": class of the exception}`` or
+``{"limit": "memory" or "characters"}``. Who computes for too long is ended by the kernel.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import codecs
 import contextlib
 import json
 import resource
+import runpy
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 _LONGEST_REFUSAL = 500
@@ -57,6 +60,18 @@ def _confine(memory: int) -> None:
     _limit(resource.RLIMIT_NOFILE, 0)
 
 
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
 def _template_renderer() -> Callable[[dict[str, Any]], str]:
     """An environment after the contract that chat templates are written to.
 
@@ -78,6 +93,8 @@ def _template_renderer() -> Callable[[dict[str, Any]], str]:
     from jinja2.runtime import Macro
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    reading = runpy.run_path(str(Path(__file__).with_name("template_reading.py")))["reading"]
+
     class Generation(Extension):
         tags = {"generation"}  # noqa: RUF012 - as Jinja2 wants it
 
@@ -93,21 +110,10 @@ def _template_renderer() -> Callable[[dict[str, Any]], str]:
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    def tojson(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        return json.dumps(
-            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-        )
-
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
-    environment.filters["tojson"] = tojson
+    environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = raise_exception
     for encoding in ("unicode-escape", "utf-16", "utf-32", "latin-1"):
         codecs.lookup(encoding)
@@ -115,6 +121,8 @@ def _template_renderer() -> Callable[[dict[str, Any]], str]:
 
     def render(job: dict[str, Any]) -> str:
         source = job["template"]
+        if "read" in job:
+            return json.dumps(reading(environment.parse(source)))
         if source not in compiled:
             compiled[source] = environment.from_string(source)
         values = {"strftime_now": datetime.fromisoformat(job["date"]).strftime, **job["values"]}
@@ -157,7 +165,7 @@ def _answer(work: Callable[[dict[str, Any]], str], job: dict[str, Any]) -> dict[
     except _TooLong:
         return {"limit": "characters"}
     except BaseException as error:  # noqa: BLE001 - foreign code may raise anything
-        return {"refused": str(error)[:_LONGEST_REFUSAL]}
+        return {"refused": str(error)[:_LONGEST_REFUSAL], "kind": type(error).__name__}
 
 
 def main() -> None:

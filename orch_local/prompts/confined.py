@@ -22,7 +22,7 @@ from orch_local.errors import PromptError
 _SCRIPT = Path(__file__).with_name("child.py")
 _NEEDED_VARIABLES = ("LD_LIBRARY_PATH",)
 """All of our environment that a child gets: Pythons of module systems find their own library by it."""
-_WALL_SECONDS = 60.0
+_WALL_SECONDS = 600.0
 """For one job, however busy the machine and slow the file system; what counts is the time of computing."""
 _GRACE_SECONDS = 5.0
 _LONGEST_ANSWER = 64 * 2**20
@@ -46,6 +46,15 @@ class LimitError(Exception):
 
 class KilledError(LimitError):
     """Somebody else ended the process; the job may do better another time."""
+
+
+class RefusedError(PromptError):
+    """What a job itself raised, in its own words."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        """Name of the exception's class."""
 
 
 class Child:
@@ -75,7 +84,7 @@ class Child:
         ------
         LimitError
             If the job went beyond a limit, or took the process down; it can be asked nothing more then.
-        PromptError
+        RefusedError
             With the words of whatever the job itself raised.
         """
         with self._lock:
@@ -84,7 +93,7 @@ class Child:
             raise self._end_of_process(late)
         answer = json.loads(line)
         if "refused" in answer:
-            raise PromptError(str(answer["refused"]))
+            raise RefusedError(str(answer["refused"]), str(answer["kind"]))
         if "limit" in answer:
             raise LimitError(self._limits(job)[answer["limit"]])
         return str(answer["text"])

@@ -5,13 +5,20 @@ What a template may use:
 =================== ======================================================================
 ``question``         the text of the question (data)
 ``choices``          the choices, one ``A) text`` a line; empty for a numeric question (data)
-``examples``         solved questions (few-shot); empty without (data)
+``examples``         solved questions (few-shot) as text; empty where they are chat turns (data)
 ``panel``            the analyses, one JSON object a line; merge templates only (data)
-``answer_form``      the form of the JSON to reply with
+``answer_form``      the keys of the JSON to reply with, each described in words
 ``labels``           the labels that may be answered, e.g. ``A, B, C or D``
 ``numeric``          true for a numeric question
-``reasoning_chars``  the bound of ``reasoning``
+``reasoning_words``  how many words to ask for, so that ``reasoning`` stays below its bound
+``reasoning_chars``  that bound, in characters; 0 where the answer has no ``reasoning``
 =================== ======================================================================
+
+The form of the answer is told in words: small models copy an example of it, values included.
+
+Solved examples become chat turns of their own, user and assistant, in the form that is asked for. They stand
+as text in the user turn where the dataset has no worked solution to show as ``reasoning``, or where the chat
+template refuses further turns.
 
 Data never passes through Jinja2: a template is rendered with a marker in its place, the chat template is
 applied to that, and only then is the text put where its marker stands. So data can neither be executed as
@@ -40,11 +47,14 @@ from orch_local.answers import AnswerSchema
 from orch_local.errors import PromptError
 from orch_local.records import LABELS, Example, Question
 
-DATA_NAMES = ("question", "choices", "examples", "panel")
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
-_MARKER = re.compile(f"{_OPEN}([0-9]){_CLOSE}")
+_MARKER = re.compile(f"{_OPEN}([a-z0-9.]+){_CLOSE}")
+_EXAMPLE = re.compile(r"example([0-9]+)\.(?:question|choices|reply|answer)")
+"""Names of the data of solved examples. A ``reply`` is in the form of the answer, an ``answer`` is not."""
 _BREAKS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
 """What `str.splitlines` takes for the end of a line."""
+_UNESCAPED_BREAKS = "\x85\u2028\u2029"
+"""Those of them that JSON does not escape."""
 _LINE_BREAK = re.compile(f"(?:\r\n|[{_BREAKS}])(?![{_BREAKS}]|$)")
 INDENT = "   "
 _SECTION = re.compile(r"^\[(system|user)\][ \t]*$", re.MULTILINE)
@@ -74,8 +84,10 @@ class Template:
     where: str = "the template"
     """What error messages call it."""
 
-    def messages(self, schema: AnswerSchema, present: frozenset[str]) -> list[Message]:
+    def messages(self, schema: AnswerSchema, present: frozenset[str], *, turns: bool = True) -> list[Message]:
         """Chat messages with markers for the data named in ``present``; other data is empty.
+
+        With ``turns`` solved examples are turns of their own, where they are in the form of the answer.
 
         Raises
         ------
@@ -83,24 +95,43 @@ class Template:
             If the template uses a name that does not exist, leaves out data that is there, or is not
             valid Jinja2.
         """
-        values: dict[str, object] = {name: _marker(name) if name in present else "" for name in DATA_NAMES}
+        examples = _examples_of(present)
+        in_turns = examples if turns and "example1.reply" in present else []
+        values = self._values(schema, present, "" if in_turns else _examples_text(examples))
+        messages = [Message("system", system)] if (system := _render(self.system, values, self.where)) else []
+        for names in in_turns:
+            asked = values | {"choices": "", **{name.split(".")[1]: _marker(name) for name in names}}
+            messages.append(Message("user", _render(self.user, asked, self.where)))
+            messages.append(Message("assistant", _marker(names[-1])))
+        messages.append(Message("user", _render(self.user, values, self.where)))
+        self._check_used(messages, present)
+        return messages
+
+    def _values(self, schema: AnswerSchema, present: frozenset[str], examples: str) -> dict[str, object]:
+        """What the template may use, with markers in the place of data."""
+        names = ("question", "choices", "panel")
+        values: dict[str, object] = {name: _marker(name) if name in present else "" for name in names}
         if "panel" not in present:
             del values["panel"]  # no agent reads a panel: a template that asks for one is the wrong template
-        values |= {
+        return values | {
+            "examples": examples,
             "numeric": not schema.labels,
             "labels": _spoken(schema.candidates or schema.labels),
             "reasoning_chars": schema.config.reasoning_chars,
+            "reasoning_words": reasoning_words(schema),
             "answer_form": answer_form(schema),
         }
-        system, user = (_render(part, values, self.where) for part in (self.system, self.user))
+
+    def _check_used(self, messages: Sequence[Message], present: frozenset[str]) -> None:
+        written = "".join(message.content for message in messages if message.role != "system")
         for name in sorted(present):
-            if _marker(name) not in user:
+            if _marker(name) not in written:
+                variable = "examples" if _EXAMPLE.fullmatch(name) else name
                 raise PromptError(
-                    f"the [user] section does not use {{{{ {name} }}}}, so the model would not see it",
+                    f"the [user] section does not use {{{{ {variable} }}}}, so the model would not see it",
                     where=self.where,
-                    hint=f"put {{{{ {name} }}}} where it belongs",
+                    hint=f"put {{{{ {variable} }}}} where it belongs",
                 )
-        return [Message("system", system)] * bool(system) + [Message("user", user)]
 
 
 def check_kept(chat: str, present: Collection[str], where: str) -> None:
@@ -115,7 +146,7 @@ def check_kept(chat: str, present: Collection[str], where: str) -> None:
     hint = "fetch the model's folder again, or put a `chat_template.jinja` that you trust into it"
     for name in sorted(present):
         if _marker(name) not in places:
-            message = f"the chat template loses the {name}, so the model would not see it"
+            message = f"the chat template loses the {name.partition('.')[0]}, so the model would not see it"
             raise PromptError(message, where=where, hint=hint)
     if len(places) > len(present):
         message = "the chat template writes private-use characters U+E0F0 and U+E0F1"
@@ -176,13 +207,28 @@ def builtin_text(name: str) -> str:
 
 
 def question_data(question: Question) -> dict[str, Data]:
-    """The data of a question by template name; empty ones are left out."""
-    values = {
-        "question": continued(question.text),
-        "choices": _choice_lines(question.choices),
-        "examples": "\n\n".join(_example_text(example) for example in question.examples),
-    }
+    """Question and choices by template name; empty ones are left out."""
+    values = {"question": continued(question.text), "choices": _choice_lines(question.choices)}
     return {name: Data(text) for name, text in values.items() if text}
+
+
+def example_data(examples: Sequence[Example], schema: AnswerSchema) -> dict[str, Data]:
+    """Solved examples by name: all in the form of the answer, or none.
+
+    They are in the form only where each has a worked solution, or the form asks for no reasoning: a model
+    imitates an empty ``reasoning``.
+    """
+    in_form = not schema.config.reasoning_chars or all(example.rationale for example in examples)
+    data: dict[str, Data] = {}
+    for number, example in enumerate(examples, start=1):
+        data[f"example{number}.question"] = Data(continued(example.text))
+        if example.choices:
+            data[f"example{number}.choices"] = Data(_choice_lines(example.choices))
+        if in_form:
+            data[f"example{number}.reply"] = Data(_reply(example, schema))
+        else:
+            data[f"example{number}.answer"] = Data(example.answer)
+    return data
 
 
 def continued(text: str) -> str:
@@ -199,26 +245,82 @@ def fill(text: str, data: Mapping[str, Data]) -> list[str]:
     """Cut ``text`` at its markers: trusted pieces as ``str``, the data between them as ``Data``."""
     pieces: list[str] = []
     for index, part in enumerate(_MARKER.split(text)):
-        piece = data.get(DATA_NAMES[int(part)], Data("")) if index % 2 else part
+        piece = data.get(part, Data("")) if index % 2 else part
         if piece:
             pieces.append(piece)
     return pieces
 
 
 def answer_form(schema: AnswerSchema) -> str:
-    """The reply's form for the prompt, as compact JSON with a description in each place."""
-    answer = _spoken(schema.candidates or schema.labels) if schema.labels else "a number"
-    fields = {
-        "reasoning": f'"at most {schema.config.reasoning_chars} characters"',
-        "eliminated": '["labels ruled out"]',
-        "answer": f'"{answer}"' if schema.labels else f"<{answer}>",
-        "confidence": "<0 to 100>",
+    """The keys of the reply in order, each described in words that are no value of it."""
+    steps = "your reasoning" if schema.labels else "your solution, all steps with their calculations"
+    answer = "the letter of the right choice" if schema.labels else "the number asked for, without its unit"
+    descriptions = {
+        "reasoning": f"{steps}, in at most {reasoning_words(schema)} words",
+        "answer": answer,
+        "eliminated": "a list with the letters of the choices that you ruled out",
+        "confidence": "how probable it is that the answer is right, in whole per cent",
     }
-    return "{" + ",".join(f'"{name}":{fields[name]}' for name in schema.fields) + "}"
+    lines = [f'"{name}" holds {descriptions[name]}' for name in schema.fields]
+    return f"Its key {lines[0]}." if len(lines) == 1 else "\n- ".join(["Its keys, in this order:", *lines])
+
+
+def reasoning_words(schema: AnswerSchema) -> int:
+    """How many words to ask for: 60 % of the bound, as a word of English with its space has 6 characters."""
+    return schema.config.reasoning_chars // 10
+
+
+def one_line_json(entry: Mapping[str, object]) -> str:
+    """Compact JSON in the order of its keys, without any character that ends a line."""
+    text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
+    for line_break in _UNESCAPED_BREAKS:
+        text = text.replace(line_break, f"\\u{ord(line_break):04x}")
+    return text
+
+
+def _reply(example: Example, schema: AnswerSchema) -> str:
+    """What would be the right reply to a solved example."""
+    labels = LABELS[: len(example.choices)]
+    fields: dict[str, object] = {
+        "reasoning": _within(example.rationale, schema.config.reasoning_chars),
+        "answer": example.answer,
+        "eliminated": [label for label in labels if label != example.answer],
+        "confidence": 100,
+    }
+    return one_line_json({name: fields[name] for name in schema.fields})
+
+
+def _within(text: str, bound: int) -> str:
+    """The text, or as many of its words as the bound allows."""
+    if len(text) <= bound:
+        return text
+    words = text[: max(0, bound - len("..."))].rsplit(maxsplit=1)
+    return f"{words[0]}..." if words else text[:bound].strip()
+
+
+def _examples_of(present: frozenset[str]) -> list[list[str]]:
+    """The names of each example that is present, in the order question, choices, reply or answer."""
+    found: dict[int, list[str]] = {}
+    for name in present:
+        if match := _EXAMPLE.fullmatch(name):
+            found.setdefault(int(match[1]), []).append(name)
+    order = ("question", "choices", "reply", "answer")
+    return [
+        sorted(found[number], key=lambda name: order.index(name.split(".")[1])) for number in sorted(found)
+    ]
+
+
+def _examples_text(examples: Sequence[Sequence[str]]) -> str:
+    return "\n\n".join(_example_text([_marker(name) for name in names]) for names in examples)
+
+
+def _example_text(markers: Sequence[str]) -> str:
+    *question, answer = markers
+    return "\n".join(["Question:", *question, f"Answer: {answer}"])
 
 
 def _marker(name: str) -> str:
-    return f"{_OPEN}{DATA_NAMES.index(name)}{_CLOSE}"
+    return f"{_OPEN}{name}{_CLOSE}"
 
 
 def _spoken(labels: Sequence[str]) -> str:
@@ -228,14 +330,6 @@ def _spoken(labels: Sequence[str]) -> str:
 
 def _choice_lines(choices: Sequence[str]) -> str:
     return "\n".join(f"{label}) {continued(text)}" for label, text in zip(LABELS, choices, strict=False))
-
-
-def _example_text(example: Example) -> str:
-    lines = [f"Question:\n{continued(example.text)}"]
-    if example.choices:
-        lines.append(_choice_lines(example.choices))
-    answer = json.dumps(example.answer) if example.choices else example.answer
-    return "\n".join([*lines, f'Answer: {{"answer":{answer}}}'])
 
 
 # Trailing newlines count in a prompt, so they are kept; block tags leave no empty lines behind.

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from orch_local.errors import ModelError, PromptError
 from orch_local.prompts.chat_template import PINNED_DATE as PINNED_DATE
-from orch_local.prompts.chat_template import render_chat
+from orch_local.prompts.chat_template import Reading, read_template, render_chat
 from orch_local.prompts.probing import probe
 from orch_local.prompts.template import Data, Message, builtin_names, builtin_text
 from orch_local.prompts.tokenizer_files import (
@@ -35,6 +35,7 @@ from orch_local.prompts.tokenizer_files import TOKENIZER_FILES as TOKENIZER_FILE
 
 # Added tokens that stand for plain text: runs of white space (U+2581 is SentencePiece's space), single bytes.
 _FILLER = re.compile(r"[\s\u2581]*|<0x[0-9A-F]{2}>")
+_PROBE = "Does this text arrive?"
 
 
 class PromptTokenizer:
@@ -83,8 +84,43 @@ class PromptTokenizer:
             If the template refuses the messages (for example a system turn), or needs more time or memory
             than a template has any use for.
         """
+        return self._rendered(messages, options, parts=self.takes_parts)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What the chat template takes from outside.
+
+        Raises
+        ------
+        PromptError
+            If it is no Jinja2, or nothing that can be read in bounded time and memory.
+        """
         try:
-            return render_chat(self.chat_template, messages, self._names, options)
+            return read_template(self.chat_template)
+        except PromptError as error:
+            error.where = str(self.folder)
+            raise
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether the chat template gets the content of a message as a list of parts, not as a text.
+
+        As vLLM decides it, by loops over the content; the other way where a user turn arrives in no other.
+        """
+        found = self.reading.parts
+        return found if self._arrives(parts=found) or not self._arrives(parts=not found) else not found
+
+    def _arrives(self, *, parts: bool) -> bool:
+        """Whether the text of a user turn comes through the chat template."""
+        try:
+            chat = self._rendered([Message("user", _PROBE)], {}, parts=parts)
+        except PromptError:
+            return False
+        return _PROBE in chat and "'type'" not in chat  # a list that was written as Python writes it
+
+    def _rendered(self, messages: Sequence[Message], options: Mapping[str, Any], *, parts: bool) -> str:
+        try:
+            return render_chat(self.chat_template, messages, self._names, options, parts=parts)
         except PromptError as error:
             error.where = str(self.folder)
             raise
@@ -108,9 +144,26 @@ class PromptTokenizer:
         """Text of generated ids, without special tokens."""
         return str(self._native.decode(list(ids), skip_special_tokens=True))
 
+    def before(self, ids: Sequence[int], text: str) -> list[int]:
+        """Generated ids up to where ``text`` begins; all of them where it does not occur.
+
+        A token that reaches into ``text`` is replaced by tokens of its characters before it. There are never
+        more ids than were given.
+        """
+        whole = self.decode(ids)
+        kept, found, _ = whole.partition(text)
+        if not found:
+            return list(ids)
+        count = len(ids)
+        while not kept.startswith(start := self.decode(ids[:count])):
+            count -= 1
+        cut = [*ids[:count], *self._text_ids(kept[len(start) :])]
+        return cut if self.decode(cut) == kept and len(cut) <= len(ids) else list(ids[:count])
+
     def token_text(self, index: int) -> str:
-        """Vocabulary entry of an id; equal to its text for ASCII without spaces."""
-        return self._native.id_to_token(index) or ""
+        """Vocabulary entry of an id: its text for ASCII, but for white space, and of the same length then."""
+        entry = self._native.id_to_token(index) or ""
+        return "\n" if entry == "<0x0A>" else entry
 
     def trusted_ids(self, text: str) -> list[int]:
         """Ids of a text of ours, control tokens included (a thinking tag, say)."""

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orch_local.report.gantt import duration
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import (
     counted,
@@ -24,6 +25,7 @@ from orch_local.report.terminal import (
 from orch_local.summary import Estimate
 
 if TYPE_CHECKING:
+    from orch_local.ablating.missing import Missing, Price
     from orch_local.ablating.orders import Order
     from orch_local.ablating.scores import Row
     from orch_local.ablating.study import Ablation
@@ -83,6 +85,24 @@ def print_ablation(console: Console, ablation: Ablation, generated: int) -> None
         print_table(console, title, _positions_table(console, ablation.orders))
     for note in ablation.notes:
         print_paragraph(console, note, style="dim")
+
+
+def print_missing(console: Console, missing: Sequence[Missing], price: Price) -> None:
+    """Print which variants need merges that are not stored, and what generating them would take."""
+    rows = table(console, "variant", ["merges"])
+    for one in missing:
+        rows.add_row(safe(f"{one.family}: {one.label}"), Text(f"{one.merges:,}"))
+    print_table(console, "Not stored", rows)
+    print_paragraph(console, _price(missing, price))
+
+
+def _price(missing: Sequence[Missing], price: Price) -> str:
+    needed = f"{counted(len(missing), 'variant')} would need up to {counted(price.merges, 'merge')}"
+    if price.tokens is not None:
+        needed += f", about {counted(price.tokens, 'token')}"
+    if price.seconds is not None:
+        needed += f", about {duration(price.seconds)} by the speed of the run"
+    return f"{needed}; the analyses are all there."
 
 
 def _words(ablation: Ablation, generated: int) -> list[str]:

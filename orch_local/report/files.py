@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orch_local.diagnostics import Diagnostics
 from orch_local.records import Decision, Standing
 from orch_local.scoring import Cost, Metrics, is_correct
 from orch_local.store import RunFolder, atomic_write, write_json
@@ -87,14 +88,19 @@ class DecisionTable:
 
 
 def write_metrics(
-    folder: Path, metrics: Metrics, costs: Mapping[str, Cost], digest: str, standing: Standing
+    folder: Path,
+    metrics: Metrics,
+    costs: Mapping[str, Cost],
+    digest: str,
+    standing: Standing,
+    diagnostics: Diagnostics | None = None,
 ) -> None:
-    """Write ``metrics.json``: digest and level of the run, all numbers of ``metrics``, each agent's cost."""
-    cost = {name: dataclasses.asdict(value) for name, value in costs.items()}
-    write_json(
-        RunFolder(folder).metrics,
-        {"digest": digest, "standing": dataclasses.asdict(standing), **metrics.to_dict(), "cost": cost},
-    )
+    """Write ``metrics.json``: digest, level, all numbers of ``metrics``, costs by agent, diagnostics."""
+    values = {"digest": digest, "standing": dataclasses.asdict(standing), **metrics.to_dict()}
+    values["cost"] = {name: dataclasses.asdict(value) for name, value in costs.items()}
+    if diagnostics is not None:
+        values["diagnostics"] = dataclasses.asdict(diagnostics)
+    write_json(RunFolder(folder).metrics, values)
 
 
 def _batches(decisions: Iterable[Decision]) -> Iterator[list[Decision]]:

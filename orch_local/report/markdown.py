@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from orch_local.diagnostics import Diagnostics
+from orch_local.report.findings import (
+    EXPLANATION,
+    HEADS,
+    Findings,
+    baseline_sentence,
+    figures,
+    findings,
+    flat_sentence,
+    label_shares,
+    labels,
+)
 from orch_local.report.safe import visible
 from orch_local.report.terminal import NBSP, counted, p_value, points
 from orch_local.report.words import (
@@ -34,13 +46,16 @@ _Rows = Sequence[Sequence[str]]
 
 def markdown(summary: Summary) -> str:
     """The content of ``report.md``."""
+    found = findings(summary.diagnostics, summary.policy, code)
     parts = [
         f"# Run {code(summary.title)}",
         summary_headline(summary, code),
+        *(f"> {said}" for said in found.headline),
         _about(summary),
         *filter(None, [router_sentence(summary, code)]),
         *(_results(summary) if summary.gold else ()),
         *_unscored(summary),
+        *(_diagnostics(summary.diagnostics, found) if summary.diagnostics else ()),
         *_calibration(summary),
         *_cost(summary),
         _proof(summary),
@@ -192,6 +207,19 @@ def _unscored(summary: Summary) -> Iterator[str]:
         yield from _table(["system", "questions", "reason"], rows, MAX_ROWS["unscored"])
 
 
+def _diagnostics(summary: Diagnostics, found: Findings) -> Iterator[str]:
+    rows = [[code(name), *figures(one)] for name, one in summary.agents.items()]
+    yield "## How the agents answered"
+    if found.agents:
+        yield "\n".join(f"- {said}" for said in found.agents)
+    yield from _table(["agent", *HEADS], rows, MAX_ROWS["agents"])
+    yield EXPLANATION
+    shares = [[code(name) if name else "**gold**", *cells] for name, cells in label_shares(summary)]
+    if shares:
+        yield from _table(["answers %", *labels(summary)], shares, MAX_ROWS["agents"])
+        yield baseline_sentence(summary)
+
+
 def _calibration(summary: Summary) -> Iterator[str]:
     if not summary.calibration:
         return
@@ -204,6 +232,7 @@ def _calibration(summary: Summary) -> Iterator[str]:
         rows.append([_name(one.system), one.signal, f"{one.n:,}", *figures, answered])
     yield "## Calibration"
     yield from _table(["system", "signal", "n", "ECE", "Brier", "AURC", kept], rows, MAX_ROWS["agents"])
+    yield from filter(None, [flat_sentence(summary.calibration, _name)])
 
 
 def _cost(summary: Summary) -> Iterator[str]:

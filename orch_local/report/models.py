@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from orch_local.config import ModelConfig, load_model_config, model_config_files
-from orch_local.errors import InputError, OrchError
+from orch_local.errors import InputError, ModelError, OrchError
+from orch_local.model_search import model_folders
 from orch_local.models import open_model_folder
 from orch_local.prompts.template import builtin_names, builtin_text
 from orch_local.prompts.tokenizer import PromptTokenizer
@@ -18,21 +19,37 @@ from orch_local.store import write_text
 
 
 def print_models(console: Console) -> None:
-    """List all model configs with what they need and whether their folder is there.
+    """List all model configs with what they need and whether their folder is there, and folders without one.
 
     Raises
     ------
     ConfigError
         If one of the files is not valid.
     """
-    rows = table(console, "model", ["memory GiB", "context", "thinks", "folder"])
+    rows = table(console, "model", ["memory GiB", "context", "thinks", "level", "tested", "folder"])
+    rows.columns[0].no_wrap = True  # a name is to be copied into a run file
+    used: set[Path] = set()
     for name in model_config_files():
-        config = load_model_config(name)
+        try:
+            config = load_model_config(name)
+        except ModelError as error:
+            rows.add_row(safe(name), *map(safe, ("-", "-", "", "", "", error.message)))
+            continue
+        used.add((config.path or Path()).resolve())
         memory = f"{config.memory_gib:.1f}" if config.memory_gib else "-"
         context = f"{config.max_model_len:,}" if config.max_model_len else "-"
-        thinks = "yes" if config.think_open else ""
-        rows.add_row(safe(name), *map(safe, (memory, context, thinks, _state(config))))
-    print_table(console, "Model configs", rows)
+        facts = (_thinks(config), config.best_level or "-", config.tested or "-")
+        rows.add_row(safe(name), *map(safe, (memory, context, *facts, _state(config))))
+    for name, folder in model_folders():
+        if folder.resolve() not in used:
+            rows.add_row(safe(name), *map(safe, ("-", "-", "", "-", "-", "found; no config, defaults")))
+    print_table(console, "Models", rows)
+    print_paragraph(
+        console,
+        "Memory is that of the weights. Level: what to expect on a GPU. Tested: whether vLLM lists this "
+        "model, its architecture or a sibling as tested in its batch-invariant mode; we tried none of them. "
+        "`orch-local plan` says what fits where.",
+    )
     print_paragraph(
         console, "Set ORCH_MODELS_DIR to the folder that holds the models, or `path:` in a config."
     )
@@ -77,6 +94,13 @@ def write_templates(console: Console, folder: Path) -> None:
     for name, file in files.items():
         write_text(file, builtin_text(name))
         console.print(safe(str(file)), soft_wrap=True)
+
+
+def _thinks(config: ModelConfig) -> str:
+    """Whether it writes a thought before its answer: where it is asked to, always, or never."""
+    if not config.think_open:
+        return "no"
+    return "can" if config.thinking_template_kwargs else "always"
 
 
 def _state(config: ModelConfig) -> str:

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from orch_local.report.terminal import counted
+
 PLAIN_EVERY_S = 15.0
 _LEAST_S = 1.0
 
@@ -40,6 +42,7 @@ class LiveDisplay:
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
             console=console,
         )
         self._bars: dict[str, TaskID] = {}
@@ -57,9 +60,10 @@ class LiveDisplay:
         """Show a bar that stands at ``done`` of ``total``; the old one, where the name is known (waves)."""
         # Loading is no part of the rate: the clock of a bar starts with its first row.
         if name in self._bars:
-            self._progress.reset(self._bars[name], start=False, total=total, completed=done)
+            self._progress.reset(self._bars[name], start=False, total=total, completed=done, note="")
         else:
-            self._bars[name] = self._progress.add_task(name, total=total, completed=done, start=False)
+            bar = self._progress.add_task(name, total=total, completed=done, start=False, note="")
+            self._bars[name] = bar
         bar = self._bars[name]
 
         def update(now: int) -> None:
@@ -68,6 +72,11 @@ class LiveDisplay:
             self._progress.update(bar, completed=done + now)
 
         return update
+
+    def again(self, name: str, rows: int) -> None:
+        """Show at the bar of a stage that a worker generates so many rows again; 0 ends that."""
+        if name in self._bars:
+            self._progress.update(self._bars[name], note=_again(rows) if rows else "")
 
 
 class PlainDisplay:
@@ -107,9 +116,18 @@ class PlainDisplay:
 
         return update
 
+    def again(self, name: str, rows: int) -> None:
+        """Say that a worker of a stage generates so many rows again; nothing for 0."""
+        if rows:
+            self._say(f"{name}: {_again(rows)}")
+
     def _say(self, line: str) -> None:
         if not self._quiet:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _again(rows: int) -> str:
+    return f"generating {counted(rows, 'row')} again"
 
 
 def _pace(rows: int, seconds: float, left: int) -> str:

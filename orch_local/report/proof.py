@@ -12,7 +12,8 @@ from rich.text import Text
 from orch_local.records import Analysis, Level, Standing
 from orch_local.replaying import Replay
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import counted, print_paragraph, print_table, table
+from orch_local.report.terminal import counted, percent, print_paragraph, print_table, table
+from orch_local.scoring import Cost
 from orch_local.verifying import Mismatch, Stage, Verification
 
 _CONTEXT = 24
@@ -23,17 +24,33 @@ _MEANING = {
     Level.RULES: "routing and aggregation are fixed, the analyses may differ",
 }
 
+_DECLARED = "every engine is batch-invariant by its set-up, on a GPU as vLLM declares and these rows show"
+
 
 def print_standing(console: Console, standing: Standing) -> None:
     """Print how far the answers are promised to come again, and why no further."""
     again, same = standing.generated_again, standing.same
     times = f"{again:,} times a row was generated again in another batch, in all runs with these specs"
-    sentence = f"Level {standing.level}: {_MEANING[standing.level]}; {times}, "
+    meaning = _DECLARED if standing.declared and standing.level is Level.BITWISE else _MEANING[standing.level]
+    sentence = f"Level {standing.level}: {meaning}; {times}, "
     sentence += f"and {same:,} times it came to the same bytes."
     reasons = "; ".join(map(visible, standing.reasons))
     style = "bold red" if same < again else ""
     console.print()
     print_paragraph(console, f"{sentence} Not higher because: {reasons}." if reasons else sentence, style)
+
+
+def print_recheck_cost(console: Console, costs: Iterable[Cost]) -> None:
+    """Print what it cost that workers generated rows again; nothing where none did."""
+    costs = list(costs)
+    rows, took = sum(one.rechecked for one in costs), sum(one.recheck_s for one in costs)
+    generated_s = sum(one.generate_s for one in costs)
+    if rows and generated_s:
+        were = f"{counted(rows, 'row')} {'was' if rows == 1 else 'were'} generated again"
+        share = percent(took / generated_s)
+        print_paragraph(
+            console, f"In this run {were} in {took:,.1f} s, {share} of the time that its workers generated."
+        )
 
 
 def print_replay(console: Console, replay: Replay) -> None:

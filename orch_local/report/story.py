@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from orch_local.diagnostics import row_notes
 from orch_local.records import Analysis, Decision, How, Question
 from orch_local.report.safe import safe
 from orch_local.report.terminal import is_plain
@@ -49,9 +50,9 @@ def print_story(
     if route is not None:
         _print_route(console, route)
     for name, analysis in analyses.items():
-        _print_analysis(console, name, analysis)
+        _print_analysis(console, question, name, analysis)
     if merge is not None:
-        _print_analysis(console, "merge agent", merge)
+        _print_analysis(console, question, "merge agent", merge)
     console.print(_decision_line(decision))
     if decision.majority is not None and decision.how is not How.MAJORITY:
         console.print(Text.assemble("The majority vote would have been ", safe(decision.majority), "."))
@@ -83,10 +84,12 @@ def _print_route(console: Console, route: Mapping[str, Any]) -> None:
     console.print()
 
 
-def _print_analysis(console: Console, name: str, analysis: Analysis) -> None:
+def _print_analysis(console: Console, question: Question, name: str, analysis: Analysis) -> None:
     console.print(Text.assemble(safe(name, "bold cyan"), ": ", _verdict(analysis)))
     for part in _parts(analysis, bar="#" if is_plain(console) else "\N{FULL BLOCK}"):
         _print_indented(console, part)
+    for note in row_notes(question, analysis):
+        _print_indented(console, Text(f"({note})", "yellow"))
     console.print()
 
 

@@ -11,8 +11,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orch_local.diagnostics import Diagnostics
+from orch_local.report.findings import (
+    EXPLANATION,
+    HEADS,
+    baseline_sentence,
+    figures,
+    findings,
+    flat_sentence,
+    label_shares,
+    labels,
+)
 from orch_local.report.safe import safe
-from orch_local.report.terminal import counted, p_value, points, print_paragraph, print_table, table
+from orch_local.report.terminal import (
+    NBSP,
+    WARNING,
+    counted,
+    p_value,
+    points,
+    print_list,
+    print_paragraph,
+    print_table,
+    table,
+)
 from orch_local.report.words import (
     cochran_sentence,
     ends,
@@ -34,8 +55,11 @@ _CHANCE = 0.05
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Print the headline, then pairs, complementarity, multiplicity, calibration and device time."""
+    """Print the headline, then pairs, complementarity, multiplicity, diagnostics, calibration, cost."""
     print_paragraph(console, summary_headline(summary), style="bold")
+    found = findings(summary.diagnostics, summary.policy)
+    for said in found.headline:
+        print_paragraph(console, said, style=WARNING)
     if summary.router is not None:
         print_paragraph(console, router_sentence(summary))
     if summary.gold:
@@ -43,8 +67,12 @@ def print_summary(console: Console, summary: Summary) -> None:
         _print_together(console, summary)
     for said in multiplicity_sentences(summary)[-1:]:  # the widest tolerance holds the others
         print_paragraph(console, said)
+    if summary.diagnostics is not None:
+        _print_diagnostics(console, summary.diagnostics, found.agents)
     if summary.calibration:
         print_table(console, "Calibration", _calibration(console, summary.calibration))
+        for said in filter(None, [flat_sentence(summary.calibration)]):
+            print_paragraph(console, said)
     _print_spending(console, summary.spending)
 
 
@@ -87,6 +115,22 @@ def _agent_pairs(console: Console, pairs: Sequence[AgentPair]) -> Table:
         cells += [number(pair.q_statistic), points(pair.same_wrong)]
         made.add_row(safe(f"{pair.first}, {pair.second}"), *map(Text, cells))
     return made
+
+
+def _print_diagnostics(console: Console, found: Diagnostics, said: Sequence[str]) -> None:
+    made = table(console, "agent", HEADS)
+    for name, one in found.agents.items():
+        made.add_row(safe(name), *(Text(cell.replace(NBSP, " ")) for cell in figures(one)))
+    print_table(console, "How the agents answered", made)
+    print_paragraph(console, EXPLANATION, style="dim")
+    print_list(console, "What stands out", said)
+    shares = label_shares(found)
+    if shares:
+        made = table(console, "answers", labels(found))
+        for label, cells in shares:
+            made.add_row(safe(label or "gold"), *map(Text, cells), style="" if label else "bold")
+        print_table(console, "Labels of multiple-choice answers (%)", made)
+        print_paragraph(console, baseline_sentence(found))
 
 
 def _calibration(console: Console, found: Sequence[Calibration]) -> Table:

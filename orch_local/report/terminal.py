@@ -6,8 +6,9 @@ Names and categories come from outside, so every one passes through :mod:`orch_l
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD, Box
 from rich.cells import cell_len
@@ -19,9 +20,13 @@ from rich.text import Text
 from orch_local.report.safe import safe, visible
 from orch_local.scoring import NOT_ASKED, Comparison, Cost, Metrics, System, Systems
 
+if TYPE_CHECKING:
+    from orch_local.report.findings import Findings
+
 MAX_CATEGORIES = 20
 _NEGLIGIBLE_P = 1e-20
 CHANCE_P = 0.05
+WARNING = "bold yellow"
 # A space at which a sentence is not wrapped, so that "78.3 %" stays on one line; printed as a space.
 NBSP = "\N{NO-BREAK SPACE}"
 _ASCII_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
@@ -30,7 +35,13 @@ _LEAST_NAME = 8
 
 
 def print_metrics(
-    console: Console, metrics: Metrics, costs: Mapping[str, Cost], *, digest: str, run_dir: Path
+    console: Console,
+    metrics: Metrics,
+    costs: Mapping[str, Cost],
+    *,
+    digest: str,
+    run_dir: Path,
+    findings: Findings | None = None,
 ) -> None:
     """Print the result of a run: the headline, the tables, the costs, and where to find more.
 
@@ -40,13 +51,19 @@ def print_metrics(
         By agent name in agent order, the merge agent last as ``merge``.
     digest:
         Digest of the canonical decisions.
+    findings:
+        What is to be said of how the agents answered.
     """
     print_paragraph(console, headline(metrics, routed=_is_routed(metrics)), style="bold")
+    for said in findings.headline if findings else ():
+        print_paragraph(console, said, style=WARNING)
     if metrics.total.gold:
         print_table(console, "Accuracy (%, 95 % interval)", _accuracy_table(console, metrics))
         _print_categories(console, metrics)
     _print_unscored(console, metrics.total)
     print_paragraph(console, _panel_sentence(metrics))
+    if findings:
+        print_list(console, "How the agents answered", findings.agents)
     if costs:
         print_table(console, "Cost (rows, tokens, seconds)", _cost_table(console, costs))
     # A path or digest with a line break in it cannot be copied, so these lines may be longer than the screen.
@@ -101,6 +118,17 @@ def print_paragraph(console: Console, text: str, style: StyleType = "") -> None:
     """Print one paragraph, wrapped at ordinary spaces only, and an empty line."""
     lines = textwrap.wrap(text, console.width)
     console.print(Text("\n".join(lines).replace(NBSP, " "), style))
+    console.print()
+
+
+def print_list(console: Console, title: str, items: Sequence[str]) -> None:
+    """Print sentences under their title, and an empty line; nothing without a sentence."""
+    if not items:
+        return
+    console.print(Text(title, "bold"))
+    for item in items:
+        lines = textwrap.wrap(item, console.width, initial_indent="- ", subsequent_indent="  ")
+        console.print(Text("\n".join(lines).replace(NBSP, " ")))
     console.print()
 
 

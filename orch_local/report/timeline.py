@@ -40,6 +40,7 @@ def _print_timeline(console: Console, timeline: Timeline, title: str) -> None:
     if timeline.stints:
         print_table(console, "Seconds, planned and real", _stints(console, timeline))
         print_paragraph(console, _idle_in_words(timeline))
+        print_paragraph(console, _again_in_words(timeline))
 
 
 def _bar(stint: Stint, timeline: Timeline) -> Bar:
@@ -50,7 +51,7 @@ def _bar(stint: Stint, timeline: Timeline) -> Bar:
 
 
 def _stints(console: Console, timeline: Timeline) -> Table:
-    heads = ["part", "rows", "load", "real", "generate", "real", "ratio"]
+    heads = ["part", "rows", "load", "real", "generate", "real", "ratio", "again"]
     made = table(console, "agent", heads)
     planned = {(one.agent, one.number): one for one in timeline.planned.replicas}
     for stint in timeline.stints:
@@ -60,18 +61,23 @@ def _stints(console: Console, timeline: Timeline) -> Table:
 
 
 def _cells(stint: Stint, plan: Replica | None) -> Sequence[str]:
-    """Planned and real seconds of loading and generating, and how much longer the latter was."""
+    """Planned and real seconds of loading and generating, how much longer the latter was, and rechecks."""
     load, work = (plan.loaded_s - plan.start_s, plan.end_s - plan.loaded_s) if plan else (None, None)
     real_load = real_work = None
     if stint.loaded_s is not None:
         real_load, real_work = stint.loaded_s - stint.start_s, stint.end_s - stint.loaded_s
     ratio = f"{real_work / work:.2f}" if work and real_work is not None else "-"
     seconds = (_seconds(value) for value in (load, real_load, work, real_work))
-    return [f"{stint.number}/{stint.of}", f"{stint.rows:,}", *seconds, ratio]
+    return [f"{stint.number}/{stint.of}", f"{stint.rows:,}", *seconds, ratio, _seconds(stint.recheck_s)]
 
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}"
+
+
+def _again_in_words(timeline: Timeline) -> str:
+    rows = sum(stint.rechecked for stint in timeline.stints)
+    return f"again: real seconds of generating in which rows were generated again ({counted(rows, 'row')})."
 
 
 def _idle_in_words(timeline: Timeline) -> str:

@@ -10,12 +10,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from orch_local.config import RunConfig, load_model_config, model_config_files
+from orch_local.config import RunConfig, find_model, load_model_config
 from orch_local.errors import BenchmarkError, InputError, OrchError, StoreError
 from orch_local.models import open_model_folder
 from orch_local.pipeline import left_by_shard
@@ -213,7 +212,4 @@ def _refuse_active(folder: RunFolder) -> None:
 
 def _findable(model: str) -> str:
     """The model by a path: names are looked up in folders that depend on where the command was typed."""
-    file = model_config_files().get(model)
-    if file is not None:
-        return str(file.absolute())
-    return str(Path(model).absolute()) if Path(model).is_dir() else model
+    return str(find_model(model).absolute())

@@ -28,7 +28,7 @@ from orch_local.stats.paired import (
     pairs_of,
 )
 from orch_local.stats.power import mcnemar_power, minimum_detectable, questions_needed
-from orch_local.stats.proportions import Interval, clustered_interval, wilson
+from orch_local.stats.proportions import Interval, binomial_excess, clustered_interval, wilson
 from orch_local.stats.several import CochranQ, cochran_q, holm
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "RiskCoverage",
     "abstain_threshold",
     "aurc",
+    "binomial_excess",
     "brier",
     "clustered_interval",
     "cochran_q",

@@ -37,6 +37,21 @@ def wilson(correct: int, n: int, level: float = 0.95) -> Interval | None:
     return Interval(min(float(low), estimate), max(float(high), estimate))
 
 
+def binomial_excess(count: int, n: int, share: float) -> float:
+    """Probability of ``count`` or more of ``n``, where each is one with probability ``share``.
+
+    The one-sided exact binomial test, computed by ``scipy.stats.binomtest``.
+
+    Raises
+    ------
+    ValueError
+        If ``count`` is not within 0 and ``n``, or ``share`` not within 0 and 1.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(count, n, share, alternative="greater").pvalue)
+
+
 def clustered_interval(
     values: npt.NDArray[Any],
     clusters: npt.NDArray[np.integer[Any]],

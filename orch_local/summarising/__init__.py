@@ -1,7 +1,7 @@
 """From the files of a finished run to the tree of numbers that its reports draw.
 
-Read are the plan, ``metrics.json`` (digest, level, cost), ``decisions.parquet`` and the timelines; neither
-``decisions.jsonl`` nor the store, so a run may be archived without them.
+Read are the plan, ``metrics.json`` (digest, level, cost, diagnostics), ``decisions.parquet`` and the
+timelines; neither ``decisions.jsonl`` nor the store, so a run may be archived without them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from orch_local.diagnostics import Diagnostics
 from orch_local.errors import StoreError
 from orch_local.plans import AgentPlan, Plan, load_plan
 from orch_local.records import How, Standing
@@ -41,6 +42,7 @@ class Recorded(BaseModel):
     standing: Standing
     questions: int
     cost: Mapping[str, Cost]
+    diagnostics: Diagnostics | None = None
 
 
 def summarise(folder: RunFolder) -> Summary:
@@ -90,6 +92,7 @@ def summary_of(folder: RunFolder, plan: Plan, recorded: Recorded, table: RunTabl
         digest=recorded.digest,
         level=str(standing.level),
         level_reasons=standing.reasons,
+        declared=standing.declared,
         generated_again=standing.generated_again,
         same=standing.same,
         questions=len(table),
@@ -112,6 +115,7 @@ def summary_of(folder: RunFolder, plan: Plan, recorded: Recorded, table: RunTabl
         router=router_summary(folder, plan),
         environment={name: _text(value) for name, value in plan.environment.items()},
         agents={one.name: _facts(one, plan) for one in plan.workers},
+        diagnostics=recorded.diagnostics,
     )
 
 

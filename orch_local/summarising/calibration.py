@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from orch_local.diagnostics import spread_of
 from orch_local.stats import RiskCoverage, abstain_threshold, aurc, brier, ece, reliability, risk_coverage
 from orch_local.stats import thinned as thin
 from orch_local.summarising.systems import accuracy
@@ -70,6 +72,7 @@ def _measured(system: str, signal: str, values: Shares, verdicts: Verdicts) -> C
         curve=_points(thin(curve, POINTS)),
         aurc=aurc(curve),
         abstain={f"{target:.2f}": _abstain(curve, target) for target in TARGETS},
+        spread=spread_of(Counter(np.rint(100 * values).astype(int).tolist())),
     )
 
 

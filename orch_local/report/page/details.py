@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from orch_local.deciding import Deciding
+from orch_local.diagnostics import row_notes
 from orch_local.records import Analysis, Question
 from orch_local.report.page.index import packed
 from orch_local.report.page.wording import clipped
@@ -82,12 +83,12 @@ def details(questions: Iterable[Question], agents: Sequence[str], deciding: Deci
         yield [
             clipped(question.text, MOST_OF_QUESTION),
             [clipped(choice, MOST_OF_CHOICE) for choice in question.choices],
-            [_entry(rows.get(agent), most) for agent in agents],
-            _entry(deciding.merged(question, panel), most),
+            [_entry(question, rows.get(agent), most) for agent in agents],
+            _entry(question, deciding.merged(question, panel), most),
         ]
 
 
-def _entry(analysis: Analysis | None, most: int) -> Sequence[Any] | None:
+def _entry(question: Question, analysis: Analysis | None, most: int) -> Sequence[Any] | None:
     """Outcome, answer, confidence, probabilities, eliminated, reasoning, thought, raw output, error."""
     if analysis is None:
         return None
@@ -99,7 +100,7 @@ def _entry(analysis: Analysis | None, most: int) -> Sequence[Any] | None:
         analysis.confidence,
         {clipped(label, 10): round(share, 4) for label, share in list(shares.items())[:10]},
         clipped(", ".join(analysis.eliminated), MOST_OF_CHOICE),
-        clipped(analysis.reasoning, most),
+        clipped(analysis.reasoning, most) + "".join(f" [{note}]" for note in row_notes(question, analysis)),
         clipped(analysis.thought, most // 2) + (" [ended at its bound]" if analysis.thought_cut else ""),
         "" if analysis.usable else clipped(analysis.text, most // 2),
         clipped(analysis.error, MOST_OF_CHOICE),

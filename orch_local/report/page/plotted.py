@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from orch_local.report.findings import flat_sentence
 from orch_local.report.page.base import body
 from orch_local.report.page.plots import ORCH_STROKE, Curve, Frame, Stroke, curves, reliability, stroke
 from orch_local.report.page.wording import name
@@ -69,13 +70,16 @@ def calibration(summary: Summary) -> Markup:
         calibrations=rows,
         targets=[float(target) for target in targets],
         groups=list(_groups(summary)),
+        flat=flat_sentence(summary.calibration, name),
     )
 
 
 def _groups(summary: Summary) -> Iterator[Group]:
     known = strokes(summary)
     for number, signal in enumerate(dict.fromkeys(one.signal for one in summary.calibration)):
-        found = tuple(one for one in summary.calibration if one.signal == signal)
+        found = tuple(one for one in summary.calibration if one.signal == signal and _varies(one))
+        if not found:
+            continue
         first = sorted(found, key=lambda one: one.system != ORCH)[:MOST_PLOTS]
         plots = [
             Diagram(reliability(one, f"rel{number}-{at}", name(one.system)), "", one.system, one.n, one.ece)
@@ -83,6 +87,11 @@ def _groups(summary: Summary) -> Iterator[Group]:
         ]
         keys = tuple((one.system, known.get(one.system) or stroke(0)) for one in found)
         yield Group(signal, found, tuple(plots), _risk(found, signal, keys, f"risk{number}"), keys)
+
+
+def _varies(one: Calibration) -> bool:
+    """Whether there is anything to draw: of one value a diagram has one bar, and a curve one point."""
+    return one.spread is None or not one.spread.is_constant
 
 
 def _risk(found: Sequence[Calibration], signal: str, keys: Sequence[tuple[str, Stroke]], key: str) -> Markup:

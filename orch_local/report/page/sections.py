@@ -8,9 +8,10 @@ from heapq import nlargest
 
 from markupsafe import Markup
 
+from orch_local.report.findings import findings
 from orch_local.report.page.base import body
 from orch_local.report.page.headline import headline, versus
-from orch_local.report.page.wording import NONE, clipped, plain, points, signed, span
+from orch_local.report.page.wording import NONE, clipped, name, plain, points, signed, span
 from orch_local.report.terminal import CHANCE_P, counted
 from orch_local.summary import CategorySummary, Estimate, PairSummary, Summary, SystemSummary
 from orch_local.tables import MAJORITY, ORACLE, ORCH
@@ -27,6 +28,7 @@ _MEANING = {
     "verified": "Rows generated again in other batches came to the same bytes; that is evidence, not proof.",
     "rules": "Greedy decoding and fixed tie-breaks. An engine may round otherwise in another batch.",
 }
+_DECLARED = " On a GPU batch invariance is what vLLM declares; measured are the rows generated again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,9 @@ def lead(summary: Summary) -> Markup:
     reach = max([0.01, *(max(abs(one.low), abs(one.high)) for one in gaps)]) * 1.1
     unscored = sum(summary.unscored.values())
     agents = sum(kind_of(one.name) == "agent" for one in summary.systems)
-    return body("lead.html.j2", summary=summary, headline=said, reach=reach, unscored=unscored, agents=agents)
+    found = findings(summary.diagnostics, summary.policy, name)
+    values = {"headline": said, "findings": found, "unscored": unscored, "agents": agents}
+    return body("lead.html.j2", summary=summary, reach=reach, **values)
 
 
 def accuracy(summary: Summary) -> Markup:
@@ -237,7 +241,7 @@ def provenance(summary: Summary) -> Markup:
     return body(
         "provenance.html.j2",
         summary=summary,
-        meaning=_MEANING.get(summary.level, ""),
+        meaning=_MEANING.get(summary.level, "") + (_DECLARED if summary.declared else ""),
         reasons=reasons,
         facts=list(facts),
         environment=list(summary.environment.items())[:MOST_FACTS],

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from orch_local.deciding import Deciding
 from orch_local.plans import Plan, load_plan
 from orch_local.questions import Questions, read_questions
-from orch_local.report.page import cost, plotted, sections
+from orch_local.report.page import answers, cost, plotted, sections
 from orch_local.report.page.base import Page, Section, body, json_for_script, render
 from orch_local.report.page.details import Blocks, details, pack
 from orch_local.report.page.index import Choice, choose, index
@@ -53,6 +53,7 @@ def page_of(summary: Summary, timelines: Sequence[Timeline] = ()) -> Page:
     """The report without the table of questions."""
     parts = [
         Section("accuracy", "Accuracy", sections.accuracy(summary)),
+        *_answers(summary),
         Section("pairs", "Who beats whom", sections.pairs(summary)),
         Section("categories", "Categories", sections.categories(summary)),
         Section("panel", "Panel", sections.panel(summary)),
@@ -67,6 +68,11 @@ def page_of(summary: Summary, timelines: Sequence[Timeline] = ()) -> Page:
         Section("provenance", "Provenance", sections.provenance(summary)),
     ]
     return Page(f"{name(summary.title)}: ORCH report", sections.lead(summary), parts)
+
+
+def _answers(summary: Summary) -> Iterator[Section]:
+    if summary.diagnostics:
+        yield Section("answers", "Answers", answers.answers(summary, summary.diagnostics))
 
 
 def _with_questions(page: Page, summary: Summary, folder: RunFolder) -> Page:

@@ -1,0 +1,83 @@
+"""Workers wait for memory of the host, and for a GPU's other model to be loaded; one alone never waits."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+
+from orch_local.placement import Replica
+from orch_local.scheduling import run_shifts
+from orch_local.starting import Gate
+
+
+@dataclass
+class Runner:
+    loaded: bool = False
+    resident_gib: float = 0.0
+
+    def complete(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Shift:
+    """Notes how many run with it."""
+
+    replica: Replica
+    runner: Runner = field(default_factory=Runner)
+    beside: int = 0
+
+    def run(self) -> None:
+        with ROOM:
+            RUNNING.append(self)
+            self.beside = len(RUNNING)
+        threading.Event().wait(0.05)
+        with ROOM:
+            RUNNING.remove(self)
+
+
+ROOM = threading.Lock()
+RUNNING: list[Shift] = []
+
+
+def replica(agent: str, *devices: int, lane: int = 0) -> Replica:
+    return Replica(agent, 1, 1, 0.0, 1.0, devices or (0,), lane, 0.0, 0.0, 1.0, 2.0)
+
+
+def test_memory_that_is_still_to_be_taken_is_not_free() -> None:
+    gate = Gate({"a": 8.0, "b": 5.0}, lambda: 12.0)
+    loading = Shift(replica("a"), Runner(resident_gib=2.0))
+    assert gate.may_start(replica("b"), [])
+    assert gate.may_start(replica("b"), [loading])  # 12 - (8 - 2) = 6
+    assert not gate.may_start(replica("a"), [loading])
+    loading.runner.resident_gib = 9.0
+    assert gate.may_start(replica("a"), [loading])
+
+
+def test_alone_a_worker_is_tried_whatever_is_free() -> None:
+    assert Gate({"a": 8.0}, lambda: 0.0).may_start(replica("a"), [])
+
+
+def test_no_worker_waits_for_one_that_waits_for_its_rows() -> None:
+    gate = Gate({"a": 8.0, "merge": 8.0}, lambda: 0.0)
+    follower = Shift(replace(replica("merge"), follows=True))
+    assert gate.may_start(replica("a"), [follower])
+    assert not gate.may_start(replica("a"), [follower, Shift(replica("b"))])
+
+
+def test_models_that_share_a_gpu_load_one_after_another() -> None:
+    gate = Gate({})
+    loading = Shift(replica("a", 0, 1))
+    assert not gate.may_start(replica("b", 1, lane=1), [loading])
+    assert gate.may_start(replica("b", 2), [loading])
+    loading.runner.loaded = True
+    assert gate.may_start(replica("b", 1, lane=1), [loading])
+
+
+def test_workers_without_room_beside_others_run_alone_and_all_run() -> None:
+    shifts = [Shift(replica(name, number)) for number, name in enumerate("abc")]
+    run_shifts(shifts, {}, Gate(dict.fromkeys("abc", 7.0), lambda: 10.0))  # type: ignore[arg-type]
+    assert [shift.beside for shift in shifts] == [1, 1, 1]
+    run_shifts(shifts, {}, Gate(dict.fromkeys("abc", 7.0), lambda: 100.0))  # type: ignore[arg-type]
+    assert all(shift.beside for shift in shifts)
