@@ -5,8 +5,10 @@
     python benchmarks/real_models_page.py DIR > docs/real-models.md
 
 The folder of questions holds `arc/test.jsonl` (ARC-Challenge, in the columns of `allenai/ai2_arc`) and
-`gsm8k/test.jsonl` (in the columns of `openai/gsm8k`); neither is part of this repository. Each run of the
-study is made in turn, and one that was interrupted goes on: on two CPU cores the whole takes hours.
+`gsm8k/test.jsonl` (in the columns of `openai/gsm8k`); neither is part of this repository. Prompts were tried
+on a third of ARC's test questions (`is_held_out` says which); the study asks from the other two thirds.
+Each run of the study is made in turn, and one that was interrupted goes on: on two CPU cores the whole takes
+hours.
 `letters` is no run: it scores the letters of ARC's choices in one forward pass a question, which is the
 baseline for single answers.
 """
@@ -14,6 +16,7 @@ baseline for single answers.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -41,7 +44,7 @@ def single_shot(name: str, model: str) -> dict[str, Any]:
 
 STUDY: dict[str, dict[str, Any]] = {
     "arc-single": {
-        "benchmark": {**ARC, "path": "arc", "limit": 200},
+        "benchmark": {**ARC, "path": "arc-held-out", "limit": 200},
         "agents": [single_shot("smol-single", SMALL), single_shot("coder-single", MIDDLE)],
         "merge": VOTE,
     },
@@ -51,7 +54,7 @@ STUDY: dict[str, dict[str, Any]] = {
         "merge": VOTE,
     },
     "arc-panel": {
-        "benchmark": {**ARC, "path": "arc", "limit": 200},
+        "benchmark": {**ARC, "path": "arc-held-out", "limit": 200},
         "agents": [
             analysing("smol", SMALL, "solve"),
             analysing("coder", MIDDLE, "solve"),
@@ -76,7 +79,7 @@ STUDY: dict[str, dict[str, Any]] = {
         "answer": {"reasoning_chars": 1200},
     },
     "arc-large": {
-        "benchmark": {**ARC, "path": "arc", "limit": 40},
+        "benchmark": {**ARC, "path": "arc-held-out", "limit": 40},
         "agents": [single_shot("large-single", LARGE), analysing("large", LARGE, "solve")],
         "merge": VOTE,
         "answer": {"reasoning_chars": 600},
@@ -97,20 +100,25 @@ def write_run_files(questions: Path, out: Path, models: Path) -> None:
         (out / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
-def reverse(questions: Path) -> None:
-    """Write the questions of ARC with their choices in the opposite order."""
-    folder = questions / "arc-reversed"
-    folder.mkdir(exist_ok=True)
+def write_questions(questions: Path) -> None:
+    """Write ARC's held-out questions, and the same with their choices in the opposite order."""
     lines = (questions / "arc" / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    (folder / "test.jsonl").write_text("".join(map(_reversed, lines)), encoding="utf-8")
+    rows = [row for row in map(json.loads, lines) if is_held_out(row["id"])]
+    for name, asked in (("arc-held-out", rows), ("arc-reversed", map(_reversed, rows))):
+        (questions / name).mkdir(exist_ok=True)
+        text = "".join(json.dumps(row) + "\n" for row in asked)
+        (questions / name / "test.jsonl").write_text(text, encoding="utf-8")
 
 
-def _reversed(line: str) -> str:
-    row = json.loads(line)
+def is_held_out(arc_id: str) -> bool:
+    """Whether a question of ARC's test split was kept from the work on prompts."""
+    return int(hashlib.sha256(arc_id.encode()).hexdigest(), 16) % 3 != 0
+
+
+def _reversed(row: dict[str, Any]) -> dict[str, Any]:
     labels, texts = row["choices"]["label"], row["choices"]["text"]
-    row["answerKey"] = labels[::-1][labels.index(row["answerKey"])]
-    row["choices"] = {"label": labels, "text": texts[::-1]}
-    return json.dumps(row) + "\n"
+    answer = labels[::-1][labels.index(row["answerKey"])]
+    return {**row, "answerKey": answer, "choices": {"label": labels, "text": texts[::-1]}}
 
 
 def score_letters(questions: Path, out: Path, models: Path) -> None:
@@ -121,7 +129,7 @@ def score_letters(questions: Path, out: Path, models: Path) -> None:
     from orch_local.benchmarks import load_questions
     from orch_local.config import BenchmarkConfig
 
-    config = BenchmarkConfig.model_validate({**ARC, "path": questions / "arc", "limit": 200})
+    config = BenchmarkConfig.model_validate({**ARC, "path": questions / "arc-held-out", "limit": 200})
     asked = load_questions(config).questions
     (out / "letters").mkdir(exist_ok=True)
     torch.set_num_threads(1)
@@ -153,7 +161,7 @@ def main() -> int:
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     write_run_files(arguments.questions.resolve(), out, arguments.models.resolve())
-    reverse(arguments.questions)
+    write_questions(arguments.questions)
     for name in arguments.only or [*STUDY, "letters"]:
         if name == "letters":
             score_letters(arguments.questions, out, arguments.models)
