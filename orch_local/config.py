@@ -187,6 +187,9 @@ class EngineConfig(_Model):
     stall_timeout_s: float = Field(
         default=900.0, gt=0, le=1e7, description="A worker silent for so long is stopped and replaced."
     )
+    load_timeout_s: float = Field(
+        default=3600.0, gt=0, le=1e7, description="A worker that loads its model for so long is stopped."
+    )
     recheck_rows: int | None = Field(
         default=None,
         ge=0,

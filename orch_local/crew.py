@@ -16,11 +16,12 @@ from orch_local.devices import gpu_names
 from orch_local.errors import OrchError, StoreError
 from orch_local.estimates import need_of
 from orch_local.keys import RowKeys
-from orch_local.launch import AgentRun, Progress, Seat, Timing
+from orch_local.launch import AgentRun, Patience, Progress, Seat, Timing
+from orch_local.loaded import Handover, Place
 from orch_local.missing import Lack, Merges
 from orch_local.models import open_model_folder
 from orch_local.pinning import core_sets, usable_cores
-from orch_local.placement import Placement, Replica, predecessors
+from orch_local.placement import Placement, Replica, Slot, predecessors
 from orch_local.planning import machine_for, placed
 from orch_local.plans import AgentPlan
 from orch_local.readahead import ReadAhead
@@ -37,14 +38,22 @@ log = logging.getLogger(__name__)
 class Crew:
     """Generates what is missing, as a placement made for this machine and these rows says.
 
+    Parameters
+    ----------
+    more:
+        Whether another crew comes behind, so that the last workers wait with their models loaded.
+
     Raises
     ------
     InputError
         If a model does not fit this machine.
     """
 
-    def __init__(self, session: Session, lacks: Sequence[Lack], merges: Merges | None = None) -> None:
+    def __init__(
+        self, session: Session, lacks: Sequence[Lack], merges: Merges | None = None, more: bool = False
+    ) -> None:
         self._session = session
+        self._more = more
         self._agents = {agent.name: agent for agent in session.plan.workers}
         self._shifts_run: list[Shift] = []
         self._near: set[str] = set()
@@ -53,6 +62,7 @@ class Crew:
         rows = {lack.agent.name: len(lack.rows) for lack in lacks}
         merger = session.plan.merger
         self.placement = self._placed(rows | ({merger.name: merges.most()} if merger and merges else {}))
+        session.loaded.keep_only(self._place(one) for one in self._firsts())
 
     def analyse(self, lacks: Sequence[Lack], merges: Merges | None = None) -> None:
         """Generate the missing analyses, and the merges of a merge agent that has a device of its own."""
@@ -95,8 +105,8 @@ class Crew:
 
     def _placed(self, rows: Mapping[str, int]) -> Placement:
         """Where the rows that each agent lacks are to be generated."""
-        plan = self._session.plan
-        return placed(plan, machine_for(plan), {name: count for name, count in rows.items() if count})
+        plan, wanted = self._session.plan, {name: count for name, count in rows.items() if count}
+        return placed(plan, machine_for(plan), wanted, self._session.loaded.engines)
 
     def _replicas(self, agent: AgentPlan) -> list[Replica]:
         return [one for one in self.placement.replicas if one.agent == agent.name]
@@ -147,9 +157,38 @@ class Crew:
         agent = self._agents[replica.agent]
         seat = replace(self._seat(replica), stage_to=session.stage_to)
         recheck = recheck_for(engine, agent.settings.device)
-        runner = AgentRun(session.folder, agent, session.store, engine.stall_timeout_s, recheck, seat)
+        runner = AgentRun(session.folder, agent, session.store, Patience.of(engine), recheck, seat)
         runner.again = partial(session.display.again, _stage_name(replica))
+        if not replica.follows:
+            runner.handover = Handover(session.loaded, self._place(replica), self._stays(replica))
         return runner
+
+    def _place(self, replica: Replica) -> Place:
+        """Where a replica has its model loaded, to tell who can take it over."""
+        means = replace(self._seat(replica), label="")
+        return Place(self.placement.slots(replica), self._agents[replica.agent].engine, means)
+
+    def _stays(self, replica: Replica) -> bool:
+        """Whether the worker of a replica waits at its end: for the next one there, or the next crew."""
+        slots = set(self.placement.slots(replica))
+        later = (one for one in self._behind(replica) if slots & set(self.placement.slots(one)))
+        following = next(later, None)
+        if following is None:
+            return self._more
+        return not following.follows and self._place(following) == self._place(replica)
+
+    def _behind(self, replica: Replica) -> Sequence[Replica]:
+        """The replicas that start later, in order."""
+        replicas = self.placement.replicas
+        return replicas[replicas.index(replica) + 1 :] if replica in replicas else ()
+
+    def _firsts(self) -> list[Replica]:
+        """The first replica in each slot."""
+        found: dict[Slot, Replica] = {}
+        for one in self.placement.replicas:
+            for slot in self.placement.slots(one):
+                found.setdefault(slot, one)
+        return list(found.values())
 
     def _seat(self, replica: Replica) -> Seat:
         label = f"@{replica.number}" if replica.of > 1 else ""
@@ -182,10 +221,11 @@ class Crew:
 
     def _gate(self) -> Gate:
         """What lets workers start; on a CPU by the memory that each of them takes."""
-        if self.placement.machine.kind != "cpu":
-            return Gate({})
+        needs: dict[str, float] = {}
         plan, here = self._session.plan, self.placement.machine
-        return Gate({name: need_of(agent, plan, 1, here).memory_gib for name, agent in self._agents.items()})
+        if here.kind == "cpu":
+            needs = {name: need_of(agent, plan, 1, here).memory_gib for name, agent in self._agents.items()}
+        return Gate(needs, takes_over=lambda one: self._session.loaded.holds(self._place(one)))
 
     def _then(self, replica: Replica, progress: Progress) -> Progress:
         """The progress of a worker, at whose first sign the next model on its devices is brought near."""
@@ -201,18 +241,28 @@ class Crew:
         return update
 
     def _bring_near(self, replica: Replica) -> None:
-        """Begin to copy or read the weights of the model that comes next on the devices of ``replica``."""
+        """Start ahead what is loaded next on the devices of ``replica``, and copy or read its weights."""
         place, slots = self.placement, set(self.placement.slots(replica))
+        engine = self._agents[replica.agent].engine
         later = (one for one in place.replicas if one.start_s >= replica.end_s)
-        following = next((one.agent for one in later if slots & set(place.slots(one))), replica.agent)
-        if following in self._near:
+        there = (one for one in later if slots & set(place.slots(one)))
+        following = next((one for one in there if self._agents[one.agent].engine != engine), None)
+        if following is None or following.agent in self._near:
             return
-        self._near.add(following)
-        agent, root = self._agents[following], self._session.stage_to
+        self._near.add(following.agent)
+        if place.machine.kind == "cuda":  # on a CPU importing would take time from generating
+            self._prepare(following)
+        agent, root = self._agents[following.agent], self._session.stage_to
         if root:
             threading.Thread(target=_copy, args=(agent, root), daemon=True).start()
         else:
             ReadAhead(open_model_folder(agent.model).weights).start()
+
+    def _prepare(self, replica: Replica) -> None:
+        """Start the worker of a replica ahead."""
+        for shift in self._shifts_run:
+            if shift.replica == replica and not shift.began:
+                shift.runner.prepare()
 
 
 def _stage_name(replica: Replica) -> str:

@@ -123,7 +123,7 @@ def jobs(plan: Plan, rows: Mapping[str, int], machine: Machine) -> tuple[list[Jo
 
 def _job(agent: AgentPlan, plan: Plan, rows: int, machine: Machine) -> Job:
     model = LoadedModel(agent.model, agent.settings, open_model_folder(agent.model))
-    return job(agent.name, model, need_of(agent, plan, rows, machine))
+    return replace(job(agent.name, model, need_of(agent, plan, rows, machine)), engine=agent.engine)
 
 
 def job(name: str, model: LoadedModel, needed: Need) -> Job:

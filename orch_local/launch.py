@@ -13,7 +13,6 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from orch_local import compile_cache, orders
+from orch_local.config import EngineConfig
 from orch_local.engines import environment
 from orch_local.errors import EngineError, OrchError, StoreError
+from orch_local.loaded import Handover, WorkerProcess
 from orch_local.orders import NO_RECHECK, Order, Recheck
 from orch_local.plans import AgentPlan
 from orch_local.records import Analysis, Outcome
@@ -92,6 +91,8 @@ class Timing:
 class _Attempt:
     """What one worker process came to."""
 
+    loading: float | None = None
+    """When it began to load, by the monotonic clock; ``None`` where it did not."""
     load_s: float | None = None
     """Seconds until the model was loaded; ``None`` where it never was."""
     generate_s: float | None = None
@@ -102,6 +103,21 @@ class _Attempt:
     """How the process ended, where it did not end well."""
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a worker is waited for, in seconds."""
+
+    silence_s: float
+    """Until one that says nothing is stopped and replaced."""
+    load_s: float = 1e7
+    """Until one that is still loading its model is."""
+
+    @classmethod
+    def of(cls, engine: EngineConfig) -> Patience:
+        """As a run file says."""
+        return cls(engine.stall_timeout_s, engine.load_timeout_s)
+
+
 class AgentRun:
     """Generates rows of one agent into ``store``; see :meth:`run`."""
 
@@ -110,17 +126,19 @@ class AgentRun:
         folder: RunFolder,
         agent: AgentPlan,
         store: Store,
-        stall_timeout_s: float,
+        patience: Patience,
         recheck: Recheck = NO_RECHECK,
         seat: Seat = Seat(),
     ) -> None:
         self._folder = folder
         self._agent = agent
         self._store = store
-        self._stall_timeout_s = stall_timeout_s
+        self._patience = patience
         self._recheck = recheck
         self._seat = seat
-        self._process: subprocess.Popen[str] | None = None
+        self._worker: WorkerProcess | None = None
+        self._prepared: WorkerProcess | None = None
+        """One that was started ahead, and waits for its order."""
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stopped = False
         self._follows = False
@@ -132,6 +150,8 @@ class AgentRun:
         """Where the words of the worker and its libraries go."""
         self.again: Progress = lambda rows: None  # noqa: ARG005
         """Called with the number of rows that the worker now generates again, and with 0 when it ends."""
+        self.handover: Handover | None = None
+        """How a loaded model is taken over and passed on; ``None`` loads and ends a worker each time."""
 
     def run(
         self, rows: Mapping[str, str], progress: Progress, batches: Sequence[Sequence[str]] | None = None
@@ -169,6 +189,7 @@ class AgentRun:
                 finished += 1
             if poisoned >= POISONED_IN_A_ROW:
                 raise self._dead(f"{poisoned} prompts in a row killed it, the last time by {attempt.reason}")
+        self._drop_prepared()
         return self.timing
 
     def follow(self, keys: Sequence[str], progress: Progress) -> None:
@@ -187,13 +208,15 @@ class AgentRun:
     @property
     def resident_gib(self) -> float:
         """Memory of the host that the worker holds now; 0 where there is none."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return 0.0
-        try:
-            return float(psutil.Process(process.pid).memory_info().rss) / 2**30
-        except psutil.Error:
-            return 0.0
+        worker = self._worker
+        return worker.resident_gib if worker else 0.0
+
+    def prepare(self) -> None:
+        """Start the worker ahead: it imports what it needs and waits for its order, or for :meth:`stop`."""
+        if self._prepared or self._stopped or (self.handover and self.handover.waits):
+            return
+        with _appended(self.log) as log:
+            self._prepared = WorkerProcess(self._start(log, self._agent.settings.name))
 
     def complete(self) -> None:
         """Tell a worker that follows that the store holds all panels. From any thread."""
@@ -208,19 +231,14 @@ class AgentRun:
     def stop(self) -> None:
         """Ask the worker to write what is finished and leave, and start no other. From any thread."""
         self._stopped = True
-        self._end_worker()
+        self._drop_prepared()
+        if worker := self._worker:
+            worker.ask_to_leave()
 
-    def _end_worker(self) -> None:
-        """Let the worker leave; kill it if it does not."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    def _drop_prepared(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared:
+            prepared.end()
 
     def _check_alive(self, attempt: _Attempt, lost: int) -> None:
         """Raise where trying again would not help; ``lost`` workers in a row came to no prompt."""
@@ -268,31 +286,46 @@ class AgentRun:
             writer.add(Analysis(row_key, Outcome.FAILED, error=reason))
 
     def _attempt(self, groups: list[list[str]], progress: Progress) -> _Attempt:
-        """Run one worker process to its end."""
+        """Let one worker do what is left, until it has ended or waits for another agent."""
         attempt = _Attempt()
-        self._events = queue.SimpleQueue()
         started = time.monotonic()
-        with _appended(self.log) as log, self._start(log) as process:
-            self._process = process
-            try:
-                if not self._stopped:
-                    self._converse(process, groups, attempt, progress)
-            finally:
-                self._end_worker()
-                assert process.stdin is not None
-                with suppress(BrokenPipeError):  # words that a dead worker did not take are still in it
-                    process.stdin.close()
+        taken = self.handover.take() if self.handover else None
+        with _appended(self.log) as log:
+            worker = taken or self._started(log)
+        self._drop_prepared()
+        self._worker, self._events = worker, worker.events
+        try:
+            if not self._stopped:
+                self._converse(worker, self._order(groups, taken is not None), attempt, progress)
+        finally:
+            self._part(worker, attempt)
         elapsed = time.monotonic() - started
         load_s = elapsed if attempt.load_s is None else attempt.load_s
         self.timing.load_s += load_s
         self.timing.generate_s += elapsed - load_s if attempt.generate_s is None else attempt.generate_s
         if attempt.generate_s is None:
-            attempt.reason = attempt.reason or _how_ended(process.wait(), attempt.error)
+            attempt.reason = attempt.reason or _how_ended(worker.end(), attempt.error)
         return attempt
 
-    def _start(self, log: IO[str]) -> subprocess.Popen[str]:
+    def _started(self, log: IO[str]) -> WorkerProcess:
+        prepared, self._prepared = self._prepared, None
+        if prepared and prepared.alive:
+            return prepared
+        return WorkerProcess(self._start(log))
+
+    def _part(self, worker: WorkerProcess, attempt: _Attempt) -> None:
+        """Leave the worker to the next agent if it has done its work, else end it."""
+        stays = self.handover and self.handover.stay and attempt.generate_s is not None
+        if self.handover and stays and not self._stopped:
+            self._worker, self._events = None, queue.SimpleQueue()
+            self.handover.leave(worker)
+        else:
+            worker.end()
+
+    def _start(self, log: IO[str], imported: str = "") -> subprocess.Popen[str]:
+        """Start a worker; it imports the engine of a name before it reads its order."""
         return subprocess.Popen(
-            [*WORKER_COMMAND, str(self._folder.root), self._agent.name],
+            [*WORKER_COMMAND, str(self._folder.root), *([imported] if imported else [])],
             env={**os.environ, **environment(self._agent.settings), **self._of_gpus()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -310,8 +343,9 @@ class AgentRun:
         seen = {} if self._seat.gpus is None else {"CUDA_VISIBLE_DEVICES": self._seat.gpus}
         return compile_cache.variables(self._agent.spec) | seen
 
-    def _order(self, groups: list[list[str]]) -> Order:
+    def _order(self, groups: list[list[str]], taken_over: bool) -> Order:
         return Order(
+            agent=self._agent.name,
             groups=groups,
             store=self._store.root,
             shard=self._store.shard,
@@ -320,50 +354,62 @@ class AgentRun:
             cores=self._seat.cores,
             memory_share=self._seat.memory_share,
             stage_to=self._seat.stage_to,
+            stay=bool(self.handover and self.handover.stay),
+            log=self.log if taken_over else None,
         )
 
-    def _converse(
-        self, process: subprocess.Popen[str], groups: list[list[str]], attempt: _Attempt, progress: Progress
-    ) -> None:
-        assert process.stdout is not None
-        events = self._events
-        threading.Thread(target=_pump, args=(process.stdout, events), daemon=True).start()
-        threading.Thread(target=_end_orphans, args=(process.pid,), daemon=True).start()
+    def _converse(self, worker: WorkerProcess, order: Order, attempt: _Attempt, progress: Progress) -> None:
         try:
-            _tell(process, self._order(groups).to_line())
+            worker.tell(order.to_line())
             if self._complete:  # said before there was a worker to hear it
-                _tell(process, orders.COMPLETE)
+                worker.tell(orders.COMPLETE)
         except BrokenPipeError:
             return  # it died at once; its exit code says how
         while True:
             try:
-                line = events.get(timeout=self._stall_timeout_s)
+                line = worker.events.get(timeout=self._wait_s(attempt))
             except queue.Empty:
-                process.kill()
-                attempt.reason = f"silence of {self._stall_timeout_s:.0f} s (engine.stall_timeout_s)"
+                worker.process.kill()
+                attempt.reason = self._impatience(attempt)
                 return
             if line is None:
                 return
             if line == orders.FINISH:
-                self._finish(process, attempt)
+                self._finish(worker, attempt)
                 continue
             if line == orders.COMPLETE:
                 with suppress(BrokenPipeError):
-                    _tell(process, line)
+                    worker.tell(line)
                 continue
             self._note(json.loads(line), attempt, progress)
             if attempt.generate_s is not None or attempt.error:
                 return
 
-    def _finish(self, process: subprocess.Popen[str], attempt: _Attempt) -> None:
+    def _wait_s(self, attempt: _Attempt) -> float:
+        """Seconds that the next line is waited for."""
+        if attempt.load_s is not None or attempt.loading is None:
+            return self._patience.silence_s
+        left = attempt.loading + self._patience.load_s - time.monotonic()
+        return max(0.0, min(self._patience.silence_s, left))
+
+    def _impatience(self, attempt: _Attempt) -> str:
+        """Why the worker was waited for no longer."""
+        patience, loading = self._patience, attempt.loading if attempt.load_s is None else None
+        if loading is not None and time.monotonic() >= loading + patience.load_s:
+            return f"loading for {patience.load_s:.0f} s (engine.load_timeout_s)"
+        return f"silence of {patience.silence_s:.0f} s (engine.stall_timeout_s)"
+
+    def _finish(self, worker: WorkerProcess, attempt: _Attempt) -> None:
         if attempt.load_s is None:
-            process.terminate()  # it has nothing that could be finished
+            worker.process.terminate()  # it has nothing that could be finished
             return
         with suppress(BrokenPipeError):
-            _tell(process, orders.FINISH)
+            worker.tell(orders.FINISH)
 
     def _note(self, event: Mapping[str, Any], attempt: _Attempt, progress: Progress) -> None:
         match event["event"]:
+            case "loading":
+                attempt.loading = attempt.loading or time.monotonic()
             case "loaded":
                 attempt.load_s = event["seconds"]
                 self.loaded = True
@@ -394,27 +440,6 @@ def _appended(path: Path) -> IO[str]:
 def _after(finished: int, progress: Progress) -> Progress:
     """Progress of a later worker, which counts from zero again."""
     return lambda done: progress(finished + done)
-
-
-def _tell(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
-
-
-def _pump(stream: IO[str], events: queue.SimpleQueue[str | None]) -> None:
-    for line in stream:
-        if line.endswith("\n"):  # else its writer was killed in the midst of it
-            events.put(line)
-    events.put(None)
-
-
-def _end_orphans(pid: int) -> None:
-    """Kill what a dead worker left behind; it may hold GPU memory, and our pipe open."""
-    with suppress(ChildProcessError):
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)  # see start_new_session
 
 
 def _how_ended(code: int, error: Mapping[str, Any] | None) -> str:

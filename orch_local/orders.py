@@ -1,4 +1,4 @@
-"""What a parent asks of a worker: the first line that it sends, and the words that may come behind it."""
+"""What a parent asks of a worker: orders, and the words that may come behind them, a line each."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ NO_RECHECK = Recheck()
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The work of one worker process, and the means it may use."""
+    """The work of one worker for one agent, and the means it may use."""
 
+    agent: str
+    """Name of the agent whose rows are generated."""
     groups: Sequence[Sequence[str]]
     """Question keys; the groups are gone through in order, each as one batch."""
     store: Path
@@ -50,11 +52,16 @@ class Order:
     """Share of each GPU's memory, instead of the model config's."""
     stage_to: Path | None = None
     """Folder on a local disk that the model is copied to first."""
+    stay: bool = False
+    """At the end, wait with the loaded model for another order, of an agent that it can serve."""
+    log: Path | None = None
+    """Where the words of the worker go from now on; ``None`` leaves that as it is."""
 
     def to_line(self) -> str:
         """The order on one line of JSON."""
         return json.dumps(
             {
+                "agent": self.agent,
                 "groups": [list(group) for group in self.groups],
                 "store": str(self.store),
                 "shard": str(self.shard) if self.shard else None,
@@ -63,6 +70,8 @@ class Order:
                 "cores": list(self.cores),
                 "memory_share": self.memory_share,
                 "stage_to": str(self.stage_to) if self.stage_to else None,
+                "stay": self.stay,
+                "log": str(self.log) if self.log else None,
             }
         )
 
@@ -71,6 +80,7 @@ class Order:
         """Inverse of :meth:`to_line`."""
         values = json.loads(line)
         return cls(
+            agent=values["agent"],
             groups=values["groups"],
             store=Path(values["store"]),
             shard=Shard.parse(values["shard"]) if values["shard"] else None,
@@ -79,4 +89,6 @@ class Order:
             cores=tuple(values["cores"]),
             memory_share=values["memory_share"],
             stage_to=Path(values["stage_to"]) if values["stage_to"] else None,
+            stay=values["stay"],
+            log=Path(values["log"]) if values["log"] else None,
         )

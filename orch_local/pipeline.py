@@ -171,6 +171,13 @@ def generate(session: Session) -> None:
     """Bring all rows into the store: the panels, then what the merge agent makes of them."""
     for agent in session.plan.workers:
         session.store.declare(agent.full_spec)
+    try:
+        _generate(session)
+    finally:
+        session.loaded.end()
+
+
+def _generate(session: Session) -> None:
     if waves.size(session.plan.config):
         waves.analyse(session)
     lacks, merges, merger = lacking_analyses(session), Merges(session), session.plan.merger

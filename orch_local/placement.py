@@ -13,6 +13,10 @@ of its own from the beginning and merges each panel as soon as it is complete; w
 time that a job takes alone; k jobs side by side use each other's idle time, but not more than the device
 has. With all k lanes busy, a job that takes g seconds alone takes g x ((1 - overlap) x k + overlap): its
 busy part is stretched k-fold, its idle part is not. Loading is taken as undisturbed.
+
+*Shared loads.* Jobs with one `engine` have the same model in the same settings. Where one of them comes right
+behind another in the same place, the worker goes on with the model that it has loaded, and nothing is loaded.
+So such jobs are placed one after another, and those of the merge agent's engine last.
 """
 
 from __future__ import annotations
@@ -49,6 +53,8 @@ _GOLDEN = (5**0.5 - 1) / 2
 T = TypeVar("T")
 Slot = tuple[int, int]
 """A device and a lane of it."""
+Loaded = Mapping[Slot, str]
+"""The engine that is loaded in a slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +95,13 @@ class Job:
     """What of ``memory_gib`` every device needs, however many share the model."""
     fitting: int = 0
     """The longest sequence that there is room for, in tokens."""
+    engine: str = ""
+    """Equal for jobs that one loaded model can serve; empty for one that shares with no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One loading of a model, and the rows that it then generates."""
+    """One worker of an agent, with its model loaded, and the rows that it generates."""
 
     agent: str
     number: int
@@ -158,6 +166,7 @@ def place(
     merge: Job | None,
     at_once: int | None = None,
     per_gpu: int = MOST_LANES,
+    loaded: Loaded | None = None,
 ) -> Placement:
     """Plan which model sits where and when, so that all end early.
 
@@ -172,6 +181,8 @@ def place(
         The most replicas side by side; none sets no bound.
     per_gpu:
         The most models that may share a GPU.
+    loaded:
+        Engines that workers of an earlier part of the run have loaded.
 
     Raises
     ------
@@ -181,11 +192,14 @@ def place(
     jobs = [*analyses, *([merge] if merge else [])]
     for job in jobs:
         _refuse_misfit(machine, job)
+    there = loaded or {}
+    ordered = _grouped(analyses, merge, there)
     boards = list(_boards(machine, jobs, at_once, per_gpu))
-    pieces = _best(_spread(analyses, board, 0.0) for board in boards)
+    pieces = _best(_spread(ordered, board, 0.0, there) for board in boards)
     if merge:
         after = _end(pieces)
-        waiting = pieces + _best((_spread([merge], board, after) for board in boards), after)
+        there = {**there, **_left_loaded(pieces)}
+        waiting = pieces + _best((_spread([merge], board, after, there) for board in boards), after)
         pieces = _best([waiting, *_following(analyses, merge, boards, _end(waiting))])
     name = merge.name if merge else None
     return Placement(machine, _replicas(pieces, name), name)
@@ -207,6 +221,25 @@ def predecessors(placement: Placement) -> Mapping[Replica, set[Replica]]:
             found[replica] |= analyses
         last |= dict.fromkeys(slots, replica)
     return found
+
+
+def _grouped(jobs: Sequence[Job], merge: Job | None, loaded: Loaded) -> list[Job]:
+    """Jobs of one engine next to each other: first those that are loaded, last those of the merge agent."""
+    firsts: dict[str, int] = {}
+    for place, job in enumerate(jobs):
+        firsts.setdefault(job.engine or job.name, place)
+    there = set(loaded.values()) - {""}
+
+    def rank(job: Job) -> tuple[bool, bool, int]:
+        shares = bool(merge and job.engine and job.engine == merge.engine)
+        return shares, job.engine not in there, firsts[job.engine or job.name]
+
+    return sorted(jobs, key=rank)
+
+
+def _left_loaded(pieces: Sequence[_Piece]) -> Loaded:
+    """The engine that is loaded in each slot at the end."""
+    return {slot: piece.job.engine for piece in _in_order(pieces) for slot in piece.slots}
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,22 +342,33 @@ def _lanes_suffice(board: _Board, jobs: Sequence[Job]) -> bool:
     )
 
 
-def _spread(jobs: Sequence[Job], board: _Board, begin: float) -> list[_Piece]:
+def _spread(jobs: Sequence[Job], board: _Board, begin: float, loaded: Loaded) -> list[_Piece]:
     """Jobs over the places of a board, from ``begin`` on: wrap-around, with the shortest time that works."""
-    longest_first = sorted(jobs, key=lambda job: -board.work_s(job))
-    orders = [sorted(order, key=lambda job: -job.width) for order in (jobs, longest_first)]
-    in_order, sorted_ = (_bisect(order, board, begin) for order in orders)
+    orders = [sorted(order, key=lambda job: -job.width) for order in (jobs, _longest_first(jobs, board))]
+    in_order, sorted_ = (_bisect(order, board, begin, loaded) for order in orders)
     return sorted_ if _end(sorted_) < _end(in_order) * (1 - WORTH / 3) else in_order
 
 
-def _bisect(jobs: Sequence[Job], board: _Board, begin: float) -> list[_Piece]:
+def _longest_first(jobs: Sequence[Job], board: _Board) -> list[Job]:
+    """Jobs by the time that all jobs of their engine take; those of one engine in their order."""
+    total: dict[str, float] = {}
+    for job in jobs:
+        total[job.engine or job.name] = total.get(job.engine or job.name, 0.0) + board.work_s(job)
+    return sorted(jobs, key=lambda job: -total[job.engine or job.name])
+
+
+def _bisect(jobs: Sequence[Job], board: _Board, begin: float, loaded: Loaded) -> list[_Piece]:
     spots = {job.width: board.spots(job.width) for job in jobs}
+
+    def filled(limit: float) -> list[_Piece] | None:
+        return _fill(jobs, _Filling(board, spots, begin, limit, dict(loaded)))
+
     low, high = begin, begin + sum(job.load_s + board.work_s(job) for job in jobs)
-    best = _fill(jobs, _Filling(board, spots, begin, high)) or []  # one after another: always possible
+    best = filled(high) or []  # one after another: always possible
     high = _end(best)
     for _ in range(_HALVINGS if len(board.firsts) > 1 else 0):
         limit = (low + high) / 2
-        found = _fill(jobs, _Filling(board, spots, begin, limit))
+        found = filled(limit)
         if found is None:
             low = limit
             continue
@@ -341,6 +385,8 @@ class _Filling:
     """By width."""
     begin: float
     limit: float
+    loaded: dict[Slot, str]
+    """The engine in each slot."""
     free: dict[Slot, float] = field(default_factory=dict)
     """When a slot is free again."""
     held: dict[Slot, float] = field(default_factory=dict)
@@ -351,6 +397,15 @@ class _Filling:
     def start(self, spot: tuple[Slot, ...]) -> float:
         return max(self.free.get(slot, self.begin) for slot in spot)
 
+    def load_s(self, job: Job, spot: tuple[Slot, ...]) -> float:
+        """Seconds of loading: none where its engine is there."""
+        there = {self.loaded.get(slot, "") for slot in spot}
+        return 0.0 if job.engine and there == {job.engine} else job.load_s
+
+    def places(self, job: Job) -> list[tuple[Slot, ...]]:
+        """Where it may go: first where its engine is loaded."""
+        return sorted(self.spots[job.width], key=lambda spot: self.load_s(job, spot) > 0)
+
     def fits(self, job: Job, spot: tuple[Slot, ...]) -> bool:
         """Whether the device has no copy yet, and the host has memory beside the largest of other slots."""
         if self.board.host_gib == math.inf:
@@ -360,12 +415,14 @@ class _Filling:
 
     def take(self, job: Job, spot: tuple[Slot, ...], seconds: float) -> _Piece:
         start, work = self.start(spot), self.board.work_s(job)
-        end = start + job.load_s + seconds
+        loaded = start + self.load_s(job, spot)
+        end = loaded + seconds
         self.free |= dict.fromkeys(spot, end)
+        self.loaded |= dict.fromkeys(spot, job.engine)
         self.housed.add((job.name, spot[0][0]))
         self.held[spot[0]] = max(job.memory_gib, self.held.get(spot[0], 0.0))
         share = seconds / work if work else 1.0
-        return _Piece(job, spot, start, start + job.load_s, end, share, self.board.memory_share(job))
+        return _Piece(job, spot, start, loaded, end, share, self.board.memory_share(job))
 
 
 def _fill(jobs: Sequence[Job], filling: _Filling) -> list[_Piece] | None:
@@ -381,10 +438,11 @@ def _fill(jobs: Sequence[Job], filling: _Filling) -> list[_Piece] | None:
 
 def _whole(job: Job, filling: _Filling) -> list[_Piece]:
     """On the first place with time for all of it."""
-    needed = job.load_s + filling.board.work_s(job)
-    for spot in filling.spots[job.width]:
+    work = filling.board.work_s(job)
+    for spot in filling.places(job):
+        needed = filling.load_s(job, spot) + work
         if filling.start(spot) + needed <= filling.limit + _EPSILON and filling.fits(job, spot):
-            return [filling.take(job, spot, filling.board.work_s(job))]
+            return [filling.take(job, spot, work)]
     return []
 
 
@@ -393,8 +451,8 @@ def _in_parts(job: Job, filling: _Filling) -> list[_Piece]:
     left = filling.board.work_s(job)
     least = _least(left, job)
     pieces = []
-    for spot in filling.spots[job.width]:
-        part = min(left, filling.limit - filling.start(spot) - job.load_s)
+    for spot in filling.places(job):
+        part = min(left, filling.limit - filling.start(spot) - filling.load_s(job, spot))
         if 0 < left - part < least:
             part = left - least  # or the rest would not be worth a load
         if part < max(least, _EPSILON) - _EPSILON or not filling.fits(job, spot):
@@ -430,7 +488,7 @@ def _followed(analyses: Sequence[Job], merge: Job, board: _Board, bound: float) 
         rest = board.without(spots[-count:], count * merge.memory_gib)
         if not _has_room(rest, analyses, bound):
             continue
-        pieces = _spread(analyses, rest, 0.0)
+        pieces = _spread(_grouped(analyses, None, {}), rest, 0.0, {})
         end = _follow(pieces, merge, part)
         share, memory_share = 1 / count, board.memory_share(merge)
         yield pieces + [

@@ -28,7 +28,7 @@ from orch_local.generating import Scribe
 from orch_local.longest import Asking, depends_on_length, longest_request, panel_tokens
 from orch_local.merging import Panel, merge_task
 from orch_local.models import ModelFolder, open_model_folder
-from orch_local.placement import Machine, Placement, place
+from orch_local.placement import Loaded, Machine, Placement, place
 from orch_local.plans import AgentPlan, Plan, QuestionsPlan, TokensPerRow, plan_agents
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.question_checks import GoldFacts, gold_facts
@@ -87,9 +87,23 @@ def draft(config: RunConfig, store: Path) -> Draft:
 
 def _sized(plan: Plan, questions: Sequence[Question]) -> Plan:
     """The plan, its engines loaded for no longer context than the run needs, where that saves memory."""
-    sized = {agent.name: _with_longest(agent, plan, questions) for agent in plan.workers}
+    sized = _alike({agent.name: _with_longest(agent, plan, questions) for agent in plan.workers})
     agents = tuple(sized[agent.name] for agent in plan.agents)
     return plan.model_copy(update={"agents": agents, "merger": plan.merger and sized[plan.merger.name]})
+
+
+def _alike(agents: Mapping[str, AgentPlan]) -> dict[str, AgentPlan]:
+    """Agents by name; those that one loaded model can serve have it loaded for the longest request of all."""
+    lengths: dict[str, list[int | None]] = {}
+    for agent in agents.values():
+        lengths.setdefault(agent.engine, []).append(agent.settings.longest)
+    longest = {
+        engine: None if None in found else max(filter(None, found)) for engine, found in lengths.items()
+    }
+    return {
+        name: agent.model_copy(update={"settings": replace(agent.settings, longest=longest[agent.engine])})
+        for name, agent in agents.items()
+    }
 
 
 def _with_longest(agent: AgentPlan, plan: Plan, questions: Sequence[Question]) -> AgentPlan:
@@ -133,8 +147,12 @@ def machine_for(plan: Plan) -> Machine:
     return machine(settings.device, settings.threads)
 
 
-def placed(plan: Plan, machine: Machine, rows: Mapping[str, int] | None = None) -> Placement:
+def placed(
+    plan: Plan, machine: Machine, rows: Mapping[str, int] | None = None, loaded: Loaded | None = None
+) -> Placement:
     """The placement of a run of which so many rows are missing; all of them where none are given.
+
+    ``loaded`` are engines that workers of an earlier part of the run have loaded.
 
     Raises
     ------
@@ -143,7 +161,7 @@ def placed(plan: Plan, machine: Machine, rows: Mapping[str, int] | None = None) 
     """
     analyses, merge = jobs(plan, _rows_in_all(plan) if rows is None else rows, machine)
     engine = plan.config.engine
-    return place(machine, analyses, merge, engine.models_at_once, engine.models_per_gpu)
+    return place(machine, analyses, merge, engine.models_at_once, engine.models_per_gpu, loaded)
 
 
 def asked_at_most(plan: Plan) -> int:

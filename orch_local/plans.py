@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -104,6 +104,11 @@ class AgentPlan(_Frozen):
     def environment(self) -> dict[str, Fact]:
         """The environment of its engine, see :mod:`orch_local.fingerprint`, when the plan was made."""
         return dict(self.spec_content["environment"])
+
+    @property
+    def engine(self) -> str:
+        """Equal for agents of a plan that one loaded model can serve, whatever their prompts and answers."""
+        return digest({**asdict(self.settings), "model_path": str(self.settings.model_path), "longest": None})
 
     @property
     def obstacles(self) -> tuple[str, ...]:

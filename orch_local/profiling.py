@@ -30,7 +30,7 @@ from orch_local.config import RunConfig
 from orch_local.devices import gpu_names
 from orch_local.errors import EngineError, InputError
 from orch_local.estimates import width
-from orch_local.launch import AgentRun, Seat, Timing
+from orch_local.launch import AgentRun, Patience, Seat, Timing
 from orch_local.missing import Lack, Merges, lacking_analyses
 from orch_local.pipeline import prepare
 from orch_local.plans import AgentPlan, Plan
@@ -229,8 +229,8 @@ def _measure(session: Session, lack: Lack) -> AgentProfile:
 
 def _generate(session: Session, lack: Lack, batches: Sequence[Sequence[str]]) -> _Run:
     """Let one worker generate the rows of an agent."""
-    agent, timeout = lack.agent, session.plan.config.engine.stall_timeout_s
-    runner = AgentRun(session.folder, agent, session.store, timeout, seat=_seat(agent))
+    agent, patience = lack.agent, Patience.of(session.plan.config.engine)
+    runner = AgentRun(session.folder, agent, session.store, patience, seat=_seat(agent))
     progress = session.display.stage(agent.name, len(lack.rows), 0)
     if session.stop.asked:
         raise KeyboardInterrupt

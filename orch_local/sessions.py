@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orch_local.launch import AgentRun, Progress, Timing
+from orch_local.loaded import LoadedWorkers
 from orch_local.plans import Plan, load_plan
 from orch_local.questions import Questions, read_questions
 from orch_local.routes import Routes, begun_routes
@@ -70,6 +71,8 @@ class Session:
     """By agent, of all its workers."""
     generated: dict[str, int] = field(default_factory=dict)
     """Rows that were missing, by agent."""
+    loaded: LoadedWorkers = field(default_factory=LoadedWorkers)
+    """Workers that wait with their model loaded."""
     damaged: set[Path] = field(default_factory=set)
     """Chunks that were set aside."""
 

@@ -46,17 +46,23 @@ class Gate:
         By agent, memory of the host that a worker takes; empty on GPUs.
     free_gib:
         Tells the free memory of the host.
+    takes_over:
+        Whether a replica goes on with a model that is loaded.
     """
 
     def __init__(
-        self, needs_gib: Mapping[str, float], free_gib: Callable[[], float] = free_memory_gib
+        self,
+        needs_gib: Mapping[str, float],
+        free_gib: Callable[[], float] = free_memory_gib,
+        takes_over: Callable[[Replica], bool] = lambda _: False,
     ) -> None:
         self._needs_gib = needs_gib
         self._free_gib = free_gib
+        self._takes_over = takes_over
 
     def may_start(self, replica: Replica, running: Sequence[Started]) -> bool:
         """Whether a replica may start beside ``running``; alone it always may."""
-        if not running:
+        if not running or self._takes_over(replica):
             return True
         if not self._needs_gib:
             return not any(_meet(replica, one.replica) and not one.runner.loaded for one in running)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from orch_local.errors import OrchError, StoreError
 from orch_local.evidence import SMALL_BATCH, Evidence, keep_evidence, other_batches, same_bytes, sampled
-from orch_local.launch import AgentRun
+from orch_local.launch import AgentRun, Patience
 from orch_local.merging import merge_task, needs_merge
 from orch_local.panels import Panels
 from orch_local.plans import AgentPlan, Plan, load_plan
@@ -186,8 +186,8 @@ class _Again:
         if not keys:
             return self._compared(wanted, batches, {})
         with tempfile.TemporaryDirectory(prefix="orch-verify-") as scratch:
-            timeout = self._plan.config.engine.stall_timeout_s
-            runner = AgentRun(self._folder, self._agent, Store(Path(scratch)), timeout)
+            patience = Patience.of(self._plan.config.engine)
+            runner = AgentRun(self._folder, self._agent, Store(Path(scratch)), patience)
             if not os.access(self._folder.root, os.W_OK):  # an archive
                 runner.log = Path(scratch) / runner.log.name
             stop.running = [runner]

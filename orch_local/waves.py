@@ -45,7 +45,7 @@ def analyse(session: Session) -> None:
         lacks = lacking_analyses(replace(session, questions=wave))
         if not any(lack.rows for lack in lacks):
             continue
-        crew = Crew(session, lacks)
+        crew = Crew(session, lacks, more=True)
         try:
             crew.analyse(lacks)
         finally:

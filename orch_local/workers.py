@@ -1,15 +1,18 @@
 """The worker: one child process for each loaded model, so that its end frees all memory.
 
-Started by `launch.py` as ``python -m orch_local.workers RUN_FOLDER AGENT_NAME``. It reads the frozen plan,
-the questions and (for the merge agent) the panel from files, and writes its rows to the store itself.
+Started by `launch.py` as ``python -m orch_local.workers RUN_FOLDER [ENGINE]``; with the name of an engine it
+imports that before it reads its first order. It reads the frozen plan, the questions and (for the merge
+agent) the panel from files, and writes its rows to the store itself.
 The parent and the worker exchange one line at a time, JSON but for single words of the parent:
 
 ========================= =====================================================================
-parent, first line        an :class:`orch_local.orders.Order`
+parent, first line        an :class:`orch_local.orders.Order`; another one after the end of one that let
+                          the worker stay
 parent, ``finish``        take no further question, finish those the engine has
 parent, ``complete``      to a worker that follows: the store holds all panels that there will be
 parent, end of input      the parent is gone or wants the worker to stop
-worker                    ``{"event": "loaded", "seconds": s}``
+worker                    ``{"event": "loading"}`` as a sign of life
+                          ``{"event": "loaded", "seconds": s}``; 0 where the model was there
                           ``{"event": "admitted", "keys": [...]}`` before the engine sees them
                           ``{"event": "progress", "done": n}``, also as a sign of life
                           ``{"event": "busy"}`` while it waits for others or generates rows again
@@ -28,20 +31,22 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from orch_local import orders
 from orch_local.compile_cache import first_alone
-from orch_local.engines import open_engine
+from orch_local.engines import import_engine, open_engine
 from orch_local.engines.base import Engine
-from orch_local.errors import OrchError, StoreError
+from orch_local.errors import EngineError, OrchError, StoreError
 from orch_local.evidence import keep_evidence
 from orch_local.following import Following
 from orch_local.generating import Hooks, Scribe, Unit, generate
@@ -58,11 +63,12 @@ from orch_local.rechecking import Rechecking, Signs
 from orch_local.records import Analysis, Question
 from orch_local.routes import Routes, read_routes
 from orch_local.staging import at, stage
-from orch_local.store import RowWriter, RunFolder, Store
+from orch_local.store import RowWriter, RunFolder, Store, unwritable
 from orch_local.tasks import analysis_task
 from orch_local.unchanged import check_unchanged
 
 BEAT_SECONDS = 0.5
+LOADING_BEAT_SECONDS = 5.0
 
 
 class Reporter:
@@ -70,12 +76,14 @@ class Reporter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lock = threading.Lock()
         self._done = 0
         self._last = 0.0
 
     def send(self, event: str, **values: Any) -> None:
-        """Send one event."""
-        print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
+        """Send one event; from any thread."""
+        with self._lock:
+            print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
 
     def count(self) -> None:
         """Count one finished row."""
@@ -89,6 +97,25 @@ class Reporter:
         """Report the regular end."""
         again = {"again": recheck.rows, "again_s": round(recheck.seconds, 3)}
         self.send("end", seconds=round(seconds, 3), done=self._done, **again)
+        self._done = 0
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Show every few seconds that a model is being loaded, as long as the block lasts."""
+        loaded = threading.Event()
+        self.send("loading")
+
+        def beat() -> None:
+            while not loaded.wait(LOADING_BEAT_SECONDS):
+                self.send("loading")
+
+        beating = threading.Thread(target=beat, daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            loaded.set()
+            beating.join()
 
     def beat(self) -> None:
         """Report progress now and then; the parent takes long silence for a hanging engine."""
@@ -107,12 +134,17 @@ class Reporter:
 
 @dataclass(slots=True)
 class Parent:
-    """What the parent has said since its order."""
+    """What the parent has said since its first order."""
 
     finishing: threading.Event = field(default_factory=threading.Event)
     """Set when no further question is to be taken."""
     complete: threading.Event = field(default_factory=threading.Event)
     """Set when all panels are in the store."""
+    _orders: queue.SimpleQueue[Order] = field(default_factory=queue.SimpleQueue)
+
+    def next_order(self) -> Order:
+        """Wait for the next order."""
+        return self._orders.get()
 
     def listen(self, stream: TextIO) -> None:
         """Heed the parent; end this process when its pipe closes, even if an engine is in native code."""
@@ -122,6 +154,8 @@ class Parent:
                     self.finishing.set()
                 case orders.COMPLETE:
                     self.complete.set()
+                case line:
+                    self._orders.put(Order.from_line(line))
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(20)
         os._exit(1)
@@ -166,8 +200,8 @@ def unit_maker(
     return lambda question: Unit(question.key, merge_task(question, panels.of(question), plan.config.merge))
 
 
-def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: Reporter) -> None:
-    """Load the agent's model and generate what is ordered.
+def work(folder: RunFolder, order: Order, parent: Parent, reporter: Reporter) -> None:
+    """Load the model of the ordered agent and generate what is ordered, then what is ordered next.
 
     Raises
     ------
@@ -175,15 +209,28 @@ def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: R
         If the model cannot be loaded, the engine fails, or a row cannot be written.
     """
     plan = load_plan(folder)
-    agent = _ordered(plan, name, order, reporter)
+    agent = _ordered(plan, order, reporter)
     started = time.monotonic()
     # Prompts need no engine: a broken template or tokenizer shows before minutes of loading.
     scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
     engine = _loaded(agent, reporter)
     reporter.send("loaded", seconds=round(time.monotonic() - started, 3))
+    _generate(folder, plan, order, _Work(agent, engine, scribe, parent), reporter)
+    while order.stay and not parent.finishing.is_set():
+        order = parent.next_order()
+        _redirect(order.log)
+        following = _served(plan, order, agent)
+        scribe = Scribe(following, PromptTokenizer(following.settings.model_path))
+        reporter.send("loaded", seconds=0.0)
+        _generate(folder, plan, order, _Work(following, engine, scribe, parent), reporter)
+    _leave(0)
+
+
+def _generate(folder: RunFolder, plan: Plan, order: Order, mine: _Work, reporter: Reporter) -> None:
+    """Generate the ordered rows, and some of them again."""
+    agent, engine, parent = mine.agent, mine.engine, mine.parent
     routes = read_routes(folder, plan) if agent.kind == "merge" else None
     batches = _batches(plan, agent, order, parent, read_questions(folder.questions), routes)
-    mine = _Work(agent, engine, scribe, parent)
     started = time.monotonic()
     store = Store(order.store, order.shard)
     recheck = Rechecking(order.recheck)
@@ -197,12 +244,15 @@ def work(folder: RunFolder, name: str, order: Order, parent: Parent, reporter: R
         size, backend = engine.attention
         keep_evidence(store, agent.spec, replace(evidence, head_size=size, attention=backend))
     reporter.end(time.monotonic() - started, recheck)
-    _leave(0)
 
 
-def _ordered(plan: Plan, name: str, order: Order, reporter: Reporter) -> AgentPlan:
+def _named(plan: Plan, name: str) -> AgentPlan:
+    return next(agent for agent in plan.workers if agent.name == name)
+
+
+def _ordered(plan: Plan, order: Order, reporter: Reporter) -> AgentPlan:
     """The agent, with the memory and the copy of its model that it is to use; neither is in its spec."""
-    agent = next(agent for agent in plan.workers if agent.name == name)
+    agent = _named(plan, order.agent)
     if order.memory_share is not None:
         args = {**agent.settings.args, "gpu_memory_utilization": order.memory_share}
         agent = agent.model_copy(update={"settings": replace(agent.settings, args=args)})
@@ -212,11 +262,39 @@ def _ordered(plan: Plan, name: str, order: Order, reporter: Reporter) -> AgentPl
     return agent
 
 
+def _served(plan: Plan, order: Order, loaded: AgentPlan) -> AgentPlan:
+    """The agent of a later order, which is to use the model that was loaded for another agent.
+
+    Raises
+    ------
+    EngineError
+        If that is another model, or it is loaded with other settings.
+    """
+    agent = _named(plan, order.agent)
+    if agent.engine != _named(plan, loaded.name).engine:
+        raise EngineError(f"the model of {loaded.name!r} is loaded, which cannot serve {agent.name!r}")
+    return agent.model_copy(update={"settings": loaded.settings})
+
+
 def _loaded(agent: AgentPlan, reporter: Reporter) -> Engine:
     if agent.settings.device == "cpu":  # where nothing is compiled
+        with reporter.loading():
+            return open_engine(agent.settings)
+    with first_alone(agent.spec, reporter.alive), reporter.loading():
         return open_engine(agent.settings)
-    with first_alone(agent.spec, reporter.alive):
-        return open_engine(agent.settings)
+
+
+def _redirect(log: Path | None) -> None:
+    """Let all that this process and its libraries say go to another file."""
+    if log is None:
+        return
+    sys.stderr.flush()
+    try:
+        with log.open("ab") as stream:
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+    except OSError as error:
+        raise unwritable(log, error) from None
 
 
 def _batches(
@@ -257,12 +335,20 @@ def main(arguments: Sequence[str]) -> int:
     _log_ours()
     reporter = Reporter(events)
     signal.signal(signal.SIGTERM, _stop)
-    order, parent = Order.from_line(sys.stdin.readline()), Parent()
+    try:
+        for name in arguments[1:]:
+            import_engine(name)
+        line = sys.stdin.readline()
+    except SystemExit as stop:  # started ahead, and not needed
+        return int(stop.code or 0)
+    if not line:  # the parent is gone
+        return 1
+    order, parent = Order.from_line(line), Parent()
     threading.Thread(target=parent.listen, args=(sys.stdin,), daemon=True).start()
     if order.cores:
         pin(order.cores)  # before libraries count the cores for their threads
     try:
-        work(RunFolder(Path(arguments[0])), arguments[1], order, parent, reporter)
+        work(RunFolder(Path(arguments[0])), order, parent, reporter)
     except SystemExit as stop:
         return int(stop.code or 0)
     except OrchError as error:

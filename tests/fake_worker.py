@@ -41,7 +41,7 @@ class Scene:
     crash_times: int = 0
     """So many workers die in the midst of their first prompts, whatever those are."""
     load: str = ""
-    """``die``, ``error``, ``exit`` or ``hang`` instead of loading."""
+    """``die``, ``error``, ``exit`` or ``hang`` instead of loading; ``slow``: loads for ever, and says so."""
     slow_s: float = 0.0
     """Seconds for each row."""
     again: int = 0
@@ -51,6 +51,8 @@ class Scene:
     orphan: bool = False
     """It has a child that holds its end of the pipe and outlives it."""
     real: bool = False
+    others: list[str] = field(default_factory=list)
+    """Specs of further agents of the real worker, which its model can serve: ``solver1``, ``solver2`` ..."""
 
     def write(self, path: Path) -> Path:
         """Write the scene for a worker."""
@@ -79,6 +81,9 @@ def load(scene: Scene) -> bool:
         die()
     if scene.load == "hang":
         time.sleep(60)
+    while scene.load == "slow":
+        send("loading")
+        time.sleep(0.05)
     send("loaded", seconds=0.25)
     return True
 
@@ -134,13 +139,17 @@ def real(scene: Scene) -> int:
 
     def load_plan(folder: object) -> object:
         plan = agent_plan().model_copy(update={"spec": scene.spec})
-        return SimpleNamespace(workers=[plan], store=Path(scene.store))
+        others = [
+            plan.model_copy(update={"name": f"solver{number}", "spec": spec})
+            for number, spec in enumerate(scene.others, 1)
+        ]
+        return SimpleNamespace(workers=[plan, *others], store=Path(scene.store))
 
     patched: Any = workers
     patched.open_engine, patched.load_plan = open_engine, load_plan
     patched.check_unchanged = lambda agent: None
     patched.PromptTokenizer = lambda path: CharTokenizer()
-    return workers.main([str(Path(scene.starts).parent), "solver"])
+    return workers.main([str(Path(scene.starts).parent)])
 
 
 def main() -> int:

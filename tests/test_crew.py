@@ -16,7 +16,8 @@ from orch_local import crew, devices
 from orch_local.config import EngineConfig
 from orch_local.devices import Gpu
 from orch_local.errors import InputError
-from orch_local.launch import Progress, Seat, Timing
+from orch_local.launch import Patience, Progress, Seat, Timing
+from orch_local.loaded import Handover
 from orch_local.orders import Recheck
 from orch_local.pipeline import execute
 from orch_local.plans import AgentPlan, load_plan, write_plan
@@ -33,16 +34,32 @@ class Worker:
 
     seats: list[tuple[str, Seat]]
     """Of all workers, with their agents' names."""
+    all: list[Worker]
+    prepared: list[str]
+    """Agents whose workers were started ahead."""
+    handover: Handover | None = None
     loaded = True
     resident_gib = 0.0
 
     def __init__(
-        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_s: float, recheck: Recheck, seat: Seat
+        self,
+        folder: RunFolder,
+        agent: AgentPlan,
+        store: Store,
+        patience: Patience,
+        recheck: Recheck,
+        seat: Seat,
     ) -> None:
         self._run, self._agent = run_of(folder), agent
         self.again: Progress = lambda rows: None
         self.timing = Timing(0.0, 1.0, recheck_s=0.25, rechecked=2)
         self.seats.append((agent.name, seat))
+        self.all.append(self)
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is to wait for another agent at the end."""
+        return bool(self.handover and self.handover.stay)
 
     def run(self, rows: Mapping[str, str], progress: Progress) -> None:
         """See `AgentRun`."""
@@ -64,6 +81,10 @@ class Worker:
     def complete(self) -> None:
         """See `AgentRun`."""
 
+    def prepare(self) -> None:
+        """See `AgentRun`."""
+        self.prepared.append(self._agent.name)
+
     def stop(self) -> None:
         """See `AgentRun`."""
 
@@ -82,7 +103,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     made = Run.begin(tmp_path, count=8)
     RUNS[made.folder.root] = made
-    Worker.seats = []
+    Worker.seats, Worker.all, Worker.prepared = [], [], []
     monkeypatch.setattr(crew, "AgentRun", Worker)
     return made
 
@@ -214,3 +235,48 @@ def test_the_weights_of_the_next_model_are_read_ahead(run: Run, monkeypatch: pyt
     monkeypatch.setattr(crew, "ReadAhead", Reader)
     seats(run)
     assert read == ["chrono", "merge"]
+
+
+def of_one_model(run: Run, *names: str) -> None:
+    """Let some agents have one model in one set of settings."""
+    plan = load_plan(run.folder)
+    settings = plan.agents[0].settings
+
+    def alike(agent: AgentPlan) -> AgentPlan:
+        return agent.model_copy(update={"settings": settings}) if agent.name in names else agent
+
+    agents = tuple(map(alike, plan.agents))
+    merger = alike(plan.merger) if plan.merger else None
+    write_plan(run.folder, plan.model_copy(update={"agents": agents, "merger": merger}))
+
+
+def stays(run: Run) -> dict[str, bool]:
+    """Run it, and tell in order whose worker was to wait for another agent."""
+    execute(run.folder, Silent())
+    return {worker._agent.name: worker.stays for worker in Worker.all}
+
+
+def test_a_worker_waits_for_the_next_agent_of_its_model(run: Run) -> None:
+    limited(run, 1)
+    of_one_model(run, "quant", "chrono", "merge")
+    assert stays(run) == {"quant": True, "chrono": True, "merge": False}
+
+
+def test_the_agents_of_the_merge_agents_model_come_last(run: Run) -> None:
+    limited(run, 1)
+    of_one_model(run, "quant", "merge")
+    assert stays(run) == {"chrono": False, "quant": True, "merge": False}
+
+
+def test_no_worker_waits_where_the_models_differ(run: Run) -> None:
+    limited(run, 1)
+    assert set(stays(run).values()) == {False}
+
+
+def test_the_next_worker_is_started_ahead_on_a_gpu_unless_it_takes_over(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpus(run, monkeypatch, H100)
+    of_one_model(run, "quant", "merge")
+    stays(run)
+    assert Worker.prepared == ["quant"]

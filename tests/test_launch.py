@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import queue
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +27,8 @@ from hypothesis import strategies as st
 from orch_local import launch
 from orch_local.errors import EngineError, StoreError
 from orch_local.evidence import Evidence, read_evidence
-from orch_local.launch import POISONED_IN_A_ROW, AgentRun, Timing
+from orch_local.launch import POISONED_IN_A_ROW, AgentRun, Patience, Timing
+from orch_local.loaded import Handover, LoadedWorkers, Place, WorkerProcess
 from orch_local.orders import NO_RECHECK, Recheck
 from orch_local.questions import write_questions
 from orch_local.records import Question
@@ -33,6 +36,7 @@ from orch_local.rows import Rows
 from orch_local.store import RunFolder, Store
 
 SPEC = "5" * 32
+PATIENT = Patience(60.0)
 
 
 class FakeRun(AgentRun):
@@ -41,7 +45,7 @@ class FakeRun(AgentRun):
     scene_file: Path
     options: tuple[str, ...] = ("-S",)
 
-    def _start(self, log: IO[str]) -> subprocess.Popen[str]:
+    def _start(self, log: IO[str], imported: str = "") -> subprocess.Popen[str]:
         return subprocess.Popen(
             # Without site-packages Python starts in half the time; the real worker needs them.
             [sys.executable, *self.options, fake_worker.__file__, str(self.scene_file)],
@@ -67,7 +71,7 @@ class Stage:
         self,
         root: Path,
         count: int,
-        stall_timeout_s: float = 60.0,
+        patience: Patience = PATIENT,
         recheck: Recheck = NO_RECHECK,
         **scene: Any,
     ) -> None:
@@ -78,7 +82,7 @@ class Stage:
         self.starts_file = root / "starts"
         self.scene = Scene(str(self.store.root), SPEC, str(self.starts_file), self.rows, **scene)
         plan = agent_plan().model_copy(update={"spec": SPEC})
-        self.run_ = FakeRun(self.folder, plan, self.store, stall_timeout_s, recheck)
+        self.run_ = FakeRun(self.folder, plan, self.store, patience, recheck)
         self.run_.scene_file = self.scene.write(root / "scene.json")
         self.run_.options = () if self.scene.real else ("-S",)
         self.progress: list[int] = []
@@ -251,7 +255,7 @@ def test_an_error_of_the_engine_while_loading_is_passed_on(stage: Callable[..., 
 
 
 def test_a_prompt_that_hangs_the_engine_is_found(stage: Callable[..., Stage]) -> None:
-    run = stage(2, hang=[key_of(1)], stall_timeout_s=1.0)
+    run = stage(2, hang=[key_of(1)], patience=Patience(1.0))
     started = time.monotonic()
     run.run()
     assert time.monotonic() - started < 30  # it does not listen to SIGTERM, which would cost 20 s each time
@@ -259,8 +263,14 @@ def test_a_prompt_that_hangs_the_engine_is_found(stage: Callable[..., Stage]) ->
 
 
 def test_a_hanging_load_is_ended(stage: Callable[..., Stage]) -> None:
-    run = stage(2, load="hang", stall_timeout_s=0.5)
+    run = stage(2, load="hang", patience=Patience(0.5))
     with pytest.raises(EngineError, match=r"silence of 0 s .* while loading"):
+        run.run()
+
+
+def test_a_load_without_end_is_ended_although_it_gives_signs_of_life(stage: Callable[..., Stage]) -> None:
+    run = stage(2, load="slow", patience=Patience(60.0, load_s=1.0))
+    with pytest.raises(EngineError, match=r"loading for 1 s \(engine\.load_timeout_s\) while loading"):
         run.run()
 
 
@@ -306,15 +316,15 @@ def test_stop_keeps_what_is_finished_and_starts_no_other_worker(stage: Callable[
 def test_a_worker_that_dies_without_hearing_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = launch._tell
+    tell = WorkerProcess.tell
 
-    def too_late(process: subprocess.Popen[str], line: str) -> None:
-        process.wait()
-        tell(process, line)
+    def too_late(worker: WorkerProcess, line: str) -> None:
+        worker.process.wait()
+        tell(worker, line)
 
     monkeypatch.setattr(launch, "WORKER_COMMAND", ("/bin/false",))
-    monkeypatch.setattr(launch, "_tell", too_late)
-    run = AgentRun(RunFolder(tmp_path), agent_plan(), Store(tmp_path / "store"), 60.0)
+    monkeypatch.setattr(WorkerProcess, "tell", too_late)
+    run = AgentRun(RunFolder(tmp_path), agent_plan(), Store(tmp_path / "store"), Patience(60.0))
     with pytest.raises(EngineError, match="exit code 1 while loading"):
         run.run({key_of(0): key_of(0)}, lambda done: None)
 
@@ -371,7 +381,7 @@ def test_the_real_worker_writes_and_leaves_when_it_is_stopped(real: Callable[...
     run = real(1000, capacity=1, slow_s=0.02)
     run.rows = {key: key for key in run.keys}
     thread = in_thread(run, lambda: any(run.progress))
-    process = run.run_._process
+    process = run.run_._worker and run.run_._worker.process
     assert process is not None
     run.run_.stop()
     thread.join(timeout=20)
@@ -409,7 +419,7 @@ def test_the_real_worker_finishes_what_is_in_flight(
 
 def test_a_worker_that_is_still_loading_has_nothing_to_finish(stage: Callable[..., Stage]) -> None:
     run = stage(10, load="hang")
-    thread = in_thread(run, lambda: run.run_._process is not None)
+    thread = in_thread(run, lambda: run.run_._worker is not None)
     run.run_.finish()
     thread.join(timeout=20)
     assert not thread.is_alive()
@@ -420,7 +430,7 @@ def test_the_real_worker_leaves_when_its_parent_is_gone(real: Callable[..., Stag
     run = real(1000, capacity=1, slow_s=0.02)
     run.rows = {key: key for key in run.keys}
     thread = in_thread(run, lambda: any(run.progress))
-    process = run.run_._process
+    process = run.run_._worker and run.run_._worker.process
     assert process is not None
     assert process.stdin is not None
     run.run_._stopped = True  # no restart by this parent, which is not really gone
@@ -444,3 +454,125 @@ def test_the_real_worker_tells_a_full_store(real: Callable[..., Stage]) -> None:
     with pytest.raises(StoreError, match="cannot be written"):
         run.run()
     assert run.run_.timing.deaths == 0  # told at once, not found out by halves
+
+
+# --- one loaded model for several agents ----------------------------------------------------------
+
+OTHER = "6" * 32
+
+
+class Shared:
+    """Two agents of one model, each with rows of its own, in the same place."""
+
+    def __init__(self, first: Stage) -> None:
+        self.loaded = LoadedWorkers()
+        self.place = Place(((0, 0),), "engine")
+        self.stage, self.first, self.second = first, first.run_, self._other(first)
+        self.first.handover = Handover(self.loaded, self.place, stay=True)
+        self.second.handover = Handover(self.loaded, self.place)
+
+    @staticmethod
+    def _other(first: Stage) -> FakeRun:
+        plan = agent_plan().model_copy(update={"name": "solver1", "spec": OTHER})
+        made = FakeRun(first.folder, plan, first.store, Patience(60.0))
+        made.scene_file, made.options = first.run_.scene_file, ()
+        return made
+
+    def run_first(self, keys: list[str]) -> None:
+        self.first.run({key: key for key in keys}, lambda done: None)
+
+    def run_second(self, keys: list[str]) -> None:
+        self.second.run({key: key for key in keys}, lambda done: None)
+
+    def loads(self, name: str) -> int:
+        return self.stage.folder.worker_log(name).read_text().count("a library that prints")
+
+
+@pytest.fixture
+def shared(real: Callable[..., Stage]) -> Callable[..., Shared]:
+    return lambda count, **values: Shared(real(count, others=[OTHER], **values))
+
+
+def test_the_next_agent_takes_the_loaded_model_over(shared: Callable[..., Shared]) -> None:
+    both = shared(6)
+    keys = both.stage.keys
+    both.run_first(keys)
+    assert both.loaded.engines == {(0, 0): "engine"}
+    worker = both.loaded._waiting[both.place]
+    both.run_second(keys[:4])
+    assert worker.process.returncode is not None, "the last one waits for nobody"
+    assert not both.loaded.engines
+    assert set(both.stage.store.read(SPEC)) == set(keys)
+    assert set(both.stage.store.read(OTHER)) == set(keys[:4])
+    assert (both.loads("solver"), both.loads("solver1")) == (1, 0)
+    assert both.first.timing.load_s > 0
+    assert both.second.timing.load_s == 0
+
+
+def test_a_model_that_another_took_the_place_of_is_ended(shared: Callable[..., Shared]) -> None:
+    both = shared(2)
+    both.run_first(both.stage.keys)
+    worker = both.loaded._waiting[both.place]
+    both.second.handover = Handover(both.loaded, Place(((0, 0), (1, 0)), "another"))
+    both.run_second(both.stage.keys)
+    assert worker.process.returncode is not None
+    assert both.loads("solver1") == 1
+    assert set(both.stage.store.read(OTHER)) == set(both.stage.keys)
+
+
+def test_a_waiting_worker_that_was_killed_is_replaced(shared: Callable[..., Shared]) -> None:
+    both = shared(2)
+    both.run_first(both.stage.keys)
+    worker = both.loaded._waiting[both.place].process
+    worker.kill()
+    worker.wait()
+    both.run_second(both.stage.keys)
+    assert both.loads("solver1") == 1
+    assert set(both.stage.store.read(OTHER)) == set(both.stage.keys)
+
+
+def test_a_prompt_that_kills_a_shared_worker_is_found(shared: Callable[..., Shared]) -> None:
+    both = shared(6, capacity=1, poison=[key_of(5)])
+    both.run_first(both.stage.keys[:3])
+    both.run_second(both.stage.keys)
+    rows = both.stage.store.read(OTHER)
+    assert [key for key, row in rows.items() if not row.usable] == [key_of(5)]
+    assert set(both.stage.store.read(SPEC)) == set(both.stage.keys[:3])
+
+
+def test_a_worker_asked_to_serve_another_model_refuses(shared: Callable[..., Shared]) -> None:
+    both = shared(2)
+    both.run_first(both.stage.keys)
+    order = both.second._order([both.stage.keys], taken_over=True)
+    worker = both.loaded.take(both.place)
+    assert worker is not None
+    with pytest.raises(queue.Empty):
+        worker.events.get(timeout=0.0)
+    worker.tell(replace(order, agent="nobody").to_line())
+    assert worker.process.wait(timeout=30) != 0
+
+
+def test_waiting_workers_end_with_the_execution(shared: Callable[..., Shared]) -> None:
+    both = shared(2)
+    both.run_first(both.stage.keys)
+    worker = both.loaded._waiting[both.place]
+    both.loaded.end()
+    assert worker.process.returncode is not None
+
+
+def test_a_worker_that_was_started_ahead_is_used_once(shared: Callable[..., Shared]) -> None:
+    both = shared(2)
+    both.first.handover = None
+    both.first.prepare()
+    prepared = both.first._prepared
+    assert prepared is not None
+    both.first.prepare()
+    assert both.first._prepared is prepared
+    both.run_first(both.stage.keys)
+    assert prepared.process.returncode is not None
+    assert both.loads("solver") == 1
+    both.first.prepare()
+    unused = both.first._prepared
+    both.first.stop()
+    assert unused is not None
+    assert unused.process.returncode is not None

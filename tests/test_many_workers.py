@@ -144,10 +144,10 @@ def test_what_a_killed_follower_leaves_is_merged_in_the_end(
 
 def _kill_worker(runner: AgentRun) -> None:
     deadline = time.monotonic() + 30
-    while runner._process is None and time.monotonic() < deadline:
+    while runner._worker is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert runner._process is not None
-    os.kill(runner._process.pid, signal.SIGKILL)
+    assert runner._worker is not None
+    os.kill(runner._worker.process.pid, signal.SIGKILL)
 
 
 def test_shards_come_to_the_digest_of_the_whole_run(prepared: Prepared, digest: str) -> None:

@@ -160,9 +160,11 @@ def test_a_worker_is_closed_before_it_reads_its_order(tmp_path: Path) -> None:
     code = (
         "import socket\nfrom orch_local import workers\n"
         "def order(line):\n    socket.gethostbyname('a.invalid')\n"
-        "workers.Order.from_line = order\nworkers.main(['nowhere', 'nobody'])\n"
+        "workers.Order.from_line = order\nworkers.main(['nowhere'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, input="", timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, input="{}\n", timeout=60
+    )
     assert CLOSED in done.stderr and "NetworkRefusedError" in done.stderr
 
 

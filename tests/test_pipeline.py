@@ -17,7 +17,7 @@ from orch_local import crew, pipeline
 from orch_local.benchmarks import BadRow
 from orch_local.config import RunConfig
 from orch_local.errors import EngineError, StoreError
-from orch_local.launch import Progress, Seat, Timing
+from orch_local.launch import Patience, Progress, Seat, Timing
 from orch_local.orders import Recheck
 from orch_local.pipeline import Result, execute, prepare
 from orch_local.planning import Draft
@@ -50,7 +50,7 @@ class Workers:
         folder: RunFolder,
         agent: AgentPlan,
         store: Store,
-        stall_timeout_s: float,
+        patience: Patience,
         recheck: Recheck,
         seat: Seat,
     ) -> _Worker:

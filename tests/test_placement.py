@@ -302,3 +302,63 @@ def test_a_model_that_fits_nowhere_is_refused_with_what_would_do(
     assert caught.value.where == "agent 'x'"
     assert said in caught.value.message
     assert hint in caught.value.hint
+
+
+# Shared loads
+
+
+def loads(plan: Placement) -> list[str]:
+    """Agents for whose work a model is loaded, in order."""
+    return [one.agent for one in plan.replicas if one.loaded_s > one.start_s]
+
+
+def test_agents_of_one_model_load_it_once() -> None:
+    agents = [job(name, engine="x") for name in ("solve", "eliminate", "verify")]
+    plan = place(GPU_80, agents, job("merge", engine="x"))
+    assert loads(plan) == ["solve"]
+    assert plan.seconds == pytest.approx(60 + 4 * 600, abs=MS)
+
+
+def test_agents_of_one_model_come_one_after_another_and_those_of_the_merge_agents_last() -> None:
+    agents = [job("a", engine="x"), job("b", engine="y"), job("c", engine="x")]
+    plan = place(GPU_80, agents, job("merge", engine="x"))
+    assert [one.agent for one in plan.replicas] == ["b", "a", "c", "merge"]
+    assert loads(plan) == ["b", "a"]
+
+
+def test_what_an_earlier_part_of_the_run_has_loaded_comes_first() -> None:
+    agents = [job("a", engine="x"), job("b", engine="y")]
+    plan = place(GPU_80, agents, None, loaded={(0, 0): "y"})
+    assert [one.agent for one in plan.replicas] == ["b", "a"]
+    assert loads(plan) == ["a"]
+    elsewhere = place(Machine("cuda", 2, 80.0), agents, None, loaded={(1, 0): "x"})
+    assert {one.agent: one.devices for one in elsewhere.replicas} == {"a": (1,), "b": (0,)}
+    assert loads(elsewhere) == ["b"]
+
+
+@given(st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=8), st.sampled_from(["", "x", "w"]))
+def test_on_one_device_each_model_is_loaded_once(engines: list[str], merging: str) -> None:
+    agents = [job(f"a{number}", engine=engine) for number, engine in enumerate(engines)]
+    plan = place(GPU_80, agents, job("merge", engine=merging))
+    assert len(loads(plan)) == len(set(engines) | {merging or "merge"})
+
+
+@settings(max_examples=200, deadline=None)
+@given(asked(), st.data())
+def test_shared_loads_break_no_rule(
+    given_: tuple[Machine, list[Job], Job | None, int | None], data: st.DataObject
+) -> None:
+    machine, agents, merge, at_once = given_
+    kinds = st.sampled_from([replace(one, engine=one.name) for one in agents] or [job("none")])
+    drawn = [(one, data.draw(kinds)) for one in agents]
+    named = [replace(kind, name=one.name, generate_s=one.generate_s + 1) for one, kind in drawn]
+    everyone = (*named, *([merge] if merge else []))
+    plan = place(machine, named, merge, at_once)
+    engines = {one.name: one.engine or one.name for one in everyone}
+    assert {one.agent for one in plan.replicas} == set(engines)
+    for slot in {slot for one in plan.replicas for slot in plan.slots(one)}:
+        there = [one for one in plan.replicas if slot in plan.slots(one)]
+        for before, behind in pairwise(there):
+            assert before.end_s <= behind.start_s + MS
+            if engines[before.agent] != engines[behind.agent]:
+                assert behind.loaded_s > behind.start_s

@@ -16,7 +16,7 @@ from orch_local import unchanged, verifying
 from orch_local.changes import Change as Differing
 from orch_local.errors import EngineError, StoreError
 from orch_local.evidence import Evidence, other_batches, read_evidence
-from orch_local.launch import Progress
+from orch_local.launch import Patience, Progress
 from orch_local.models import ModelFolder
 from orch_local.plans import AgentPlan
 from orch_local.questions import write_questions
@@ -41,7 +41,7 @@ class Again:
         self.scratch: list[Path] = []
         self.log = Path()
 
-    def __call__(self, folder: RunFolder, agent: AgentPlan, store: Store, stall_timeout_s: float) -> Again:
+    def __call__(self, folder: RunFolder, agent: AgentPlan, store: Store, patience: Patience) -> Again:
         assert store.root != self.run_.store.root
         self._agent, self._store, self.log = agent, store, folder.worker_log(agent.name)
         self.scratch.append(store.root)

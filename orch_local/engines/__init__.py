@@ -6,6 +6,7 @@ be called in the parent process.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import ModuleType
 
 from orch_local.engines import transformers, vllm
@@ -25,6 +26,15 @@ def open_engine(settings: EngineSettings) -> Engine:
     if settings.name == "vllm":
         return vllm.VllmEngine(settings)
     return transformers.TransformersEngine(settings)
+
+
+def import_engine(name: str) -> None:
+    """Import the libraries of an engine, which takes seconds to minutes, before its settings are known.
+
+    What cannot be imported shows when the engine is opened.
+    """
+    with suppress(Exception):
+        _MODULES[name].warm_up()
 
 
 def environment(settings: EngineSettings) -> dict[str, str]:

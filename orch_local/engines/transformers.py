@@ -51,6 +51,13 @@ def _installed(distribution: str) -> str:
         raise EngineError(f"{distribution} is not installed", hint=_INSTALL_HINT) from None
 
 
+def warm_up() -> None:
+    """Import what loading a model takes."""
+    import outlines_core  # noqa: F401
+    import torch  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+
 def environment(settings: EngineSettings) -> dict[str, str]:
     """Variables that a worker must have before its Python starts, torch reads them at import."""
     common = {

