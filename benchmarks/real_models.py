@@ -20,14 +20,19 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from orch_local.benchmarks import load_questions
+from orch_local.config import BenchmarkConfig
+from orch_local.records import Question
+
 SMALL, MIDDLE, LARGE = "smollm2-135m", "qwen-coder-0.5b", "qwen-coder-1.5b"
 ENGINE = {"name": "vllm", "device": "cpu", "models_at_once": 1}
-ARC = {"name": "arc", "split": "test", "shuffle_seed": 0, "skip_bad_rows": True}
+ARC = {"name": "arc", "split": "test", "shuffle_seed": 0, "skip_bad_rows": True, "limit": 200}
 GSM8K = {"name": "gsm8k", "split": "test", "shuffle_seed": 0, "skip_bad_rows": True, "few_shot": 2}
 LETTER_REQUEST = "Answer with the letter of the right choice and nothing else."
 VOTE = {"policy": "majority"}
@@ -44,17 +49,17 @@ def single_shot(name: str, model: str) -> dict[str, Any]:
 
 STUDY: dict[str, dict[str, Any]] = {
     "arc-single": {
-        "benchmark": {**ARC, "path": "arc-held-out", "limit": 200},
+        "benchmark": {**ARC, "path": "arc-held-out"},
         "agents": [single_shot("smol-single", SMALL), single_shot("coder-single", MIDDLE)],
         "merge": VOTE,
     },
     "arc-reversed": {
-        "benchmark": {**ARC, "path": "arc-reversed", "limit": 200},
+        "benchmark": {**ARC, "path": "arc-reversed"},
         "agents": [single_shot("smol-single", SMALL), single_shot("coder-single", MIDDLE)],
         "merge": VOTE,
     },
     "arc-panel": {
-        "benchmark": {**ARC, "path": "arc-held-out", "limit": 200},
+        "benchmark": {**ARC, "path": "arc-held-out"},
         "agents": [
             analysing("smol", SMALL, "solve"),
             analysing("coder", MIDDLE, "solve"),
@@ -101,13 +106,24 @@ def write_run_files(questions: Path, out: Path, models: Path) -> None:
 
 
 def write_questions(questions: Path) -> None:
-    """Write ARC's held-out questions, and the same with their choices in the opposite order."""
+    """Write ARC's held-out questions, and those that are asked with their choices in the opposite order."""
     lines = (questions / "arc" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if is_held_out(row["id"])]
-    for name, asked in (("arc-held-out", rows), ("arc-reversed", map(_reversed, rows))):
-        (questions / name).mkdir(exist_ok=True)
-        text = "".join(json.dumps(row) + "\n" for row in asked)
-        (questions / name / "test.jsonl").write_text(text, encoding="utf-8")
+    _write(questions / "arc-held-out", rows)
+    texts = {question.text for question in asked_of_arc(questions)}
+    _write(questions / "arc-reversed", [_reversed(row) for row in rows if row["question"].strip() in texts])
+
+
+def _write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def asked_of_arc(questions: Path) -> Sequence[Question]:
+    """The questions of ARC that the study asks."""
+    return load_questions(
+        BenchmarkConfig.model_validate({**ARC, "path": questions / "arc-held-out"})
+    ).questions
 
 
 def is_held_out(arc_id: str) -> bool:
@@ -126,11 +142,7 @@ def score_letters(questions: Path, out: Path, models: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from orch_local.benchmarks import load_questions
-    from orch_local.config import BenchmarkConfig
-
-    config = BenchmarkConfig.model_validate({**ARC, "path": questions / "arc-held-out", "limit": 200})
-    asked = load_questions(config).questions
+    asked = asked_of_arc(questions)
     (out / "letters").mkdir(exist_ok=True)
     torch.set_num_threads(1)
     for name in (SMALL, MIDDLE):

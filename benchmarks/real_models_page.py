@@ -1,9 +1,11 @@
 """The page of the study in `real_models.py`, from its stored runs:
 
-python benchmarks/real_models_page.py OUT > docs/real-models.md
+    python benchmarks/real_models_page.py OUT > docs/real-models.md
 
-A run that is not finished is shown with the questions for which all its rows are there, and without agents
-that have not begun.
+What each run comes to is kept in `results/real_models.json`, so that one run can be made again without the
+others: its figures are replaced where OUT has at least as many questions of it. Without OUT the page is made
+of what is kept. A run that is not finished is shown with the questions for which all its rows are there, and
+without agents that have not begun.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +29,22 @@ from orch_local.records import Analysis, Question
 from orch_local.stats import ece, holm, mcnemar_exact, reliability, wilson
 from orch_local.store import RunFolder, Store
 
+HERE = Path(__file__).resolve().parent
+KEPT = HERE / "results" / "real_models.json"
+RUNS = ("arc-single", "arc-reversed", "arc-panel", "gsm8k-single", "gsm8k-panel", "arc-large")
+SINGLE_OF = {"arc-panel": "arc-single", "gsm8k-panel": "gsm8k-single"}
+"""The runs with single answers to the same questions."""
+BEHAVIOUR = (
+    "| run, agent | rows | unusable | labels answered "
+    "| copied | cut | identical | contradicted | undecided |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+CALIBRATION = (
+    "| run, agent | stated confidence | ECE of confidence | ECE of probability | tokens read + written |",
+    "|---|---|---|---|---|",
+)
+Results = dict[str, dict[str, Any]]
+"""By run: how many questions it has, and lines of Markdown."""
 Answers = Mapping[str, str | None]
 """Question id -> answer."""
 
@@ -127,23 +146,18 @@ def accuracy_table(run: Run, single: Run | None, reference: str) -> list[str]:
     return lines
 
 
-def behaviour_table(runs: Iterable[Run]) -> list[str]:
+def behaviour_rows(run: Run) -> list[str]:
     """How the reasonings look: copied from the prompt, cut, repeated, at odds with their own answer."""
-    lines = [
-        "| run, agent | rows | unusable | labels answered "
-        "| copied | cut | identical | contradicted | undecided |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for run in runs:
-        for agent, one in _diagnosed(run).agents.items():
-            rows = len(run.rows[agent])
-            if not rows:
-                continue
-            counts = [one.copied, one.cut, one.identical, one.contradicted, one.undecided]
-            told = [str(count) if one.reasonings else "-" for count in counts]
-            unusable = str(rows - one.answers)
-            cells = [f"{run.name}, {agent}", str(rows), unusable, _labels(one.labels) or "-", *told]
-            lines.append(f"| {' | '.join(cells)} |")
+    lines = []
+    for agent, one in _diagnosed(run).agents.items():
+        rows = len(run.rows[agent])
+        if not rows:
+            continue
+        counts = [one.copied, one.cut, one.identical, one.contradicted, one.undecided]
+        told = [str(count) if one.reasonings else "-" for count in counts]
+        unusable = str(rows - one.answers)
+        cells = [f"{run.name}, {agent}", str(rows), unusable, _labels(one.labels) or "-", *told]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -155,15 +169,9 @@ def _diagnosed(run: Run) -> Diagnostics:
     return counter.diagnostics()
 
 
-def calibration_table(runs: Iterable[Run]) -> list[str]:
+def calibration_rows(run: Run) -> list[str]:
     """What the rows state of themselves, and what they cost."""
-    lines = [
-        "| run, agent | stated confidence | ECE of confidence | ECE of probability | tokens read + written |",
-        "|---|---|---|---|---|",
-    ]
-    for run in runs:
-        lines += [_calibration(run, agent, list(found.items())) for agent, found in run.rows.items() if found]
-    return lines
+    return [_calibration(run, agent, list(found.items())) for agent, found in run.rows.items() if found]
 
 
 def _calibration(run: Run, agent: str, found: Sequence[tuple[str, Analysis]]) -> str:
@@ -254,25 +262,47 @@ def _ece(pairs: Sequence[tuple[float | None, bool]]) -> str:
     return f"{ece(reliability(values.astype(float), right.astype(bool))):.2f}"
 
 
-def main() -> None:
-    root = Path(sys.argv[1])
-    names = ("arc-single", "arc-reversed", "arc-panel", "gsm8k-single", "gsm8k-panel", "arc-large")
-    runs = {name: run for name in names if (run := load(root, name))}
-    text = (Path(__file__).parent / "real_models_page.md").read_text(encoding="utf-8")
-    tables = {"behaviour": behaviour_table(runs.values()), "calibration": calibration_table(runs.values())}
-    for name, single in (("arc-panel", "arc-single"), ("gsm8k-panel", "gsm8k-single")):
-        if name in runs:
-            tables[name] = accuracy_table(runs[name], runs.get(single), "coder-single")
-    for name in ("arc-single", "gsm8k-single", "arc-large"):
-        if name in runs:
-            tables[name] = accuracy_table(runs[name], None, runs[name].names[-1])
+def measured(root: Path) -> Results:
+    """What the runs below a folder come to."""
+    runs = {name: run for name in RUNS if (run := load(root, name))}
+    found: Results = {}
+    for name, run in runs.items():
+        single = runs.get(SINGLE_OF[name]) if name in SINGLE_OF else None
+        reference = "coder-single" if name in SINGLE_OF else run.names[-1]
+        found[name] = {
+            "questions": len(run.questions),
+            "table": accuracy_table(run, single, reference),
+            "behaviour": behaviour_rows(run),
+            "calibration": calibration_rows(run),
+        }
     if "arc-single" in runs:
-        tables["letters"] = letters_table(root, runs["arc-single"])
-        if "arc-reversed" in runs:
-            tables["flips"] = flips_table(runs["arc-single"], runs["arc-reversed"])
-    for name in ("letters", "flips", *names, "behaviour", "calibration"):
+        single = runs["arc-single"]
+        found["letters"] = {"questions": len(single.questions), "table": letters_table(root, single)}
+        if turned := runs.get("arc-reversed"):
+            found["flips"] = {"questions": len(turned.questions), "table": flips_table(single, turned)}
+    return found
+
+
+def page(results: Results) -> str:
+    """The page, with the tables of all results in it."""
+    text = (HERE / "real_models_page.md").read_text(encoding="utf-8")
+    tables = {name: one["table"] for name, one in results.items()}
+    for kind, head in (("behaviour", BEHAVIOUR), ("calibration", CALIBRATION)):
+        tables[kind] = [*head, *(row for name in RUNS for row in results.get(name, {}).get(kind, []))]
+    for name in ("letters", "flips", *RUNS, "behaviour", "calibration"):
         text = text.replace(f"[{name}]\n", "\n".join(tables.get(name, ["*Not run yet.*"])) + "\n")
-    sys.stdout.write(text)
+    return text
+
+
+def main() -> None:
+    results: Results = json.loads(KEPT.read_text(encoding="utf-8"))
+    for name, one in (measured(Path(sys.argv[1])) if sys.argv[1:] else {}).items():
+        if one["questions"] >= results.get(name, one)["questions"]:
+            results[name] = one
+    KEPT.write_text(
+        json.dumps(results, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    sys.stdout.write(page(results))
 
 
 if __name__ == "__main__":
