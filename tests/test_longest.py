@@ -107,6 +107,21 @@ def test_engines_on_gpus_are_loaded_for_the_run_and_specs_stay(drafted: Any) -> 
         assert moved.spec == here.spec
 
 
+def test_agents_of_one_model_have_it_loaded_for_the_longest_row_of_all(
+    drafted: Any, run_values: dict[str, Any], tmp_path: Path
+) -> None:
+    for agent in (*run_values["agents"][:2], run_values["merge"]):
+        agent["model"] = run_values["agents"][0]["model"]
+    shared = elsewhere(
+        draft(load_run(write_run_file(tmp_path, run_values)), tmp_path), read_machine("1x24GiB")
+    )
+    longest = {name: one.settings.longest for name, one in zip("abcm", shared.plan.workers, strict=True)}
+    assert len({shared.plan.workers[n].engine for n in (0, 1, 3)}) == 1
+    assert longest["a"] == longest["b"] == longest["m"] != longest["c"]
+    alone = elsewhere(drafted, read_machine("1x24GiB")).plan.workers
+    assert longest["m"] == alone[3].settings.longest, "it reads the analyses too"
+
+
 @pytest.mark.parametrize(
     ("config", "depends"),
     [
