@@ -40,6 +40,7 @@ from orch_local.yaml_files import nearest, parse, read_yaml
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["vllm", "transformers"]
 Grammar = Literal["guidance", "outlines", "xgrammar"]
+Switch = Literal["auto", "on", "off"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -50,6 +51,11 @@ class _Model(BaseModel):
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _as_switch(value: Any) -> Any:
+    """What PyYAML makes of `on` and `off`, back into words."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class BenchmarkConfig(_Model):
@@ -184,6 +190,11 @@ class EngineConfig(_Model):
         default=1, ge=1, le=4, description="Most small models that may share one GPU, each with its memory."
     )
     fast: bool = Field(default=False, description="Give the promise of equal bytes up for speed.")
+    prefix_cache: Annotated[Switch, BeforeValidator(_as_switch)] = Field(
+        default="auto",
+        description="Whether vLLM keeps what it has read of prompts for those that begin alike. `auto`: only "
+        "where a check of this model on this machine, kept in the store, found the same bytes with it.",
+    )
     stall_timeout_s: float = Field(
         default=900.0, gt=0, le=1e7, description="A worker silent for so long is stopped and replaced."
     )
@@ -204,6 +215,12 @@ class EngineConfig(_Model):
         description="Share of a worker's time that these rows may take; 2 (on a GPU 16) are generated again "
         "in any case.",
     )
+
+    @model_validator(mode="after")
+    def _cache_is_of_vllm(self) -> EngineConfig:
+        if self.prefix_cache == "on" and self.name != "vllm":
+            raise ValueError(f"`prefix_cache: on` needs `name: vllm`; {self.name} has no prefix cache")
+        return self
 
 
 def _as_lines(value: Any) -> Any:

@@ -2,15 +2,19 @@
 
 An analysis is promised to be a function of spec and question, so evidence belongs to a spec. It is kept in
 the store beside the rows, one immutable file for each time that rows were compared.
+
+A :class:`Check` is evidence of another kind, about an *execution*: model files, engine and environment,
+whatever is asked. `benchmarks/determinism.py --model` makes it, and it decides whether `prefix_cache: auto`
+is on (`prefix_cache.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from orch_local.errors import StoreError
 from orch_local.records import Analysis, canonical_json, digest
@@ -98,24 +102,96 @@ class Found(NamedTuple):
 
 def read_evidence(store: Store, spec: str) -> Found:
     """All evidence about ``spec``, in a fixed order."""
-    found = Found([], [])
-    for file in sorted(store.evidence(spec).glob("*.json")):
+    return Found(*_read(store.evidence(spec), _evidence))
+
+
+def _evidence(values: dict[str, Any]) -> Evidence:
+    return Evidence(**{**values, "different": tuple(values["different"])})
+
+
+CaseName = Literal["batches", "chunks", "warm cache", "preemption"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to compute rows, compared with whole prompts all at once."""
+
+    name: CaseName
+    rows: int
+    same: int
+    """Rows with the same token ids and, bit by bit, the same log-probabilities."""
+    same_text: int
+    """Rows with the same token ids."""
+    met: int
+    """How often the case came about: cached blocks read, requests put off, prompts cut; 0 shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a check of one execution found."""
+
+    cases: tuple[Case, ...]
+    sample: str
+    """Digest of what was asked."""
+    longest: int
+    """Tokens of the longest prompt."""
+    head_size: int | None = None
+    attention: str | None = None
+
+    def named(self, name: CaseName) -> Case | None:
+        """The case of that name; ``None`` where it was not checked."""
+        return next((case for case in self.cases if case.name == name), None)
+
+
+_Kept = TypeVar("_Kept", Evidence, Check)
+
+
+def keep_check(store: Store, execution: str, check: Check) -> None:
+    """Write a check under the digest of its execution, see :func:`orch_local.plans.execution`.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be written.
+    """
+    write_json(store.checks(execution) / f"{_name(check)}.json", _values(check))
+
+
+class Checked(NamedTuple):
+    """All checks of an execution."""
+
+    checks: list[Check]
+    damaged: list[Path]
+
+
+def read_checks(store: Store, execution: str) -> Checked:
+    """All checks of an execution, in a fixed order."""
+    return Checked(*_read(store.checks(execution), _check))
+
+
+def _check(values: dict[str, Any]) -> Check:
+    return Check(**{**values, "cases": tuple(Case(**case) for case in values["cases"])})
+
+
+def _read(folder: Path, build: Callable[[dict[str, Any]], _Kept]) -> tuple[list[_Kept], list[Path]]:
+    """What is kept in a folder, and the files that are not what was written."""
+    kept, damaged = list[_Kept](), list[Path]()
+    for file in sorted(folder.glob("*.json")):
         try:
-            values = read_json(file)
-            evidence = Evidence(**{**values, "different": tuple(values["different"])})
-            if _name(evidence) != file.stem:
+            found = build(read_json(file))
+            if _name(found) != file.stem:
                 raise ValueError("its name is the SHA-256 of something else")
         except (StoreError, TypeError, KeyError, ValueError):
-            found.damaged.append(file)
+            damaged.append(file)
         else:
-            found.evidence.append(evidence)
-    return found
+            kept.append(found)
+    return kept, damaged
 
 
-def _values(evidence: Evidence) -> dict[str, object]:
+def _values(evidence: Evidence | Check) -> dict[str, object]:
     """Its fields without those that are not known, so that evidence of earlier versions keeps its name."""
     return {name: value for name, value in asdict(evidence).items() if value is not None}
 
 
-def _name(evidence: Evidence) -> str:
+def _name(evidence: Evidence | Check) -> str:
     return hashlib.sha256(canonical_json(_values(evidence)).encode()).hexdigest()

@@ -73,10 +73,11 @@ def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_enviro
     StoreError
         If the folder belongs to another plan, or cannot be written.
     """
-    plan, questions, bad_rows = draft(config, store)
+    begun = load_plan(folder) if folder.plan.exists() else None
+    plan, questions, bad_rows = draft(config, store, begun)
     check(plan, questions)
-    if folder.plan.exists():
-        _refuse_other_plan(folder, plan, accept_new_environment)
+    if begun:
+        _refuse_other_plan(folder, begun, plan, accept_new_environment)
     write_questions(folder.questions, questions)
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in bad_rows]
     write_text(folder.bad_rows, "".join(lines))
@@ -249,9 +250,9 @@ def _cost(name: str, session: Session, deciding: Deciding) -> Cost:
     )
 
 
-def _refuse_other_plan(folder: RunFolder, now: Plan, accept_new_environment: bool) -> None:
+def _refuse_other_plan(folder: RunFolder, begun: Plan, now: Plan, accept_new_environment: bool) -> None:
     """Rows of two plans, or of two environments, are never mixed in one run without a word."""
-    changed = plan_changes(load_plan(folder), now)
+    changed = plan_changes(begun, now)
     if changed.plan:
         fast = any(one.field.endswith("engine.fast") for one in changed.plan)
         way = (

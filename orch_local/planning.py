@@ -30,6 +30,7 @@ from orch_local.merging import Panel, merge_task
 from orch_local.models import ModelFolder, open_model_folder
 from orch_local.placement import Loaded, Machine, Placement, place
 from orch_local.plans import AgentPlan, Plan, QuestionsPlan, TokensPerRow, plan_agents
+from orch_local.prefix_cache import Known, decided
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.question_checks import GoldFacts, gold_facts
 from orch_local.questions import questions_digest
@@ -52,8 +53,13 @@ class Draft(NamedTuple):
     bad_rows: list[BadRow]
 
 
-def draft(config: RunConfig, store: Path) -> Draft:
+def draft(config: RunConfig, store: Path, begun: Plan | None = None) -> Draft:
     """Check a run file against models and questions; nothing is written.
+
+    Parameters
+    ----------
+    begun:
+        The plan of the run that is continued: what was chosen for it by what the store held stays.
 
     Raises
     ------
@@ -61,6 +67,9 @@ def draft(config: RunConfig, store: Path) -> Draft:
         Whatever of the input cannot be used.
     """
     agents, merger = plan_agents(config)
+    known = Known.of(store, begun)
+    agents = tuple(decided(agent, config.engine, known) for agent in agents)
+    merger = merger and decided(merger, config.engine, known)
     questions, bad_rows, categories = load_questions(config.benchmark)
     router = plan_router(config.router, agents, questions) if config.router else None
     frozen = QuestionsPlan(

@@ -87,6 +87,8 @@ class AgentPlan(_Frozen):
     max_tokens: int | None
     notes: tuple[str, ...] = ()
     """What was decided about its prompts, in words for the user; no part of the identity."""
+    cache_reason: str = ""
+    """Why its prefix cache is on or off, where that is a choice; no part of the identity."""
     spec: str
     spec_content: dict[str, Any]
 
@@ -373,10 +375,11 @@ def _freeze(
     answer = _answer_config(agent, config)
     thinking = _thinking(agent, arrival.tags)
     _check_budget(agent, answer, settings)
+    facts = _model_facts(folder)
     content = {
         "format": SPEC_FORMAT,
         "kind": kind,
-        "model": {"architecture": folder.architecture, "files": digests(folder)},
+        "model": facts,
         "prompt": template.text,
         "answer_form": answer_form(AnswerSchema(LABELS, answer)),
         "chat": {
@@ -393,8 +396,7 @@ def _freeze(
             "thinking": thinking.model_dump() if thinking else None,
         },
         "panel": _panel_rules(config.merge) if kind == "merge" else None,
-        "engine": _engine_spec(settings),
-        "environment": fingerprint(settings),
+        **_execution(settings, facts),
     }
     spec = Spec.of(content)
     return AgentPlan(
@@ -410,6 +412,49 @@ def _freeze(
         spec=spec.digest,
         spec_content=content,
     )
+
+
+def with_prefix_cache(agent: AgentPlan) -> AgentPlan:
+    """The agent with its prefix cache on; its rows have another spec."""
+    settings = replace(agent.settings, prefix_cache=True)
+    content = agent.spec_content | _execution(settings, agent.spec_content["model"])
+    spec = Spec.of(content).digest
+    return agent.model_copy(update={"settings": settings, "spec": spec, "spec_content": content})
+
+
+def execution(content: Mapping[str, Any]) -> Spec:
+    """What computes the rows of a spec, whatever is asked: files of the model, engine and environment.
+
+    Parameters
+    ----------
+    content:
+        Of a spec, or the facts of :func:`execution_facts`.
+    """
+    return Spec.of({"kind": "execution", **{name: content[name] for name in _EXECUTION}})
+
+
+def execution_facts(model: ModelConfig, engine: EngineConfig) -> tuple[EngineSettings, dict[str, Any]]:
+    """The settings that a run would load a model with, and what of its specs that decides.
+
+    Raises
+    ------
+    ModelError, EngineError
+        If the model or the engine cannot be used.
+    """
+    folder = open_model_folder(model)
+    settings = _settings(model, folder, engine)
+    return settings, _execution(settings, _model_facts(folder))
+
+
+_EXECUTION = ("model", "engine", "environment")
+
+
+def _execution(settings: EngineSettings, model: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": model, "engine": _engine_spec(settings), "environment": fingerprint(settings)}
+
+
+def _model_facts(folder: ModelFolder) -> dict[str, Any]:
+    return {"architecture": folder.architecture, "files": digests(folder)}
 
 
 @contextmanager
@@ -495,6 +540,7 @@ def _settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfig) -> 
         args={name: getattr(model, name) for name in names},
         threads=max(1, cpu_cores() // (engine.models_at_once or 1)) if many else 1,
         fast=engine.fast,
+        prefix_cache={"on": True, "off": False, "auto": None}[engine.prefix_cache],
     )
     settings = choose(model, settings, folder).settings
     return settings if model.tensor_parallel_size else _with_gpus(settings, model, folder)
@@ -518,6 +564,8 @@ def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
         "fast": settings.fast,
         "max_model_len": settings.max_model_len,
         "args": {name: value for name, value in named.items() if name not in sizes},
+        # So that a plan is told to differ, and not its machine.
+        **({"prefix_cache": True} if settings.prefix_cache else {}),
     }
 
 

@@ -7,6 +7,7 @@ Layout of a store folder::
     store/<spec digest>/00003-of-00008/              chunks of jobs on this shard, with its rows alone
     store/<spec digest>/damaged/                     chunks whose bytes are not those of their name
     store/<spec digest>/evidence/                    what was found when rows were generated again
+    store/<spec digest>/checks/                      what a check of an execution found, beside no rows
 
 A chunk is named by the SHA-256 of its bytes, written to a temporary file beside it and moved into place,
 so a file exists only when it is whole, two writers never touch the same file, and a damaged one is told
@@ -161,6 +162,10 @@ class Store:
     def evidence(self, spec: str) -> Path:
         """Folder of what was found when rows of a spec were generated again; see `evidence.py`."""
         return self.folder(spec) / "evidence"
+
+    def checks(self, spec: str) -> Path:
+        """Folder of what was found when an execution was checked; see `evidence.py`."""
+        return self.folder(spec) / "checks"
 
     def declare(self, spec: Spec) -> None:
         """Write ``spec.json`` so that the rows can be understood without the run that made them."""

@@ -57,6 +57,7 @@ from orch_local.orders import Order
 from orch_local.panels import Panels
 from orch_local.pinning import pin
 from orch_local.plans import AgentPlan, Plan, load_plan
+from orch_local.prefix_cache import meeting
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.questions import Questions, read_questions
 from orch_local.rechecking import Rechecking, Signs
@@ -312,7 +313,10 @@ def _batches(
         following = Following(plan, agent, store, asked, routes)
         return (following.units(group, parent.complete.is_set) for group in order.groups)
     unit_of = unit_maker(plan, agent, store, routes)
-    return ((unit_of(asked[key]) for key in group) for group in order.groups)
+    groups = order.groups
+    if agent.settings.prefix_cache:
+        groups = [meeting((key, asked[key]) for key in group) for group in groups]
+    return ((unit_of(asked[key]) for key in group) for group in groups)
 
 
 def _hooks(work: _Work, writer: RowWriter, reporter: Reporter, recheck: Rechecking) -> Hooks:

@@ -250,7 +250,7 @@ def drafted(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan], Calla
 
     def make(plan: Plan) -> Callable[..., Plan]:
         bad = [BadRow("q.jsonl", 3, "no gold \ud800")]
-        monkeypatch.setattr(pipeline, "draft", lambda config, store: Draft(plan, run.questions, bad))
+        monkeypatch.setattr(pipeline, "draft", lambda config, store, begun: Draft(plan, run.questions, bad))
         monkeypatch.setattr(pipeline, "check", lambda plan, questions: None)
 
         def call(accept: bool = False) -> Plan:

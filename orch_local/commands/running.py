@@ -86,6 +86,7 @@ def plan(
     shuffle_seed: Shuffle = None,
     skip_bad_rows: SkipBadRows = False,
     fast: Fast = False,
+    store: StoreOption = None,
     prompts: Annotated[
         bool, typer.Option("--prompts", help="Print the first prompt of every agent.")
     ] = False,
@@ -108,7 +109,8 @@ def plan(
         shuffle_seed=shuffle_seed,
     )
     there = read_machine(machine) if machine else None
-    drafted = draft(load_run(run_file, settings), Path("store").absolute())
+    # Where `run` keeps rows; checks that lie there decide whether a prefix cache is on.
+    drafted = draft(load_run(run_file, settings), (store or Path("runs") / "store").absolute())
     drafted = elsewhere(drafted, there) if there else drafted
     check(drafted.plan, drafted.questions, there)
     print_outline(console_of(), outline(drafted, there), prompts=prompts)

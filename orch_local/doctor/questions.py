@@ -97,13 +97,9 @@ def _plan(look: Look, subject: Subject) -> Iterator[Finding]:
 
     look.step("plan", "making the plan", 600, "`orch-local plan` does the same, and shows more")
     try:
-        drafted = draft(subject.config, subject.store)
-        check(drafted.plan, drafted.questions)
-    except OrchError as error:
-        yield broken("plan", error, "")
-        return
-    try:
         frozen = subject.frozen
+        drafted = draft(subject.config, subject.store, frozen)
+        check(drafted.plan, drafted.questions)
     except OrchError as error:
         yield broken("plan", error, "")
         return

@@ -86,6 +86,9 @@ class EngineSettings:
     """Threads of one worker on a CPU; more than one only where ``fast``, since they change bytes."""
     fast: bool = False
     """The promise of equal bytes is given up for speed."""
+    prefix_cache: bool | None = None
+    """Whether vLLM keeps what it has read of prompts for those that begin alike. ``None`` leaves that to the
+    recipe, which does not, and where the recipe is given up to vLLM."""
     longest: int | None = None
     """Tokens of the longest request of the run, prompt and answer; ``None`` where that is not known. The
     engine is loaded for no more. No part of the spec: a longer room changes no byte."""

@@ -50,7 +50,8 @@ comment of vllm/envs.py is older than the kernels for 8.x in model_executor/dete
 _WHOLE = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
 """Each prompt is read anew and in one piece. A prompt resumed behind cached blocks, or cut where the batch
 left room, is summed in another order: measured on a CPU. For CUDA, vLLM 0.32 neither tests nor aligns the
-cuts in its batch-invariant mode (vllm-project/vllm pull requests 38561, 46592): nothing is promised then."""
+cuts in its batch-invariant mode (vllm-project/vllm pull requests 38561, 46592): nothing is promised then.
+Where a run asks for the prefix cache, that alone is turned, and the rows generated again decide."""
 
 _GRAMMARS = {"guidance": "llguidance", "outlines": "outlines_core", "xgrammar": "xgrammar"}
 _GIB = 2**30
@@ -167,18 +168,19 @@ def obstacles(settings: EngineSettings) -> tuple[str, ...]:
     """Why equal bytes in any batch are not promised, in words for the user; empty where they are."""
     if settings.fast:
         return ("`fast` gives equal bytes up for speed",)
-    return (*_quantized(settings), *_others(settings))
+    return (*_quantized(settings), *_cached(settings), *_others(settings))
 
 
 def _is_guarded(settings: EngineSettings) -> bool:
     """Whether all is set so that bytes depend on no batch, be it promised or for a recheck to find out.
 
     On CUDA that is vLLM's batch-invariant mode. It is taken for quantized weights too where vLLM lists their
-    method: their bytes are not promised, and the rows that are generated again decide.
+    method, and with the prefix cache where the run asks for that: their bytes are not promised, and the rows
+    that are generated again decide.
     """
-    if settings.device == "cpu":
-        return not obstacles(settings)
-    return is_listed(settings) and not settings.fast and not any(_others(settings))
+    if settings.fast or any(_others(settings)):
+        return False
+    return is_listed(settings) if settings.device == "cuda" else not quantization(settings)
 
 
 def _quantized(settings: EngineSettings) -> Iterator[str]:
@@ -186,6 +188,21 @@ def _quantized(settings: EngineSettings) -> Iterator[str]:
         in_mode = settings.device == "cuda" and _is_guarded(settings)
         told = "; vLLM's batch-invariant mode is on" if in_mode else ""
         yield f"the weights are quantized ({method}{told})"
+
+
+def _cached(settings: EngineSettings) -> Iterator[str]:
+    if not _keeps_prefixes(settings):
+        return
+    if settings.device == "cpu":
+        yield "the prefix cache is on: on a CPU, long prompts that began with cached blocks had other bits"
+    else:
+        mode = " (its batch-invariant mode is on)" if _is_guarded(settings) else ""
+        yield f"the prefix cache is on: that its bytes are the same neither vLLM{mode} nor we promise"
+
+
+def _keeps_prefixes(settings: EngineSettings) -> bool:
+    """Whether the run has the prefix cache on, and the model config does not switch it off."""
+    return bool(settings.prefix_cache and _arguments(settings).get("enable_prefix_caching", True))
 
 
 def _others(settings: EngineSettings) -> Iterator[str]:
@@ -247,7 +264,8 @@ def _engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         "seed": 0,
     }
     lost = settings.fast or (settings.device == "cuda" and not _is_guarded(settings))
-    return ours | _sizes(settings) | ({} if lost else _recipe(settings)) | _arguments(settings)
+    asked = {} if settings.prefix_cache is None else {"enable_prefix_caching": settings.prefix_cache}
+    return ours | _sizes(settings) | ({} if lost else _recipe(settings)) | asked | _arguments(settings)
 
 
 def _arguments(settings: EngineSettings) -> dict[str, Any]:
@@ -272,7 +290,8 @@ def _recipe(settings: EngineSettings) -> dict[str, Any]:
     On CUDA they go with vLLM's batch-invariant mode.
     """
     eager = {"enforce_eager": True} if settings.device == "cpu" else {}
-    return {**_WHOLE, **eager, "max_num_batched_tokens": settings.step_tokens}
+    whole = _WHOLE | {"enable_prefix_caching": _keeps_prefixes(settings)}
+    return {**whole, **eager, "max_num_batched_tokens": settings.step_tokens}
 
 
 class VllmEngine:

@@ -32,6 +32,7 @@ def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
     print_table(console, "Models", _models(console, outline))
     if outline.here:
         _print_dtypes(console, outline)
+        _print_caches(console, plan)
         print_obstacles(console, plan)
     print_notes(console, plan)
     print_table(console, f"Tokens (prompts of {outline.sample} questions)", _tokens(console, outline))
@@ -97,6 +98,18 @@ def _print_dtypes(console: Console, outline: Outline) -> None:
             models.setdefault(told, []).append(agent.plan.name)
     for told, names in models.items():
         print_paragraph(console, visible(f"{', '.join(names)}: {told}."))
+
+
+def _print_caches(console: Console, plan: Plan) -> None:
+    """Print whose prefix cache is on or off, and why; nothing where that is no choice."""
+    agents: dict[str, list[str]] = {}
+    for agent in plan.workers:
+        if agent.cache_reason and "prefix_caching" in agent.environment:
+            on = "on" if agent.environment["prefix_caching"] else "off"
+            agents.setdefault(f"{on} ({agent.cache_reason})", []).append(agent.name)
+    for told, names in agents.items():
+        whose = "" if len(names) == len(plan.workers) else f" of {', '.join(names)}"
+        print_paragraph(console, visible(f"Prefix cache{whose}: {told}."))
 
 
 def _best_level(agent: AgentPlan) -> str:
