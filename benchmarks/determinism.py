@@ -1,6 +1,7 @@
 """Does an answer depend on what else is computed, and what does it cost that it does not?
 
     python benchmarks/determinism.py [--quick] [--out FILE]
+    python benchmarks/determinism.py --model CONFIG_OR_FOLDER --store STORE    # one model, four cases
 
 Random models are built on the spot and run by the real engines on this machine's CPU. All answers are
 constrained JSON with log-probabilities, as an agent asks for them. A *batch of k* keeps k requests in flight:
@@ -636,7 +637,16 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few questions and one round: does it run?")
     parser.add_argument("--out", type=Path, help="Markdown file for the tables")
+    parser.add_argument("--model", help="check this model alone, as determinism_model.py says")
+    parser.add_argument("--store", type=Path, help="with --model: the store in which runs look for the check")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="with --model")
     options = parser.parse_args()
+    if (options.model is None) != (options.store is None):
+        parser.error("--model and --store go together")
+    if options.model:
+        from determinism_model import run
+
+        raise SystemExit(run(options))
     effort = QUICK if options.quick else Effort()
     started = time.monotonic()
     report = Report(options.out)

@@ -18,7 +18,7 @@ from orch_local.plans import AgentPlan, Plan, execution, with_prefix_cache
 from orch_local.records import Question, digest
 from orch_local.store import Store
 
-LEAST_MET = 20
+LEAST_MET = 64
 """Rows that must have read cached blocks, all with the same bytes; the fewer, the less they show."""
 _BEGINNING = 200
 """Characters of a question by which it is told to begin like another, as questions about one passage do."""

@@ -178,11 +178,17 @@ def _conversions(given: Any, read: Any, keys: tuple[Any, ...]) -> Iterator[str]:
         below = ((key, item, of(key)) for key, item in given.items())
     elif isinstance(given, list):
         below = ((index, item, read[index]) for index, item in enumerate(given))
-    elif type(given) is not type(read) and (type(given), type(read)) not in _HARMLESS:
+    elif type(given) is not type(read) and not _is_harmless(given, read):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(read), "a text")
         yield f"`{_dotted(keys)}`: {_json(given)} is not {wanted}"
     for key, item, result in below:
         yield from _conversions(item, result, (*keys, key))
+
+
+def _is_harmless(given: Any, read: Any) -> bool:
+    # `on` and `off` are true and false to PyYAML, and words to a setting that has a third one.
+    words = {True: "on", False: "off"}
+    return (type(given), type(read)) in _HARMLESS or (isinstance(given, bool) and words[given] == read)
 
 
 _HARMLESS = {(int, float), (str, tuple), (str, type(Path()))}
