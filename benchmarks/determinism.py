@@ -640,6 +640,9 @@ def main() -> None:
     parser.add_argument("--model", help="check this model alone, as determinism_model.py says")
     parser.add_argument("--store", type=Path, help="with --model: the store in which runs look for the check")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="with --model")
+    parser.add_argument(
+        "--grammar", default="guidance", choices=["guidance", "outlines", "xgrammar"], help="with --model"
+    )
     options = parser.parse_args()
     if (options.model is None) != (options.store is None):
         parser.error("--model and --store go together")

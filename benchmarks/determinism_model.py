@@ -1,7 +1,7 @@
 """Does one model give the same bytes on this machine, whichever way its prompts are read?
 
-    python benchmarks/determinism.py --model CONFIG_OR_FOLDER --store STORE [--device cpu|cuda] [--quick]
-                                     [--out FILE]
+    python benchmarks/determinism.py --model CONFIG_OR_FOLDER --store STORE [--device cpu|cuda]
+                                     [--grammar guidance|outlines|xgrammar] [--quick] [--out FILE]
 
 The model is loaded as a run loads it: the recipe of its device, which on a GPU is vLLM's batch-invariant
 mode, with whole prompts and no prefix cache. All rows of that, asked at once, are the reference. Then four
@@ -276,8 +276,13 @@ def asked_of(settings: EngineSettings, effort: Effort) -> list[Request]:
     return fitting
 
 
-def check_model(model: str, store: Path, device: str, out: Path | None, *, quick: bool) -> None:
+def check_model(model: str, engine: Mapping[str, str], store: Path, out: Path | None, *, quick: bool) -> None:
     """Check one model, print and write the table, and keep what was found in the store.
+
+    Parameters
+    ----------
+    model, engine:
+        As a run file names them; of the engine block, device and grammar.
 
     Raises
     ------
@@ -287,8 +292,8 @@ def check_model(model: str, store: Path, device: str, out: Path | None, *, quick
         If the recipe itself cannot be run.
     """
     started, effort = time.monotonic(), QUICK if quick else Effort()
-    engine = EngineConfig.model_validate({"device": device, "prefix_cache": "on"})
-    cached, facts = execution_facts(load_model_config(model), engine)
+    asked_for = EngineConfig.model_validate({**engine, "prefix_cache": "on"})
+    cached, facts = execution_facts(load_model_config(model), asked_for)
     settings = replace(cached, prefix_cache=None)
     if determinism(settings)["prefix_caching"] or not determinism(cached)["prefix_caching"]:
         reasons = "; ".join(obstacles(settings)) or "its model config sets `enable_prefix_caching`"
@@ -343,7 +348,8 @@ def _report(
 def run(options: Any) -> int:
     """Check the model of the command line; returns the exit code."""
     try:
-        check_model(options.model, options.store, options.device, options.out, quick=options.quick)
+        engine = {"device": options.device, "grammar": options.grammar}
+        check_model(options.model, engine, options.store, options.out, quick=options.quick)
     except OrchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

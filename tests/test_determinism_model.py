@@ -92,7 +92,7 @@ def checked(
 ) -> tuple[Check, Table]:
     table = Table(checking, set(breaks))
     monkeypatch.setattr(checking, "Engine", table)
-    checking.check_model(str(model), root / "store", "cpu", root / "table.md", quick=quick)
+    checking.check_model(str(model), {"device": "cpu"}, root / "store", root / "table.md", quick=quick)
     (check,) = read_checks(Store(root / "store"), digest_of(model)).checks
     return check, table
 
@@ -157,7 +157,7 @@ def test_a_quick_check_shows_too_little(
 def test_a_short_context_is_refused(checking: ModuleType, tmp_path: Path) -> None:
     short = make_tiny_model(tmp_path / "short", max_positions=512)
     with pytest.raises(ConfigError, match="a context of 512 tokens holds no prompt of 600"):
-        checking.check_model(str(short), tmp_path / "store", "cpu", None, quick=True)
+        checking.check_model(str(short), {"device": "cpu"}, tmp_path / "store", None, quick=True)
 
 
 def test_a_model_without_the_recipe_is_refused(
@@ -165,7 +165,7 @@ def test_a_model_without_the_recipe_is_refused(
 ) -> None:
     monkeypatch.setenv("VLLM_BATCH_INVARIANT", "0")
     with pytest.raises(ConfigError, match="no recipe to compare with: VLLM_BATCH_INVARIANT is 0"):
-        checking.check_model(str(model), tmp_path / "store", "cuda", None, quick=True)
+        checking.check_model(str(model), {"device": "cuda"}, tmp_path / "store", None, quick=True)
 
 
 @pytest.mark.parametrize(
