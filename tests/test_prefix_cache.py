@@ -412,7 +412,7 @@ def test_a_worker_orders_its_questions_only_where_the_cache_is_on(
     agent = run.plan.agents[0]
     agent = agent.model_copy(update={"settings": replace(agent.settings, prefix_cache=on)})
     keys = [one.key for one in asked]
-    order = Order(groups=[keys[:5], keys[5:]], store=run.store.root)
+    order = Order(agent=agent.name, groups=[keys[:5], keys[5:]], store=run.store.root)
     batches = _batches(run.plan, agent, order, Parent(), read_questions(run.folder.questions), None)
     found = [[keys.index(unit.name) for unit in batch if unit] for batch in batches]
     assert found == ([[0, 2, 4, 1, 3], [5]] if on else [[0, 1, 2, 3, 4], [5]])
