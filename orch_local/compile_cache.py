@@ -1,8 +1,11 @@
-"""Where the compiled kernels of a model lie: a folder for each spec and host, filled by one load alone.
+"""Where the compiled kernels of an engine lie: a folder for each key and host, filled by one load alone.
+
+The key is :attr:`orch_local.plans.AgentPlan.engine_key`: agents whose engines load alike share a folder,
+whatever they are asked and in whichever role.
 
 vLLM jobs that start together have corrupted the cache that they share (vllm-project/vllm issues 18851 and
-24601): each reads what the other is still writing. Here no two specs share a folder, nor two hosts, for the
-home may be the same on all of them; and until a spec was loaded once, its loads go one after another.
+24601): each reads what the other is still writing. Here no two keys share a folder, nor two hosts, for the
+home may be the same on all of them; and until a key was loaded once, its loads go one after another.
 
 FlashInfer's cache stays where it is: it locks each of its builds itself, and an air-gapped machine may have
 kernels in there that were put there by hand.
@@ -32,25 +35,25 @@ _LOCK, _LOADED = "orch-local-loading.lock", "orch-local-loaded"
 _TELL_SECONDS = 30.0
 
 
-def variables(spec: str) -> dict[str, str]:
+def variables(key: str) -> dict[str, str]:
     """Variables that a worker on a GPU is to be started with; what the user has set himself stays."""
-    folder = _folder(spec)
+    folder = _folder(key)
     return {name: os.environ.get(name) or str(folder / part) for name, part in _FOLDERS.items()}
 
 
 @contextmanager
-def first_alone(spec: str, alive: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Load a model in this block: alone, until a load of ``spec`` has succeeded on this host; then freely.
+def first_alone(key: str, alive: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Load a model in this block: alone, until a load of ``key`` has succeeded on this host; then freely.
 
     ``alive`` is called every few seconds while waiting. To be used in the worker, which was started with
     :func:`variables`. What a load that failed or was killed left in the folder is removed by the next one.
     """
-    folder = _folder(spec)
+    folder = _folder(key)
     root = Path(os.environ.get("VLLM_CACHE_ROOT") or folder / "vllm").expanduser()
     ours = root == folder / "vllm"
-    # Where the user has one folder for all specs, the loads of all wait for each other.
+    # Where the user has one folder for all keys, the loads of all wait for each other.
     place = folder if ours else root
-    loaded = place / f"{_LOADED}-{_host()}-{spec}"
+    loaded = place / f"{_LOADED}-{_host()}-{key}"
     with ExitStack() as lock:
         if not loaded.exists() and _hold(lock, place, alive):
             if loaded.exists():
@@ -88,9 +91,9 @@ def _clear(place: Path) -> None:
         shutil.rmtree(place / part, ignore_errors=True)
 
 
-def _folder(spec: str) -> Path:
-    """The folder of a spec on this host, in the user's cache or, where that is read-only, a temporary one."""
-    below = Path("compile") / spec / _host()
+def _folder(key: str) -> Path:
+    """The folder of a key on this host, in the user's cache or, where that is read-only, a temporary one."""
+    below = Path("compile") / key / _host()
     folder = Path(platformdirs.user_cache_dir("orch-local")) / below
     return folder if _is_writable(folder) else _temporary() / below
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from orch_local.config import ModelConfig
+from orch_local.engines import step_tokens
 from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError
 from orch_local.gpu_kinds import Speed, gpu_speed
@@ -105,6 +106,22 @@ def need_of(agent: AgentPlan, plan: Plan, rows: int, machine: Machine) -> Need:
     prompt, generated = (tokens.prompt, tokens.generated) if tokens else _UNKNOWN_TOKENS
     model = LoadedModel(agent.model, agent.settings, open_model_folder(agent.model))
     return need(model, Load(rows, round(rows * prompt), round(rows * generated)), machine)
+
+
+def graphs(agent: AgentPlan, plan: Plan, machine: Machine) -> int | None:
+    """For how many sequences CUDA graphs are worth their capture; ``None`` for as many as may run at once.
+
+    Twice as many as the plan has at once, for this agent or another that the loaded model can serve, since
+    rows may be shorter than those of the sample; and rounded up to a power of two.
+    """
+    if agent.settings.device != "cuda" or agent.settings.name != "vllm":
+        return None
+    engine = next(one.engine for one in plan.workers if one.name == agent.name)
+    served = [one for one in plan.workers if one.engine == engine]
+    served = [one.model_copy(update={"settings": agent.settings}) for one in served]
+    at_once = max(need_of(one, plan, plan.questions.count, machine).sequences for one in served)
+    most = 1 << (2 * at_once - 1).bit_length()
+    return most if most < agent.settings.side_by_side else None
 
 
 def jobs(plan: Plan, rows: Mapping[str, int], machine: Machine) -> tuple[list[Job], Job | None]:
@@ -258,7 +275,7 @@ def _group(model: LoadedModel) -> Group:
 def _step_gib(model: LoadedModel) -> float:
     settings = model.settings
     text = model.folder.text_config
-    return step_gib(text, settings.step_tokens, settings.side_by_side, settings.tensor_parallel)
+    return step_gib(text, step_tokens(settings), settings.side_by_side, settings.tensor_parallel)
 
 
 def _cache_bytes(settings: EngineSettings) -> int:
@@ -281,7 +298,12 @@ def _fitting(model: LoadedModel, machine: Machine) -> int:
     if not machine.memory_gib:
         return 0
     room = _room_gib(settings, machine)
-    return fitting_tokens(_group(model), model.folder.text_config, room, settings.side_by_side)
+
+    def largest_step(longest: int) -> int:
+        return step_tokens(replace(settings, max_model_len=longest, longest=None))
+
+    text = model.folder.text_config
+    return fitting_tokens(_group(model), text, room, settings.side_by_side, largest_step)
 
 
 def cpu_fitting_tokens(model: LoadedModel) -> int:

@@ -7,10 +7,9 @@ vLLM takes a share of a GPU and divides it so: weights, what one step computes w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from orch_local.engines.base import LEAST_STEP
 from orch_local.kv_cache import KvCache
 
 GIB = 2**30
@@ -84,16 +83,26 @@ def step_gib(text: Mapping[str, Any], tokens: int, sequences: int, tensor_parall
     return (2 * numbers + _LOGIT_BYTES * logits) / GIB
 
 
-def fitting_tokens(group: Group, text: Mapping[str, Any], room_gib: float, sequences: int) -> int:
+def fitting_tokens(
+    group: Group,
+    text: Mapping[str, Any],
+    room_gib: float,
+    sequences: int,
+    step_tokens: Callable[[int], int],
+) -> int:
     """The longest sequence, in steps of 256 tokens, that a GPU has room for; 0 where none.
 
-    Each prompt is read in one piece, so that a longer one takes a larger step, too.
+    Parameters
+    ----------
+    step_tokens:
+        Of the largest step, by the longest sequence: where each prompt is read in one piece, a longer one
+        takes a larger step, too.
     """
     low, high = 0, 2**13
     while low < high:  # in steps of 256
         middle = (low + high + 1) // 2
         tokens = 256 * middle
-        step = step_gib(text, max(tokens, sequences, LEAST_STEP), sequences, group.tensor_parallel)
+        step = step_gib(text, step_tokens(tokens), sequences, group.tensor_parallel)
         if group.least_gib(step, tokens) <= room_gib:
             low = middle
         else:

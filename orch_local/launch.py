@@ -341,7 +341,7 @@ class AgentRun:
         if self._agent.settings.device == "cpu":
             return {}
         seen = {} if self._seat.gpus is None else {"CUDA_VISIBLE_DEVICES": self._seat.gpus}
-        return compile_cache.variables(self._agent.spec) | seen
+        return compile_cache.variables(self._agent.engine_key) | seen
 
     def _order(self, groups: list[list[str]], taken_over: bool) -> Order:
         return Order(

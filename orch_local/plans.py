@@ -103,6 +103,16 @@ class AgentPlan(_Frozen):
         return Spec(self.spec_content, self.spec)
 
     @property
+    def engine_key(self) -> str:
+        """The same for agents whose engines load alike, however they are asked: see `compile_cache.py`.
+
+        What is compiled depends on the model, the arguments and the environment of the engine, and on the
+        context that it is loaded for.
+        """
+        facts = {name: self.spec_content[name] for name in ("model", "engine", "environment")}
+        return digest({**facts, "loaded_len": self.settings.loaded_len})[:32]
+
+    @property
     def environment(self) -> dict[str, Fact]:
         """The environment of its engine, see :mod:`orch_local.fingerprint`, when the plan was made."""
         return dict(self.spec_content["environment"])

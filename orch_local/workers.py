@@ -44,9 +44,11 @@ from typing import Any, NoReturn, TextIO
 
 from orch_local import orders
 from orch_local.compile_cache import first_alone
+from orch_local.devices import machine
 from orch_local.engines import import_engine, open_engine
 from orch_local.engines.base import Engine
 from orch_local.errors import EngineError, OrchError, StoreError
+from orch_local.estimates import graphs
 from orch_local.evidence import keep_evidence
 from orch_local.following import Following
 from orch_local.generating import Hooks, Scribe, Unit, generate
@@ -257,6 +259,9 @@ def _ordered(plan: Plan, order: Order, reporter: Reporter) -> AgentPlan:
     if order.memory_share is not None:
         args = {**agent.settings.args, "gpu_memory_utilization": order.memory_share}
         agent = agent.model_copy(update={"settings": replace(agent.settings, args=args)})
+    if agent.settings.device == "cuda":
+        captured = graphs(agent, plan, machine("cuda"))
+        agent = agent.model_copy(update={"settings": replace(agent.settings, graphs=captured)})
     if order.stage_to is not None:
         agent = at(agent, stage(agent, order.stage_to, reporter.alive))
     check_unchanged(agent)
@@ -281,7 +286,7 @@ def _loaded(agent: AgentPlan, reporter: Reporter) -> Engine:
     if agent.settings.device == "cpu":  # where nothing is compiled
         with reporter.loading():
             return open_engine(agent.settings)
-    with first_alone(agent.spec, reporter.alive), reporter.loading():
+    with first_alone(agent.engine_key, reporter.alive), reporter.loading():
         return open_engine(agent.settings)
 
 

@@ -60,7 +60,11 @@ def _loaded(file: Path, folder: Path) -> LoadedModel:
     """A model with weights of its true size that take no room on the disk."""
     config = parse(ModelConfig, read_yaml(file), str(file))
     assert config.memory_gib is not None
-    weights = folder / f"{file.stem}.safetensors"
+    folder /= file.stem
+    folder.mkdir()
+    shape = shapes()[file.stem]
+    (folder / "config.json").write_text(json.dumps(shape), encoding="utf-8")  # whether it is recurrent
+    weights = folder / "model.safetensors"
     with weights.open("wb") as stream:
         stream.truncate(round(config.memory_gib * 2**30))
     settings = EngineSettings(
@@ -73,7 +77,7 @@ def _loaded(file: Path, folder: Path) -> LoadedModel:
         args={name: getattr(config, name) for name in _ARGS},
         longest=LONGEST,
     )
-    return LoadedModel(config, settings, ModelFolder(folder, shapes()[file.stem], (weights,)))
+    return LoadedModel(config, settings, ModelFolder(folder, shape, (weights,)))
 
 
 def _machine(text: str, models: list[LoadedModel]) -> Iterator[str]:

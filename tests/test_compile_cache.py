@@ -1,4 +1,4 @@
-"""Compiled kernels: a folder for each spec and host, and the first load alone."""
+"""Compiled kernels: a folder for each engine and host, and the first load alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from orch_local import compile_cache, locks
 from orch_local.compile_cache import first_alone, variables
 
-SPEC = "ab" * 16
+KEY = "ab" * 16
 NAMES = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -27,22 +27,22 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_each_spec_and_each_host_has_folders_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine, other = variables(SPEC), variables("cd" * 16)
+def test_each_key_and_each_host_has_folders_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = variables(KEY), variables("cd" * 16)
     monkeypatch.setattr("platform.node", lambda: "node17/../x")
-    elsewhere = variables(SPEC)
+    elsewhere = variables(KEY)
     assert tuple(mine) == NAMES
     assert len({*mine.values(), *other.values(), *elsewhere.values()}) == 9
-    assert all(SPEC in folder and ".." not in Path(folder).parts for folder in elsewhere.values())
-    assert variables(SPEC) == elsewhere
+    assert all(KEY in folder and ".." not in Path(folder).parts for folder in elsewhere.values())
+    assert variables(KEY) == elsewhere
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
     monkeypatch.setenv("VLLM_CACHE_ROOT", "")
-    found = variables(SPEC)
+    found = variables(KEY)
     assert found["TRITON_CACHE_DIR"] == "/mine"
-    assert SPEC in found["VLLM_CACHE_ROOT"]
+    assert KEY in found["VLLM_CACHE_ROOT"]
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_unwritable_home_is_replaced(no_home: Path) -> None:
-    found = variables(SPEC)
+    found = variables(KEY)
     assert all(Path(folder).is_relative_to(no_home) for folder in found.values())
-    assert variables(SPEC) == found
+    assert variables(KEY) == found
     (folder,) = no_home.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -73,7 +73,7 @@ def test_a_folder_that_others_can_write_is_not_used(no_home: Path, tmp_path: Pat
     else:
         name.mkdir()
         name.chmod(0o777)
-    root = Path(variables(SPEC)["VLLM_CACHE_ROOT"])
+    root = Path(variables(KEY)["VLLM_CACHE_ROOT"])
     assert not root.is_relative_to(name)
     assert not root.resolve().is_relative_to(tmp_path / "theirs")
 
@@ -83,9 +83,9 @@ def test_a_folder_that_others_can_write_is_not_used(no_home: Path, tmp_path: Pat
 
 def _load(log: Path, fails: bool) -> None:
     """A worker that loads for a while."""
-    os.environ.update(variables(SPEC))
+    os.environ.update(variables(KEY))
     try:
-        with first_alone(SPEC):
+        with first_alone(KEY):
             begun = time.monotonic()
             time.sleep(0.3)
             with log.open("a") as lines:
@@ -127,8 +127,8 @@ def test_as_long_as_none_succeeds_they_load_one_after_another(tmp_path: Path) ->
 
 
 def _load_for_ever(begun: Path) -> None:
-    os.environ.update(variables(SPEC))
-    with first_alone(SPEC):
+    os.environ.update(variables(KEY))
+    with first_alone(KEY):
         half = Path(os.environ["TRITON_CACHE_DIR"]) / "half"
         half.parent.mkdir(parents=True)
         half.touch()
@@ -147,17 +147,17 @@ def test_what_a_killed_load_left_is_removed_and_its_lock_is_free(
         time.sleep(0.05)
     process.kill()
     process.join()
-    cache = Path(variables(SPEC)["TRITON_CACHE_DIR"])
-    for name, value in variables(SPEC).items():
+    cache = Path(variables(KEY)["TRITON_CACHE_DIR"])
+    for name, value in variables(KEY).items():
         monkeypatch.setenv(name, value)
-    with first_alone(SPEC):
+    with first_alone(KEY):
         assert not cache.exists()
         cache.mkdir()
-    with first_alone(SPEC):
+    with first_alone(KEY):
         assert cache.exists()
 
 
-def test_a_folder_of_the_user_is_shared_by_all_specs_and_never_cleared(
+def test_a_folder_of_the_user_is_shared_by_all_keys_and_never_cleared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "mine"
@@ -176,7 +176,7 @@ def test_a_folder_of_the_user_is_shared_by_all_specs_and_never_cleared(
     thread.start()
     assert inside.wait(30)
     threading.Timer(0.3, go.set).start()
-    with first_alone(SPEC):
+    with first_alone(KEY):
         order.append("mine")
     thread.join()
     assert order == ["other", "mine"]
@@ -188,7 +188,7 @@ def test_waiting_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     inside, go = threading.Event(), threading.Event()
 
     def other() -> None:
-        with first_alone(SPEC):
+        with first_alone(KEY):
             inside.set()
             go.wait(30)
 
@@ -202,7 +202,7 @@ def test_waiting_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
         if len(signs) == 3:
             go.set()
 
-    with first_alone(SPEC, alive):
+    with first_alone(KEY, alive):
         assert len(signs) >= 3
     thread.join()
 
@@ -214,6 +214,6 @@ def test_a_folder_without_locks_stops_nobody(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(compile_cache, "held", refuse)
-    with first_alone(SPEC):
+    with first_alone(KEY):
         pass
     assert "Operation not supported" in caplog.text

@@ -10,38 +10,42 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_models import END, make_tiny_model
 
 from orch_local import devices
 from orch_local.answers import AnswerSchema
 from orch_local.config import AnswerConfig
 from orch_local.devices import gpus
-from orch_local.engines import determinism, engine_version, environment, obstacles, open_engine
+from orch_local.engines import (
+    determinism,
+    engine_version,
+    environment,
+    obstacles,
+    open_engine,
+    step_tokens,
+)
+from orch_local.engines.admission import Layers
 from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
-from orch_local.engines.vllm import VllmEngine
+from orch_local.engines.vllm import _engine_arguments, _layers
 from orch_local.errors import EngineError, OrchError
 
 pytest.importorskip("transformers")
 
 CONTEXT = 512
 PATTERN = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=40)).pattern
-ATTENTION = "attention"
-"""What a host is asked to tell how its model attends."""
 START_SECONDS = 240
 STEP_SECONDS = 60
 
@@ -66,9 +70,8 @@ def serve(pipe: Connection) -> None:
             if isinstance(call, EngineSettings):
                 engine = open_engine(call)
                 pipe.send(engine.capacity)
-            elif call == ATTENTION:
-                assert engine is not None
-                pipe.send(engine.attention)
+            elif isinstance(call, str):
+                pipe.send(getattr(engine, call))
             elif callable(call):
                 pipe.send(call())
             else:
@@ -122,9 +125,13 @@ class Host:
         return self._call(function, STEP_SECONDS)
 
     def attention(self) -> Attention:
-        found = self._call(ATTENTION, STEP_SECONDS)
+        found = self.ask("attention")
         assert isinstance(found, Attention), found
         return found
+
+    def ask(self, name: str) -> Any:
+        """An attribute of the engine."""
+        return self._call(name, STEP_SECONDS)
 
     def stop(self) -> None:
         self._process.kill()
@@ -536,29 +543,144 @@ def test_vllm_spawns_its_processes_and_never_compiles_a_sampler(
     assert variables.get("VLLM_USE_FLASHINFER_SAMPLER") == ("0" if device == "cuda" else None)
 
 
-@given(
-    needed=st.lists(st.integers(1, 5000), min_size=1, max_size=40),
-    blocks=st.integers(2, 500),
-    sizes=st.lists(st.sampled_from([16, 32, 128]), min_size=1, max_size=3),
-)
-def test_those_that_run_fit_the_cache_at_their_full_length(
-    needed: list[int], blocks: int, sizes: list[int]
-) -> None:
-    groups = [SimpleNamespace(kv_cache_spec=SimpleNamespace(block_size=size)) for size in sizes]
-    cache = SimpleNamespace(num_blocks=blocks, kv_cache_groups=groups)
-    scheduler = SimpleNamespace(kv_cache_config=cache, max_num_active_reqs=0)
-    engine = object.__new__(VllmEngine)
-    engine._engine = SimpleNamespace(
-        engine_core=SimpleNamespace(engine_core=SimpleNamespace(scheduler=scheduler))
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """An engine whose KV cache holds three of its longest requests, of the sixteen that may run at once."""
+    if find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed")
+    model = make_tiny_model(tmp_path_factory.mktemp("model") / "wide", wide=True)
+    # Keys and values of a token take 2,048 bytes.
+    args = {"cpu_kv_cache_gib": 3400 * 2048 / 2**30, "vllm_args": {"block_size": 32}}
+    settings = replace(engine_settings("vllm", "cpu", model, **args), max_model_len=1152)
+    host = Host(settings)
+    assert host.load(settings) == 16
+    yield host
+    host.stop()
+
+
+@pytest.mark.vllm
+def test_what_is_put_off_for_want_of_memory_comes_out_as_if_it_had_run_alone(tight: Host) -> None:
+    """Short answers first, so that too many of the long ones behind them are let in."""
+    draw = random.Random(0)
+    ids = tight.prompt(
+        "which of the choices is the capital of the country, and which numbers stand on the wall"
     )
-    engine._capacity = 16
-    engine._in_flight = {str(index): tokens for index, tokens in enumerate(needed)}
-    engine._keep_from_preempting()
-    running = scheduler.max_num_active_reqs
-    assert 1 <= running <= 16
-    largest = sorted(needed)[-running:]
-    taken = sum(math.ceil((tokens + 1) / size) for tokens in largest for size in sizes)
-    assert running == 1 or taken < blocks
+    short = [Request(f"short {n}", ids[n:], 300, "[a-d]{2}", 4) for n in range(20)]
+    long = [Request(f"long {n}", tuple(draw.choices(ids, k=750)), 300, "[a-z]{1500}", 4) for n in range(8)]
+    completions = tight.run(*short, *long).completions
+    put_off = tight.ask("preempted")
+    assert put_off >= 2
+    assert {len(completions[one.id].token_ids) for one in long} == {300}
+    assert tight.run(*short[:3]).completions == {one.id: completions[one.id] for one in short[:3]}
+    alone = {request.id: tight.run(request).completions[request.id] for request in long}
+    assert [name for name, completion in alone.items() if completion != completions[name]] == []
+    assert tight.ask("preempted") == put_off, "one alone has all of the cache"
+
+
+@pytest.mark.parametrize(
+    ("fast", "args", "tokens"),
+    [
+        (False, {}, 4096),  # the recipe: as much as the longest prompt, 4,096 at least
+        (True, {}, 8192),
+        (False, {"quantization": "gptq"}, 8192),
+        (True, {"max_num_seqs": 10_000}, 10_000),
+        (True, {"vllm_args": {"max_num_batched_tokens": 3000}}, 3000),
+        (False, {"vllm_args": {"max_num_batched_tokens": 6000}}, 6000),
+    ],
+)
+def test_the_largest_step_on_a_gpu(tiny_model: Path, fast: bool, args: dict[str, Any], tokens: int) -> None:
+    settings = engine_settings("vllm", "cuda", tiny_model, fast=fast, **args)
+    assert _engine_arguments(settings)["max_num_batched_tokens"] == step_tokens(settings) == tokens
+    told = determinism(settings)
+    assert told.get("step_tokens") == (None if told["batch_invariant_mode"] else tokens)
+
+
+def test_a_step_without_cut_prompts_holds_the_longest(tiny_model: Path) -> None:
+    whole = {"enable_chunked_prefill": False}
+    settings = engine_settings("vllm", "cuda", tiny_model, fast=True, vllm_args=whole)
+    assert step_tokens(replace(settings, max_model_len=20_000)) == 20_000
+    assert "step_tokens" not in determinism(engine_settings("vllm", "cpu", tiny_model, fast=True))
+
+
+def test_how_many_graphs_are_captured_is_no_part_of_the_spec(tiny_model: Path) -> None:
+    settings = engine_settings("vllm", "cuda", tiny_model)
+    few = replace(settings, graphs=32)
+    assert "max_cudagraph_capture_size" not in _engine_arguments(settings)
+    assert _engine_arguments(few)["max_cudagraph_capture_size"] == 32
+    assert determinism(few) == determinism(settings)
+    assert "max_cudagraph_capture_size" not in _engine_arguments(replace(few, device="cpu"))
+    for named in (
+        {"cudagraph_capture_sizes": [1, 2]},
+        {"compilation_config": {"max_cudagraph_capture_size": 8}},
+    ):
+        told = replace(few, args={**few.args, "vllm_args": named})
+        assert "max_cudagraph_capture_size" not in _engine_arguments(told)
+
+
+def graph_sizes(model: Path, few: int | None) -> list[int]:
+    """What vLLM makes of our arguments for a GPU, as far as a CPU lets it."""
+    from vllm.config import CUDAGraphMode
+    from vllm.engine.arg_utils import EngineArgs
+
+    settings = engine_settings("vllm", "cuda", model, fast=True, max_num_seqs=256, gpu_memory_utilization=0.9)
+    config = EngineArgs(**_engine_arguments(replace(settings, graphs=few))).create_engine_config()
+    assert config.scheduler_config.max_num_batched_tokens == 8192
+    compilation = config.compilation_config
+    # Which a configuration for a CPU has turned off.
+    config.model_config.enforce_eager = False
+    compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
+    compilation.cudagraph_capture_sizes = None
+    compilation.max_cudagraph_capture_size = few
+    config._set_cudagraph_sizes()
+    return list(compilation.cudagraph_capture_sizes)
+
+
+def test_vllm_takes_the_steps_and_graphs_for_a_gpu(host: Host) -> None:
+    if (host.settings.name, host.settings.device) != ("vllm", "cpu"):
+        pytest.skip("a matter of vLLM's configuration")
+    model = host.settings.model_path
+    assert host.call(partial(graph_sizes, model, 32)) == [1, 2, 4, 8, 16, 24, 32]
+    assert len(host.call(partial(graph_sizes, model, None))) == 51
+
+
+def test_layers_keep_what_vllm_keeps(host: Host) -> None:
+    if (host.settings.name, host.settings.device) != ("vllm", "cpu"):
+        pytest.skip("a matter of vLLM's KV cache")
+    assert host.call(layers_of_each_sort) == [
+        Layers(16),
+        Layers(16, window=100),
+        Layers(16, window=64),
+        Layers(16, fixed=1),
+        Layers(16, fixed=2),
+        Layers(16),
+        Layers(16, window=100),
+    ]
+
+
+def layers_of_each_sort() -> list[Layers]:
+    """Of vLLM's own descriptions of layers."""
+    import torch
+    from vllm.v1.kv_cache_interface import (
+        ChunkedLocalAttentionSpec,
+        FullAttentionSpec,
+        MambaSpec,
+        SlidingWindowSpec,
+        UniformTypeKVCacheSpecs,
+    )
+
+    heads: dict[str, Any] = {"block_size": 16, "num_kv_heads": 2, "head_size": 64, "dtype": torch.float32}
+    states: dict[str, Any] = {"block_size": 16, "shapes": ((4, 4),), "dtypes": (torch.float32,)}
+    sliding = SlidingWindowSpec(**heads, sliding_window=100)
+    specs = [
+        FullAttentionSpec(**heads, sliding_window=100),  # where vLLM keeps all the same
+        sliding,
+        ChunkedLocalAttentionSpec(**heads, attention_chunk_size=64),
+        MambaSpec(**states),
+        MambaSpec(**states, mamba_cache_mode="align"),
+        MambaSpec(**states, mamba_cache_mode="all"),
+        UniformTypeKVCacheSpecs(block_size=16, kv_cache_specs={"0": sliding, "1": sliding}),
+    ]
+    return [_layers(spec) for spec in specs]
 
 
 def test_a_named_attention_backend_is_told(tiny_model: Path) -> None:

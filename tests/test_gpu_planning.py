@@ -99,10 +99,13 @@ def test_what_is_left_of_a_gpu_holds_sequences() -> None:
 def test_the_fitting_length_fits_and_a_longer_one_does_not(room: float, window: int, sequences: int) -> None:
     group = Group(10.0, KvCache(65_536, 65_536, window))
 
-    def needed(tokens: int) -> float:
-        return group.least_gib(step_gib(LLAMA_8B, max(tokens, sequences, 4096), sequences), tokens)
+    def step(tokens: int) -> int:
+        return max(tokens, sequences, 4096)
 
-    found = fitting_tokens(group, LLAMA_8B, room, sequences)
+    def needed(tokens: int) -> float:
+        return group.least_gib(step_gib(LLAMA_8B, step(tokens), sequences), tokens)
+
+    found = fitting_tokens(group, LLAMA_8B, room, sequences, step)
     assert found % 256 == 0
     assert found == 0 or needed(found) <= room
     assert found == 256 * 2**13 or needed(found + 256) > room

@@ -188,6 +188,25 @@ def test_fast_rows_have_specs_of_their_own(run_file: Path) -> None:
     assert fast[0].settings.threads >= 1
 
 
+def test_agents_whose_engines_load_alike_share_what_is_compiled(
+    models_dir: Path, run_values: dict[str, Any], tmp_path: Path
+) -> None:
+    first = str(models_dir / "first")
+    run_values["agents"] = [
+        {"name": "plain", "model": first},
+        {"name": "direct", "model": first, "mode": "direct"},
+        {"name": "second", "model": str(models_dir / "second")},
+    ]
+    run_values["merge"] |= {"model": first}
+    file = write_run_file(tmp_path, run_values)
+    plain, direct, second, merger = frozen(file)
+    assert len({plain.spec, direct.spec, merger.spec}) == 3
+    assert plain.engine_key == direct.engine_key == merger.engine_key != second.engine_key
+    fast = frozen(file, **{"engine.fast": True})[0]
+    longer = plain.model_copy(update={"settings": replace(plain.settings, longest=64)})
+    assert len({plain.engine_key, fast.engine_key, longer.engine_key}) == 3
+
+
 def test_models_at_once_share_the_cores_where_fast(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orch_local.plans.cpu_cores", lambda: 13)
     for at_once, fast, threads in ((None, True, 13), (3, True, 4), (64, True, 1), (1, False, 1)):

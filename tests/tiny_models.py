@@ -23,7 +23,12 @@ CORPUS = (
 
 
 def make_tiny_model(
-    folder: Path, *, seed: int = 0, architecture: str = "llama", max_positions: int = 2048
+    folder: Path,
+    *,
+    seed: int = 0,
+    architecture: str = "llama",
+    max_positions: int = 2048,
+    wide: bool = False,
 ) -> Path:
     """Write a complete model folder: random weights, a byte-level BPE tokenizer, a chat template.
 
@@ -37,6 +42,9 @@ def make_tiny_model(
         ``llama`` or ``qwen2``.
     max_positions:
         Longest context in tokens.
+    wide:
+        Hidden size 512 for 64. Only then does what was read at once differ in its last bits, on a CPU, from
+        what was written token by token.
 
     Returns
     -------
@@ -45,7 +53,7 @@ def make_tiny_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = make_tiny_tokenizer(folder)
-    _write_weights(folder, seed, _config(architecture, vocabulary, max_positions))
+    _write_weights(folder, seed, _config(architecture, vocabulary, max_positions, wide=wide))
     return folder
 
 
@@ -74,20 +82,20 @@ def make_tiny_tokenizer(folder: Path) -> dict[str, int]:
     return dict(tokenizer.get_vocab())
 
 
-def _config(architecture: str, vocabulary: dict[str, int], max_positions: int) -> Any:
+def _config(architecture: str, vocabulary: dict[str, int], max_positions: int, *, wide: bool) -> Any:
     from transformers import LlamaConfig, Qwen2Config
 
     classes: dict[str, Any] = {"llama": LlamaConfig, "qwen2": Qwen2Config}
     return classes[architecture](
         # One row more than the tokenizer has, as real models often do.
         vocab_size=len(vocabulary) + 1,
-        hidden_size=64,
+        hidden_size=512 if wide else 64,
         # Wider than 1024, where oneDNN computes a single row in its own way.
         intermediate_size=1408,
         num_hidden_layers=2,
         # vLLM has no CPU attention for heads narrower than 32.
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        num_attention_heads=8 if wide else 2,
+        num_key_value_heads=2 if wide else 1,
         max_position_embeddings=max_positions,
         bos_token_id=None,
         eos_token_id=vocabulary[END],

@@ -52,6 +52,11 @@ def obstacles(settings: EngineSettings) -> tuple[str, ...]:
     return tuple(_MODULES[settings.name].obstacles(settings))
 
 
+def step_tokens(settings: EngineSettings) -> int:
+    """The most tokens of one step of the engine."""
+    return vllm.step_tokens(settings) if settings.name == "vllm" else settings.step_tokens
+
+
 def libraries(settings: EngineSettings) -> dict[str, str]:
     """Versions of the engine's library and of what executes the grammar.
 

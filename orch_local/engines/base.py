@@ -92,6 +92,9 @@ class EngineSettings:
     longest: int | None = None
     """Tokens of the longest request of the run, prompt and answer; ``None`` where that is not known. The
     engine is loaded for no more. No part of the spec: a longer room changes no byte."""
+    graphs: int | None = None
+    """CUDA graphs are captured for so many sequences at most; ``None`` leaves it to vLLM. It follows from the
+    memory of a machine, and is no part of the spec: a step with more sequences runs without a graph."""
 
     @property
     def loaded_len(self) -> int:

@@ -11,12 +11,14 @@ import difflib
 import functools
 import gc
 import importlib.metadata
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from orch_local.devices import gpus
+from orch_local.engines.admission import Admission, Asked, Cache, Layers
 from orch_local.engines.base import (
     Attention,
     Completion,
@@ -36,6 +38,8 @@ from orch_local.engines.traits import (
 from orch_local.errors import EngineError
 from orch_local.offline import SILENCE
 
+log = logging.getLogger(__name__)
+
 _OURS = ("cpu_kv_cache_gib", "vllm_args")
 """Keys of ``EngineSettings.args`` that are no keyword of vLLM's EngineArgs."""
 
@@ -54,6 +58,10 @@ cuts in its batch-invariant mode (vllm-project/vllm pull requests 38561, 46592):
 Where a run asks for the prefix cache, that alone is turned, and the rows generated again decide."""
 
 _GRAMMARS = {"guidance": "llguidance", "outlines": "outlines_core", "xgrammar": "xgrammar"}
+_GRAPH_ARGUMENTS = ("max_cudagraph_capture_size", "cudagraph_capture_sizes", "compilation_config")
+_CHUNKED_STEP = 8192
+"""Tokens of a step where prompts may be cut. vLLM's own default for an engine in the caller's loop is 2,048,
+with which prompts are read at a fraction of a GPU's speed; it takes 8,192 and more for its offline class."""
 _GIB = 2**30
 _PROBE_TOKENS = 8
 
@@ -145,6 +153,7 @@ def determinism(settings: EngineSettings) -> dict[str, str | int | bool]:
         "enforce_eager": bool(args.get("enforce_eager", False)),
         **({"threads": settings.threads, "m1_padding": not settings.fast} if on_cpu else {}),
         **({} if on_cpu else {"batch_invariant_mode": _is_guarded(settings)}),
+        **({} if on_cpu or _is_guarded(settings) else {"step_tokens": step_tokens(settings)}),
         **({} if invariant else {"max_num_seqs": settings.side_by_side}),
     }
 
@@ -276,12 +285,34 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
 
 
 def _sizes(settings: EngineSettings) -> dict[str, Any]:
-    """What a CPU needs whether or not bytes are promised."""
+    """What a device needs whether or not bytes are promised."""
     if settings.device != "cpu":
-        return {}
+        return {**_gpu_step(settings), **_graphs(settings)}
     cache = int(settings.args.get("cpu_kv_cache_gib", 1.0) * _GIB)
     # Compiling took 40 s a model, and `environment` turns it off.
     return {"max_num_seqs": settings.side_by_side, "kv_cache_memory_bytes": cache, "enforce_eager": True}
+
+
+def _gpu_step(settings: EngineSettings) -> dict[str, int]:
+    """The largest step of an engine without the recipe. It is in the spec, so it depends on no question."""
+    cut = _arguments(settings).get("enable_chunked_prefill", True)
+    least = settings.side_by_side if cut else max(settings.side_by_side, settings.max_model_len)
+    return {"max_num_batched_tokens": max(_CHUNKED_STEP, least)}
+
+
+def _graphs(settings: EngineSettings) -> dict[str, int]:
+    """For how many sequences CUDA graphs are captured, unless the user says it or vLLM's own choice is right.
+
+    vLLM captures 51 sizes up to 512 tokens for 256 sequences, which takes most of a load from a warm cache.
+    A step with more sequences than that runs without a graph.
+    """
+    named = any(key in _arguments(settings) for key in _GRAPH_ARGUMENTS)
+    return {"max_cudagraph_capture_size": settings.graphs} if settings.graphs and not named else {}
+
+
+def step_tokens(settings: EngineSettings) -> int:
+    """The most tokens of a step; the memory that it computes with depends on them."""
+    return int(_engine_arguments(settings).get("max_num_batched_tokens") or settings.step_tokens)
 
 
 def _recipe(settings: EngineSettings) -> dict[str, Any]:
@@ -294,6 +325,14 @@ def _recipe(settings: EngineSettings) -> dict[str, Any]:
     return {**whole, **eager, "max_num_batched_tokens": settings.step_tokens}
 
 
+class _Flight(NamedTuple):
+    """A request on its way."""
+
+    request: Request
+    held: Any
+    """What vLLM's scheduler knows of it."""
+
+
 class VllmEngine:
     """Implements :class:`orch_local.engines.base.Engine`; one alive per process.
 
@@ -304,13 +343,16 @@ class VllmEngine:
     """
 
     def __init__(self, settings: EngineSettings) -> None:
+        self.preempted = 0
+        """How often a request was generated anew, since vLLM had put it off for want of memory."""
         self._settings = settings
-        self._in_flight: dict[str, int] = {}
-        """By id: the most tokens that the request can come to, prompt and answer."""
+        self._in_flight: dict[str, _Flight] = {}
         self._engine = _load(settings)
+        self._scheduler = self._engine.engine_core.engine_core.scheduler
         self._guarded = _is_guarded(settings)
         limits = self._engine.vllm_config.scheduler_config
         self._capacity = int(limits.max_num_active_seqs or limits.max_num_seqs)
+        self._admission = Admission(_cache(self._scheduler.kv_cache_config), self._capacity)
         self._probe()
 
     @property
@@ -330,29 +372,28 @@ class VllmEngine:
     def submit(self, request: Request) -> None:
         """Queue a request; see :meth:`Engine.submit`."""
         from vllm.exceptions import VLLMClientError
-        from vllm.inputs import tokens_input
 
         self._check(request)
         try:
-            self._engine.add_request(request.id, tokens_input(list(request.prompt_ids)), _sampling(request))
+            self._add(request)
         except (VLLMClientError, ValueError, TypeError, OverflowError) as error:
             # vLLM may have queued one half of it already.
             self._engine.abort_request([request.id])
             raise RequestError(one_line(error)) from error
-        self._in_flight[request.id] = len(request.prompt_ids) + request.max_tokens
 
     def step(self) -> list[Completion]:
         """Advance all requests by one token; see :meth:`Engine.step`."""
         if not self._in_flight:
             return []
-        if self._guarded:
-            self._keep_from_preempting()
         try:
+            if self._guarded:
+                self._scheduler.max_num_active_reqs = self._may_run()
             outputs = self._engine.step()
+            again = self._start_anew() if self._guarded else frozenset()
         except Exception as error:
             message = f"vLLM died while generating: {one_line(error)}"
             raise EngineError(message, hint=_hint(str(error))) from error
-        return [self._completion(output) for output in outputs]
+        return [self._completion(output) for output in outputs if output.request_id not in again]
 
     def close(self) -> None:
         """Free the memory of weights and KV cache."""
@@ -360,19 +401,48 @@ class VllmEngine:
         del self._engine
         gc.collect()
 
-    def _keep_from_preempting(self) -> None:
-        """Let no more requests run than the KV cache holds at their full length.
+    def _add(self, request: Request) -> None:
+        from vllm.inputs import tokens_input
 
-        A request that vLLM puts off for want of memory is read again with what it had written, as one prompt,
-        and sums in another order than it wrote in: measured, the bits of just those requests differed.
+        prompt = tokens_input(list(request.prompt_ids))
+        name = self._engine.add_request(request.id, prompt, _sampling(request))
+        self._in_flight[request.id] = _Flight(request, self._scheduler.requests[name])
+
+    def _may_run(self) -> int:
+        """How many requests vLLM may run now, so that memory suffices for them; see `admission.py`."""
+        longest = max(len(request.prompt_ids) + request.max_tokens for request, _ in self._in_flight.values())
+        cache = self._admission.cache
+        if self._capacity * cache.blocks_of(Asked(longest, 0), 0) <= cache.blocks:
+            return self._capacity
+        running = [_asked(held) for held in self._scheduler.running]
+        return self._admission.may_run(running, [_asked(held) for held in self._scheduler.waiting])
+
+    def _start_anew(self) -> frozenset[str]:
+        """Generate again from the beginning what vLLM has put off for want of memory; returns the ids.
+
+        vLLM would read such a request again with what it had written, as one prompt, and so sum in another
+        order than it wrote in: measured, the bits of just those requests differed. None is put off for ever:
+        vLLM puts off the one that began last, so that others finish meanwhile, and each time more memory is
+        kept for all, in the end as much as they can write at most.
         """
-        scheduler = self._engine.engine_core.engine_core.scheduler
-        # One token is computed ahead, and one block of the cache is never given away.
-        longest = max(self._in_flight.values()) + 1
-        groups = scheduler.kv_cache_config.kv_cache_groups
-        blocks = sum(math.ceil(longest / group.kv_cache_spec.block_size) for group in groups)
-        fitting = (scheduler.kv_cache_config.num_blocks - 1) // max(blocks, 1)
-        scheduler.max_num_active_reqs = max(1, min(self._capacity, fitting))
+        lost = [flight for flight in self._in_flight.values() if flight.held.num_preemptions]
+        if not lost:
+            return frozenset()
+        ran = len(lost) + len(self._scheduler.running)
+        self.preempted += len(lost)
+        self._admission.ran_out(ran)
+        names = [request.id for request, _ in lost]
+        self._engine.abort_request(names)
+        for request, _ in lost:
+            self._add(request)
+        log.info(
+            "the KV cache did not hold %d of %d requests, they are generated again (%d so far; margin %.2f)",
+            len(lost),
+            ran,
+            self.preempted,
+            self._admission.margin,
+        )
+        return frozenset(names)
 
     def _check(self, request: Request) -> None:
         """Refuse what vLLM would cut short without a word."""
@@ -394,9 +464,12 @@ class VllmEngine:
             pass
 
     def _completion(self, output: Any) -> Completion:
-        self._in_flight.pop(output.request_id, None)
+        request, _ = self._in_flight.pop(output.request_id)
         result = output.outputs[0]
         finish = _FINISH.get(result.finish_reason, Finish.ERROR)
+        if finish is not Finish.ERROR:
+            asked = Asked(len(request.prompt_ids), request.max_tokens, len(result.token_ids))
+            self._admission.finished(asked)
         # On STOP the last token is the end-of-sequence or a stop id, unless the reason is a stop text.
         at_token = finish is Finish.STOP and not isinstance(result.stop_reason, str)
         end = len(result.token_ids) - at_token
@@ -418,6 +491,32 @@ class VllmEngine:
                 hint="its weights are damaged, or overflow in this dtype: check them, or try bfloat16",
             )
         return tuple(_Position(flat, index) for index in range(end))
+
+
+def _cache(config: Any) -> Cache:
+    """The KV cache of vLLM, which never gives one of its blocks away."""
+    return Cache(
+        config.num_blocks - 1, tuple(_layers(group.kv_cache_spec) for group in config.kv_cache_groups)
+    )
+
+
+def _layers(spec: Any) -> Layers:
+    """What a group of layers keeps, as vllm/v1/kv_cache_interface.py has it."""
+    from vllm.v1.kv_cache_interface import ChunkedLocalAttentionSpec, MambaSpec, SlidingWindowSpec
+
+    one = getattr(spec, "first_spec", spec)  # of layers that differ in their sizes only
+    if isinstance(one, SlidingWindowSpec):
+        return Layers(spec.block_size, window=one.sliding_window + one.extra_retained_tokens)
+    if isinstance(one, ChunkedLocalAttentionSpec):
+        return Layers(spec.block_size, window=one.attention_chunk_size)
+    if isinstance(one, MambaSpec) and one.mamba_cache_mode != "all":
+        last = 2 + one.num_prefill_checkpoint_blocks if one.mamba_cache_mode == "align" else 1
+        return Layers(spec.block_size, fixed=last + one.num_speculative_blocks)
+    return Layers(spec.block_size)
+
+
+def _asked(held: Any) -> Asked:
+    return Asked(held.num_prompt_tokens, held.max_tokens, held.num_output_tokens)
 
 
 def _backends(worker: Any) -> list[str]:
