@@ -11,7 +11,7 @@ of that length. Each round times, in turn:
   beginning with nothing known, as a worker does.
 
 Told are the requests that ran at once, on average and at most, how many were generated again since memory ran
-out, and a digest over all token ids and log-probabilities, which has to be the same. The ratio is
+out, the steps of the engine, and a digest over all token ids and log-probabilities, which has to be the same. The ratio is
 full / written of the median seconds.
 """
 
@@ -83,7 +83,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             completions, running = loop(engine, requests)
             seconds[name].append(time.perf_counter() - started)
             told[name] = (
-                f"{statistics.mean(running):.1f} at once, {max(running)} at most, "
+                f"{len(running)} steps, {statistics.mean(running):.1f} at once, {max(running)} at most, "
                 f"{engine.preempted - before} generated again, digest {digest_of(completions)[:16]}"
             )
     written = statistics.mean(len(one.token_ids) for one in completions)

@@ -20,6 +20,7 @@ from functools import cached_property, partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,9 +38,9 @@ from orch_local.engines import (
     open_engine,
     step_tokens,
 )
-from orch_local.engines.admission import Layers
+from orch_local.engines.admission import Admission, Cache, Layers
 from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
-from orch_local.engines.vllm import _engine_arguments, _layers
+from orch_local.engines.vllm import VllmEngine, _engine_arguments, _Flight, _layers
 from orch_local.errors import EngineError, OrchError
 
 pytest.importorskip("transformers")
@@ -47,7 +48,7 @@ pytest.importorskip("transformers")
 CONTEXT = 512
 PATTERN = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=40)).pattern
 START_SECONDS = 240
-STEP_SECONDS = 60
+STEP_SECONDS = 120
 
 
 @dataclass
@@ -541,6 +542,36 @@ def test_vllm_spawns_its_processes_and_never_compiles_a_sampler(
     variables = environment(engine_settings("vllm", device, tiny_model, tensor_parallel_size=2))
     assert variables["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
     assert variables.get("VLLM_USE_FLASHINFER_SAMPLER") == ("0" if device == "cuda" else None)
+
+
+def test_what_was_put_off_is_thrown_away_told_and_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether vLLM has finished it meanwhile, as it may where steps are planned ahead, or not."""
+    engine = object.__new__(VllmEngine)
+    aborted: list[str] = []
+    engine.preempted = 0
+    engine._guarded = True
+    engine._capacity = 4
+    engine._admission = Admission(Cache(10, (Layers(16),)), 4)
+    engine._scheduler = SimpleNamespace(running=[], waiting=[], max_num_active_reqs=0)
+    requests = {name: Request(name, (1, 2), 60) for name in ("well", "waits", "finished")}
+    engine._in_flight = {
+        name: _Flight(request, SimpleNamespace(num_preemptions=int(name != "well")))
+        for name, request in requests.items()
+    }
+    outputs = [SimpleNamespace(request_id=name) for name in ("well", "finished")]
+    engine._engine = SimpleNamespace(step=lambda: outputs, abort_request=aborted.extend)
+    added: list[Request] = []
+    monkeypatch.setattr(engine, "_add", added.append)
+    monkeypatch.setattr(engine, "_completion", lambda output: output.request_id)
+    with caplog.at_level("INFO"):
+        assert engine.step() == ["well"]
+    assert aborted == ["waits", "finished"]
+    assert added == [requests["waits"], requests["finished"]]
+    assert engine.preempted == 2
+    assert engine._admission.margin > 1.25
+    assert "did not hold 2 of 2 requests, they are generated again (2 so far" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from orch_local.estimates import (
     LoadedModel,
     at_once,
     best_tensor_parallel,
+    graphs,
     job,
     jobs,
     need,
@@ -140,6 +141,14 @@ def test_ample_memory_holds_what_runs_side_by_side(folder: Folder) -> None:
     assert found.ample_gib == pytest.approx(15 + 32 + 1.5 + 1.125, abs=0.01)
     assert need(model, Load(1, 1, 1), GPU).ample_gib == found.memory_gib
     assert found.fixed_gib == 1.5 + 1.125
+
+
+def test_without_the_recipe_the_larger_step_is_counted(folder: Folder) -> None:
+    model = loaded(folder(), "cuda")
+    short = model._replace(settings=replace(model.settings, longest=1024))
+    fast = model._replace(settings=replace(short.settings, fast=True))
+    larger = loaded(folder(), "cuda", vllm_args={"max_num_batched_tokens": 16_384})
+    assert memory(short) < memory(fast) < memory(larger)
 
 
 # --- rows at once ---------------------------------------------------------------------------------
@@ -319,6 +328,28 @@ def test_more_rows_take_more_time(plan: Plan) -> None:
     assert many > few
     without = plan.model_copy(update={"tokens": {}})
     assert need_of(agent, without, 10, HOST).generate_s > 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "memory", "captured"),
+    [
+        (10_000, 80.0, None),
+        (10_000, 0.0, None),
+        (100, 80.0, None),
+        (10, 80.0, 32),
+        (1, 80.0, 2),
+        (10_000, 1.0, 2),
+    ],
+)
+def test_graphs_are_captured_for_twice_the_rows_at_once(
+    plan: Plan, rows: int, memory: float, captured: int | None
+) -> None:
+    agent = plan.agents[0]
+    on_gpu = agent.model_copy(update={"settings": replace(agent.settings, device="cuda")})
+    assert graphs(on_gpu, plan, rows, Machine("cuda", 1, memory)) == captured
+    assert graphs(agent, plan, rows, HOST) is None
+    written = on_gpu.model_copy(update={"settings": replace(on_gpu.settings, graphs=captured)})
+    assert written.engine_key == on_gpu.engine_key
 
 
 def test_a_plan_for_another_machine_keeps_its_specs(run_file: Path, tmp_path: Path) -> None:
