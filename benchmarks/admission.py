@@ -10,9 +10,9 @@ of that length. Each round times, in turn:
 * ``written``: as many as it holds by what the finished ones have written (`orch_local/engines/admission.py`),
   beginning with nothing known, as a worker does.
 
-Told are the requests that ran at once, on average and at most, how many were generated again since memory ran
-out, the steps of the engine, and a digest over all token ids and log-probabilities, which has to be the same. The ratio is
-full / written of the median seconds.
+Told are the steps of the engine, the requests that ran at once, how many were generated again since memory
+ran out, and a digest over all token ids and log-probabilities, which has to be the same. The ratios are
+full / written, of the median seconds and of the steps, which do not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from overhead import request_of
 from orch_local.config import load_run
 from orch_local.demo import RUN_FILE, demo_overrides
 from orch_local.engines import environment, vllm
-from orch_local.engines.admission import Admission
+from orch_local.engines.admission import _SEEN, Admission
 from orch_local.engines.base import Completion, EngineSettings, Request
 from orch_local.generating import Scribe, Unit
 from orch_local.kv_cache import DTYPE_BYTES, kv_cache
@@ -74,14 +74,15 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     engine = vllm.VllmEngine(settings)
     loop(engine, requests[:50])  # the first grammars are compiled here, for no one's account
     seconds: dict[str, list[float]] = {"full": [], "written": []}
-    told = {}
+    told, steps = {}, {}
     for _ in range(options.rounds):
-        for name, seen in (("full", _NEVER), ("written", None)):
-            cache, before = engine._admission.cache, engine.preempted
-            engine._admission = Admission(cache, engine.capacity, **({"seen": seen} if seen else {}))
+        for name, seen in (("full", _NEVER), ("written", _SEEN)):
+            before = engine.preempted
+            engine._admission = Admission(engine._admission.cache, engine.capacity, seen=seen)
             started = time.perf_counter()
             completions, running = loop(engine, requests)
             seconds[name].append(time.perf_counter() - started)
+            steps[name] = len(running)
             told[name] = (
                 f"{len(running)} steps, {statistics.mean(running):.1f} at once, {max(running)} at most, "
                 f"{engine.preempted - before} generated again, digest {digest_of(completions)[:16]}"
@@ -92,7 +93,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     for name, values in seconds.items():
         runs = " ".join(f"{value:.1f}" for value in values)
         print(f"{name:8} {statistics.median(values):6.1f} s   (seconds: {runs})   {told[name]}")
-    print(f"ratio {statistics.median(seconds['full']) / statistics.median(seconds['written']):.2f}")
+    ratio = statistics.median(seconds["full"]) / statistics.median(seconds["written"])
+    print(f"ratio {ratio:.2f} in seconds, {steps['full'] / steps['written']:.2f} in steps")
 
 
 def tight(agent: AgentPlan, longest: int, holds: int) -> EngineSettings:
