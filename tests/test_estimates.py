@@ -344,10 +344,11 @@ def test_more_rows_take_more_time(plan: Plan) -> None:
 def test_graphs_are_captured_for_twice_the_rows_at_once(
     plan: Plan, rows: int, memory: float, captured: int | None
 ) -> None:
+    plan = plan.model_copy(update={"questions": plan.questions.model_copy(update={"count": rows})})
     agent = plan.agents[0]
     on_gpu = agent.model_copy(update={"settings": replace(agent.settings, device="cuda")})
-    assert graphs(on_gpu, plan, rows, Machine("cuda", 1, memory)) == captured
-    assert graphs(agent, plan, rows, HOST) is None
+    assert graphs(on_gpu, plan, Machine("cuda", 1, memory)) == captured
+    assert graphs(agent, plan, HOST) is None
     written = on_gpu.model_copy(update={"settings": replace(on_gpu.settings, graphs=captured)})
     assert written.engine_key == on_gpu.engine_key
 
