@@ -12,7 +12,8 @@ of that length. Each round times, in turn:
 
 Told are the steps of the engine, the requests that ran at once, how many were generated again since memory
 ran out, and a digest over all token ids and log-probabilities, which has to be the same. The ratios are
-full / written, of the median seconds and of the steps, which do not depend on what else the machine does.
+full / written, of the median seconds and of the steps. Seconds are those of the processor, since the engine
+has one thread and the machine may do other work.
 """
 
 from __future__ import annotations
@@ -79,9 +80,9 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         for name, seen in (("full", _NEVER), ("written", _SEEN)):
             before = engine.preempted
             engine._admission = Admission(engine._admission.cache, engine.capacity, seen=seen)
-            started = time.perf_counter()
+            started = time.process_time()
             completions, running = loop(engine, requests)
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(time.process_time() - started)
             steps[name] = len(running)
             told[name] = (
                 f"{len(running)} steps, {statistics.mean(running):.1f} at once, {max(running)} at most, "
@@ -92,9 +93,9 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     print(f"{len(requests)} requests, {written:.0f} of {options.bound} tokens written ({share:.0%})")
     for name, values in seconds.items():
         runs = " ".join(f"{value:.1f}" for value in values)
-        print(f"{name:8} {statistics.median(values):6.1f} s   (seconds: {runs})   {told[name]}")
+        print(f"{name:8} {statistics.median(values):6.1f} s   (rounds: {runs})   {told[name]}")
     ratio = statistics.median(seconds["full"]) / statistics.median(seconds["written"])
-    print(f"ratio {ratio:.2f} in seconds, {steps['full'] / steps['written']:.2f} in steps")
+    print(f"ratio {ratio:.2f} in seconds of the processor, {steps['full'] / steps['written']:.2f} in steps")
 
 
 def tight(agent: AgentPlan, longest: int, holds: int) -> EngineSettings:
