@@ -12,6 +12,10 @@ LEAST_FOR_BFLOAT16 = (8, 0)
 """Compute capability; vLLM refuses bfloat16 below (vllm/platforms/cuda.py, check_if_supports_dtype)."""
 
 
+LEAST_OF_CUDA_13 = (7, 5)
+"""Compute capability; CUDA 13 builds for none below, so torch has no kernels for a V100 (7.0) or P100."""
+
+
 class Shared(NamedTuple):
     """An agent, and how many GPUs share each layer of its model."""
 
@@ -37,6 +41,11 @@ def hardware_notes(machine: Machine, agents: Sequence[Shared]) -> Iterator[str]:
             f"every layer waits for the link. A quantized model that one GPU holds would be faster; "
             f"`pipeline_parallel_size` instead of `tensor_parallel_size` may be."
         )
+
+
+def lacks_kernels(capability: tuple[int, int] | None) -> bool:
+    """Whether the locked torch is not built for a GPU; not where its compute capability is not known."""
+    return capability is not None and capability < LEAST_OF_CUDA_13
 
 
 def lacks_bfloat16(capability: tuple[int, int] | None) -> bool:

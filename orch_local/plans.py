@@ -34,7 +34,7 @@ from orch_local.engines.catalogue import knows
 from orch_local.errors import ConfigError, InputError, ModelError, StoreError
 from orch_local.estimates import LoadedModel, best_tensor_parallel
 from orch_local.fingerprint import Fact, fingerprint, installed
-from orch_local.hardware_notes import lacks_bfloat16
+from orch_local.hardware_notes import lacks_bfloat16, lacks_kernels
 from orch_local.models import ModelFolder, digests, open_model_folder
 from orch_local.places import reduced, restored
 from orch_local.profiles import Profile
@@ -381,7 +381,7 @@ def _freeze(
         model = model.model_copy(update={"system_role": arrival.system_role})
     _check_architecture(folder, config.engine.name)
     settings = _settings(model, folder, config.engine)
-    _check_dtype(settings, agent.name)
+    _check_gpu(settings, agent.name)
     answer = _answer_config(agent, config)
     thinking = _thinking(agent, arrival.tags)
     _check_budget(agent, answer, settings)
@@ -488,12 +488,18 @@ def _check_architecture(folder: ModelFolder, engine: str) -> None:
     )
 
 
-def _check_dtype(settings: EngineSettings, agent: str) -> None:
-    """Refuse what vLLM refuses when it loads."""
-    if settings.device != "cuda" or settings.name != "vllm" or settings.dtype != "bfloat16":
+def _check_gpu(settings: EngineSettings, agent: str) -> None:
+    """Refuse what vLLM refuses when it loads, or what fails at the first kernel."""
+    if settings.device != "cuda" or settings.name != "vllm":
         return
     for gpu in gpus()[:1]:
-        if lacks_bfloat16(gpu.capability):
+        if lacks_kernels(gpu.capability):
+            raise ConfigError(
+                f"{gpu.name} is too old for CUDA 13, for which vLLM is built: compute capability below 7.5",
+                where=f"agent {agent!r}",
+                hint="use a GPU from Turing (T4) on, or set `engine.device: cpu`",
+            )
+        if settings.dtype == "bfloat16" and lacks_bfloat16(gpu.capability):
             raise ConfigError(
                 f"{gpu.name} does not compute in bfloat16, the dtype of its model",
                 where=f"agent {agent!r}",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from orch_local.config import read_yaml
+
 ROOT = Path(__file__).parents[1]
 WATCHED = (
     "requirements/cuda.txt",
     "orch_local/engines/vllm.py",
-    "orch_local/engines/deep/er.py",
-    "orch_local/placement.py",
     "tests/cuda/stubs/libcuda.c",
 )
 
@@ -64,6 +65,16 @@ def test_the_files_of_this_checkout_are_found(stamp: ModuleType) -> None:
     found = {file.relative_to(ROOT).as_posix() for file in stamp.watched(ROOT)}
     assert {"requirements/cuda.txt", "orch_local/engines/vllm.py", "tests/cuda/driving.py"} <= found
     assert "tests/cuda/passed" not in found
+
+
+def test_families_have_the_arguments_of_the_shipped_model_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "cuda"))
+    families = importlib.import_module("families").FAMILIES
+    shipped = {file.stem: file for file in (ROOT / "model_configs").glob("*.yaml")}
+    both = {name: shipped[name.lower()] for name in families if name.lower() in shipped}
+    assert "gemma-3-27b-it" in both
+    for name, file in both.items():
+        assert families[name].vllm_args == (read_yaml(file).get("vllm_args") or {}), name
 
 
 def test_other_words_are_refused(stamp: ModuleType, checkout: Path) -> None:

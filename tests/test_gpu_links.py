@@ -126,15 +126,35 @@ def test_gpus_before_ampere_lack_bfloat16() -> None:
     assert not lacks_bfloat16((8, 0)) and not lacks_bfloat16(None)
 
 
-def test_a_dtype_that_the_gpu_lacks_is_refused_before_loading(
-    telling: Callable[..., None], run_values: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize(
+    ("gpu", "message", "hint"),
+    [
+        (
+            Gpu("Tesla T4", 15.0, "580.1", (7, 5), "GPU-0"),
+            "Tesla T4 does not compute in bfloat16",
+            "dtype: float16",
+        ),
+        (
+            Gpu("Tesla V100", 32.0, "580.1", (7, 0), "GPU-0"),
+            "Tesla V100 is too old for CUDA 13",
+            "device: cpu",
+        ),
+    ],
+)
+def test_what_the_gpu_cannot_do_is_refused_before_loading(
+    telling: Callable[..., None],
+    run_values: dict[str, Any],
+    tmp_path: Path,
+    gpu: Gpu,
+    message: str,
+    hint: str,
 ) -> None:
-    telling(Gpu("Tesla T4", 15.0, "580.1", (7, 5), "GPU-0"))
+    telling(gpu)
     agent = run_values["agents"][0]
     own = tmp_path / "own.yaml"
     own.write_text(f"name: own\npath: {agent['model']}\ndtype: bfloat16\n", encoding="utf-8")
     agent["model"] = str(own)
     run_values["engine"]["device"] = "cuda"
-    with pytest.raises(ConfigError, match="Tesla T4 does not compute in bfloat16") as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         draft(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
-    assert "dtype: float16" in caught.value.hint
+    assert hint in caught.value.hint

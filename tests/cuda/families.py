@@ -42,6 +42,8 @@ class Family:
     weights_gb: float
     """Size of its weights in 10^9 bytes, from the model's page."""
     config: dict[str, Any] = field(default_factory=dict)
+    vllm_args: dict[str, Any] = field(default_factory=dict)
+    """Of the model config that is shipped; a test in `test_cuda_stamp.py` compares."""
 
 
 _QWEN3_8B: dict[str, Any] = {
@@ -162,6 +164,7 @@ FAMILIES = {
             "eoi_token_index": 256000,
             "image_token_index": 262144,
         },
+        {"language_model_only": True},
     ),
     "gpt-oss-20b": Family(
         "GptOssForCausalLM",
@@ -247,8 +250,8 @@ FAMILIES = {
 }
 
 
-def write_folder(root: Path, name: str) -> Path:
-    """A folder of that model with weights of true size that take no room."""
+def write_folder(root: Path, name: str, weights_gb: float | None = None) -> Path:
+    """A folder of that model with weights of true size, or of another one, that take no room."""
     family, folder = FAMILIES[name], root / name
     folder.mkdir(parents=True)
     config = {
@@ -259,7 +262,7 @@ def write_folder(root: Path, name: str) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     make_tiny_tokenizer(folder)
-    _write_holes(folder / "model.safetensors", round(family.weights_gb * 1e9))
+    _write_holes(folder / "model.safetensors", round((weights_gb or family.weights_gb) * 1e9))
     return folder
 
 

@@ -14,7 +14,13 @@ from machines import MACHINES
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 _LIBRARIES = {"libcuda.c": "libcuda.so.1", "libnvidia_ml.c": "libnvidia-ml.so.1"}
-_FORGOTTEN = ("CUDA_VISIBLE_DEVICES", "VLLM_BATCH_INVARIANT", "ORCH_MODELS_DIR")
+_FORGOTTEN = (
+    "CUDA_VISIBLE_DEVICES",
+    "VLLM_BATCH_INVARIANT",
+    "ORCH_MODELS_DIR",
+    # Without byte code each process compiles vLLM's sources anew: 20 s of CPU for an import instead of 10.
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,9 @@ class Lab:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(HERE)]),
             "XDG_CACHE_HOME": str(self.cache),
             "VLLM_CACHE_ROOT": str(self.cache / "vllm"),
+            "TRITON_CACHE_DIR": str(self.cache / "triton"),
+            # Else each import of its kernels compiles them in the background, for a GPU that is not here.
+            "HUMMING_DISABLE_PARALLEL_BUILD": "1",
             **more,
         }
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Whether this tier has passed with the files as they are now: it takes 10 minutes, and few changes matter.
+"""Whether this tier has passed with the files as they are now; CI runs it where it has not.
 
     python tests/cuda/stamp.py check     # exit code 0 where `passed` has the digest of the files
     python tests/cuda/stamp.py write     # after a pass; to be committed
 
-`passed` holds one SHA-256 over the names and contents of all files that the tier looks at. It can be written
-by hand, as any result that is committed: a reviewer sees it change.
+`passed` holds one SHA-256 over the names and contents of the files whose change this tier alone can judge.
+It can be written by hand, as any result that is committed: a reviewer sees it change.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STAMP = "tests/cuda/passed"
 WATCHED = (
-    "requirements/*.txt",
-    "orch_local/engines/**/*.py",
-    "orch_local/placement*",
-    "orch_local/placement/**/*.py",
-    "orch_local/estimates.py",
-    "orch_local/devices.py",
-    "orch_local/dtypes.py",
+    "requirements/cuda.txt",
+    "orch_local/engines/vllm.py",
+    "orch_local/engines/base.py",
+    "orch_local/engines/traits.py",
     "tests/cuda/**/*",
-    "tests/tiny_models.py",
 )
-"""Patterns of what the tier depends on; what a later version moves elsewhere simply matches no more."""
+"""Patterns of what the snapshots and the start of vLLM's processes come from.
+
+Placement, plans and workers are used here too, but what they do is fixed here (how many GPUs share a model)
+or looked at by tests that need no CUDA build (`golden_plans.py`, `test_offline.py`): watching them as well
+would have asked for a run at 30 of the first 126 commits, and these files ask at 11.
+"""
 
 
 def watched(root: Path) -> Iterator[Path]:
