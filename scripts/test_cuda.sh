@@ -3,8 +3,9 @@
 #
 #     bash scripts/test.sh cuda [arguments of pytest]
 #
-# Takes 5 minutes on 2 busy cores, and 9 GB. After a pass of the whole tier it writes tests/cuda/passed, which is to be
-# committed: CI runs the tier only where that file is not of the files as they are (tests/cuda/stamp.py).
+# Takes 4 minutes of CPU besides the installation, and 9 GB. After a pass of the whole tier it writes
+# tests/cuda/passed, which is to be committed: CI runs the tier only where that file is not of the files as they are
+# (tests/cuda/stamp.py).
 #
 # Settings, as environment variables, besides those of scripts/setup_env.sh:
 #     ORCH_CUDA_VENV         where the environment lies, and stays   (default: a temporary folder)
