@@ -7,12 +7,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from running import AGENTS, Cli, CliResult, write_run_file
 from tiny_models import make_tiny_model
 
 from orch_local.cli import main
 from orch_local.demo.benchmark import write_jsonl
+
+# How long an example takes tells how busy the machine is.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # A tier of its own, in an environment of its own: `scripts/test.sh cuda`.
 collect_ignore = [] if os.environ.get("ORCH_CUDA_TIER") else ["cuda"]

@@ -38,6 +38,13 @@ THREE = [job("qwen3-8b", 3600.0), job("llama-8b", 1800.0), job("gemma-12b", 2700
 MERGE = job("merge", 1200.0)
 
 
+def test_a_model_that_is_there_is_not_drawn_as_loaded() -> None:
+    agents = [job(name, 3600.0, engine="x") for name in ("solve", "verify")]
+    lines = drawn(place(Machine("cuda", 1, 80.0), agents, job("merge", 3600.0, engine="x")))
+    assert lines[0].count("░") == 1
+    assert any(line.startswith("1 load on 1 GPU") for line in lines)
+
+
 def test_one_gpu_loads_one_model_after_another() -> None:
     lines = drawn(place(ONE_GPU, THREE, MERGE))
     assert lines == [

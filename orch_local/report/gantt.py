@@ -144,7 +144,7 @@ def _names(machine: Machine, slots: Sequence[Slot]) -> dict[Slot, str]:
 
 
 def _in_words(placement: Placement) -> str:
-    loads = counted(len(placement.replicas), "load")
+    loads = counted(sum(one.loaded_s > one.start_s for one in placement.replicas), "load")
     words = [f"{loads} on {machine_in_words(placement.machine)}; about {duration(placement.seconds)} in all."]
     if any(one.follows for one in placement.replicas):
         words.append("The merge agent merges each panel as soon as it is complete.")
@@ -171,7 +171,8 @@ class _Painter:
             if end <= begin:
                 continue
             line.append(" " * (begin - len(line)))
-            loaded = min(max(self.scale.column(bar.loaded_s), begin + (end - begin > 1)), end)
+            least = begin + (end - begin > 1 and bar.loaded_s > bar.start_s)
+            loaded = min(max(self.scale.column(bar.loaded_s), least), end)
             line.append(self._painted(bar, loaded - begin, end - loaded), self._style(bar.agent))
         return line
 
