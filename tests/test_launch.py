@@ -552,6 +552,15 @@ def test_a_worker_asked_to_serve_another_model_refuses(shared: Callable[..., Sha
     assert worker.process.wait(timeout=30) != 0
 
 
+def test_a_waiting_worker_leaves_when_its_parent_is_gone(shared: Callable[..., Shared]) -> None:
+    both = shared(2)
+    both.run_first(both.stage.keys)
+    process = both.loaded._waiting[both.place].process
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=60) != 0
+
+
 def test_waiting_workers_end_with_the_execution(shared: Callable[..., Shared]) -> None:
     both = shared(2)
     both.run_first(both.stage.keys)
