@@ -323,6 +323,7 @@ MODELS = {
     "exaone-4.0-32b": EXAONE4,
     "gemma-3-12b-it": GEMMA3,
     "gemma-3-27b-it": GEMMA3,
+    "gemma-4-12b-it": GEMMA4,
     "gemma-4-31b-it": GEMMA4,
     "glm-4-9b-0414": GLM4,
     "gpt-oss-120b": HARMONY,
