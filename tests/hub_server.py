@@ -81,7 +81,7 @@ class Hub:
         self.cut: dict[str, list[int]] = {}
         """By end of a file's path: after so many bytes is each of the next answers cut off."""
         self.stuck: dict[str, int] = {}
-        """By end of a file's path: after so many bytes nothing more comes, until this is cleared."""
+        """By end of a file's path: behind so many of its bytes nothing comes, until this is cleared."""
         self.failing: dict[str, tuple[int, dict[str, str]]] = {}
         """By a part of the path: status and headers of the answer."""
         self.page = 1000
@@ -213,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
         if asked and self.server.hub.ranges:
             start, status = int(asked.removeprefix("bytes=").split("-")[0]), 206
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(status, content[start:], headers, file)
+        self._send(status, content[start:], headers, file, start)
 
     def _repo(self, kind: str, name: str) -> Repo | None:
         repo = self.server.hub.repos.get((kind, name))
@@ -235,7 +235,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: Any, headers: dict[str, str] | None = None) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
-    def _send(self, status: int, body: bytes, headers: Mapping[str, str], file: str = "") -> None:
+    def _send(
+        self, status: int, body: bytes, headers: Mapping[str, str], file: str = "", start: int = 0
+    ) -> None:
         hub = self.server.hub
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -243,30 +245,37 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         sent = 0
         if self.command != "HEAD":
-            sent = self._body(body, file)
+            sent = self._body(body, file, start)
         names = ("Authorization", "Range", "User-Agent")
         token, asked, agent = (self.headers.get(name, "") for name in names)
         path = file or urlsplit(self.path).path
         hub.seen.append(Seen(self.server.host, self.command, path, token, asked, agent, status, sent))
 
-    def _body(self, body: bytes, file: str) -> int:
+    def _body(self, body: bytes, file: str, start: int) -> int:
+        """Send a body that begins at a byte of its file; returns how much of it was sent."""
         hub = self.server.hub
         limits = next((left for end, left in hub.cut.items() if file and file.endswith(end)), [])
         limit = limits.pop(0) if limits else len(body)
         sent = 0
         try:
             while sent < min(limit, len(body)):
+                while self._is_stuck(file, start + sent):
+                    time.sleep(0.05)
                 block = body[sent : min(sent + 65536, limit)]
                 self.wfile.write(block)
                 sent += len(block)
-                while any(file and file.endswith(end) and sent >= most for end, most in hub.stuck.items()):
-                    time.sleep(0.05)
         except OSError:
             self.close_connection = True
         if limit < len(body):
             self.wfile.flush()
             self.close_connection = True
         return sent
+
+    def _is_stuck(self, file: str, place: int) -> bool:
+        """Whether nothing comes from this place on, to a client that connects again neither."""
+        return any(
+            file and file.endswith(end) and place >= most for end, most in self.server.hub.stuck.items()
+        )
 
 
 class _Server(ThreadingHTTPServer):
