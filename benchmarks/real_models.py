@@ -84,7 +84,7 @@ STUDY: dict[str, dict[str, Any]] = {
         "answer": {"reasoning_chars": 1200},
     },
     "arc-large": {
-        "benchmark": {**ARC, "path": "arc-held-out", "limit": 40},
+        "benchmark": {**ARC, "path": "arc-held-out", "limit": 100},
         "agents": [single_shot("large-single", LARGE), analysing("large", LARGE, "solve")],
         "merge": VOTE,
         "answer": {"reasoning_chars": 600},
