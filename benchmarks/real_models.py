@@ -47,15 +47,16 @@ def single_shot(name: str, model: str) -> dict[str, Any]:
     return {"name": name, "model": model, "mode": "direct"}
 
 
+SINGLES = [single_shot("smol-single", SMALL), single_shot("coder-single", MIDDLE)]
 STUDY: dict[str, dict[str, Any]] = {
     "arc-single": {
         "benchmark": {**ARC, "path": "arc-held-out"},
-        "agents": [single_shot("smol-single", SMALL), single_shot("coder-single", MIDDLE)],
+        "agents": SINGLES,
         "merge": VOTE,
     },
     "arc-reversed": {
         "benchmark": {**ARC, "path": "arc-reversed"},
-        "agents": [single_shot("smol-single", SMALL), single_shot("coder-single", MIDDLE)],
+        "agents": SINGLES,
         "merge": VOTE,
     },
     "arc-panel": {
@@ -70,7 +71,7 @@ STUDY: dict[str, dict[str, Any]] = {
     },
     "gsm8k-single": {
         "benchmark": {**GSM8K, "path": "gsm8k", "limit": 100},
-        "agents": [single_shot("smol-single", SMALL), single_shot("coder-single", MIDDLE)],
+        "agents": SINGLES,
         "merge": VOTE,
     },
     "gsm8k-panel": {

@@ -6,7 +6,7 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -170,17 +170,16 @@ class Crew:
 
     def _stays(self, replica: Replica) -> bool:
         """Whether the worker of a replica waits at its end: for the next one there, or the next crew."""
-        slots = set(self.placement.slots(replica))
-        later = (one for one in self._behind(replica) if slots & set(self.placement.slots(one)))
-        following = next(later, None)
+        following = next(self._later(replica), None)
         if following is None:
             return self._more
         return not following.follows and self._place(following) == self._place(replica)
 
-    def _behind(self, replica: Replica) -> Sequence[Replica]:
-        """The replicas that start later, in order."""
-        replicas = self.placement.replicas
-        return replicas[replicas.index(replica) + 1 :] if replica in replicas else ()
+    def _later(self, replica: Replica) -> Iterator[Replica]:
+        """The replicas that come behind one on its devices, in order."""
+        place, slots = self.placement, set(self.placement.slots(replica))
+        later = (one for one in place.replicas if one.start_s >= replica.end_s and one != replica)
+        return (one for one in later if slots & set(place.slots(one)))
 
     def _firsts(self) -> list[Replica]:
         """The first replica in each slot."""
@@ -242,15 +241,13 @@ class Crew:
 
     def _bring_near(self, replica: Replica) -> None:
         """Start ahead what is loaded next on the devices of ``replica``, and copy or read its weights."""
-        place, slots = self.placement, set(self.placement.slots(replica))
         engine = self._agents[replica.agent].engine
-        later = (one for one in place.replicas if one.start_s >= replica.end_s)
-        there = (one for one in later if slots & set(place.slots(one)))
-        following = next((one for one in there if self._agents[one.agent].engine != engine), None)
+        others = (one for one in self._later(replica) if self._agents[one.agent].engine != engine)
+        following = next(others, None)
         if following is None or following.agent in self._near:
             return
         self._near.add(following.agent)
-        if place.machine.kind == "cuda":  # on a CPU importing would take time from generating
+        if self.placement.machine.kind == "cuda":  # on a CPU importing would take time from generating
             self._prepare(following)
         agent, root = self._agents[following.agent], self._session.stage_to
         if root:

@@ -315,10 +315,10 @@ class AgentRun:
 
     def _part(self, worker: WorkerProcess, attempt: _Attempt) -> None:
         """Leave the worker to the next agent if it has done its work, else end it."""
-        stays = self.handover and self.handover.stay and attempt.generate_s is not None
-        if self.handover and stays and not self._stopped:
+        handover, well = self.handover, attempt.generate_s is not None
+        if handover and handover.stay and well and not self._stopped:
             self._worker, self._events = None, queue.SimpleQueue()
-            self.handover.leave(worker)
+            handover.leave(worker)
         else:
             worker.end()
 
