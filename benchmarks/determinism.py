@@ -49,7 +49,7 @@ from tiny_models import END, make_tiny_tokenizer
 from orch_local.answers import schema_for
 from orch_local.config import AnswerConfig
 from orch_local.engines import environment, open_engine
-from orch_local.engines.base import EngineSettings, Request
+from orch_local.engines.base import Completion, EngineSettings, Request
 
 CONTEXT = 1152
 LOGPROBS = 16
@@ -220,10 +220,9 @@ def _count_preemptions() -> list[str]:
     return seen
 
 
-def _answer(engine: Any, requests: Sequence[Request], width: int) -> Pass:
+def completed(engine: Any, requests: Sequence[Request], width: int) -> list[Completion]:
     """Answer all requests with at most ``width`` in flight."""
-    waiting, flying, done = iter(requests), 0, []
-    started = time.perf_counter()
+    waiting, flying, done = iter(requests), 0, list[Completion]()
     while len(done) < len(requests):
         while flying < width and (request := next(waiting, None)) is not None:
             engine.submit(request)
@@ -231,8 +230,19 @@ def _answer(engine: Any, requests: Sequence[Request], width: int) -> Pass:
         finished = engine.step()
         flying -= len(finished)
         done += finished
+    return done
+
+
+def rows_of(done: Iterable[Completion]) -> dict[str, Row]:
+    """The rows of completions, by their ids."""
+    return {one.id: Row(one.token_ids, tuple(map(dict, one.logprobs))) for one in done}
+
+
+def _answer(engine: Any, requests: Sequence[Request], width: int) -> Pass:
+    started = time.perf_counter()
+    done = completed(engine, requests, width)
     seconds = time.perf_counter() - started
-    rows = {one.id: Row(one.token_ids, tuple(map(dict, one.logprobs))) for one in done}
+    rows = rows_of(done)
     read = sum(len(request.prompt_ids) for request in requests)
     return Pass(rows, seconds, sum(one.cached_tokens for one in done) / read, 0)
 

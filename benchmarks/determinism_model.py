@@ -36,8 +36,10 @@ from determinism import (
     Running,
     _count_preemptions,
     compared,
+    completed,
     machine,
     questions,
+    rows_of,
     shuffled,
     table,
 )
@@ -115,17 +117,8 @@ def serve(pipe: Any, settings: EngineSettings, changed: Mapping[str, Any], guard
 
 
 def _answer(engine: Any, requests: Sequence[Request], width: int) -> Pass:
-    """Answer all requests with at most ``width`` in flight."""
-    waiting, flying, done = iter(requests), 0, []
-    while len(done) < len(requests):
-        while flying < width and (request := next(waiting, None)) is not None:
-            engine.submit(request)
-            flying += 1
-        finished = engine.step()
-        flying -= len(finished)
-        done += finished
-    rows = {one.id: Row(one.token_ids, tuple(map(dict, one.logprobs))) for one in done}
-    return Pass(rows, sum(one.cached_tokens > 0 for one in done), 0)
+    done = completed(engine, requests, width)
+    return Pass(rows_of(done), sum(one.cached_tokens > 0 for one in done), 0)
 
 
 # In the process of this script.
