@@ -88,12 +88,17 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None
 
 
 def is_gone(pid: str) -> bool:
-    """Whether a process has ended, be it that nobody has waited for it yet."""
-    try:
-        state = Path("/proc", pid.strip(), "stat").read_text()
-    except OSError:
-        return True
-    return state.rpartition(")")[2].split()[0] in "ZX"
+    """Whether a killed process ends, also where nobody waits for it. The kernel takes a moment to end it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            state = Path("/proc", pid.strip(), "stat").read_text()
+        except OSError:
+            return True
+        if state.rpartition(")")[2].split()[0] in "ZX":
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @pytest.mark.parametrize(
