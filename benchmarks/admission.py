@@ -29,19 +29,20 @@ from pathlib import Path
 
 from overhead import request_of
 
-from orch_local.config import load_run
-from orch_local.demo import RUN_FILE, demo_overrides
-from orch_local.engines import environment, vllm
+from orch_local.config.run_files import load_run
+from orch_local.demo.settings import RUN_FILE, demo_overrides
+from orch_local.engines import vllm
 from orch_local.engines.admission import _SEEN, Admission
 from orch_local.engines.base import Completion, EngineSettings, Request
-from orch_local.generating import Scribe, Unit
-from orch_local.kv_cache import DTYPE_BYTES, kv_cache
-from orch_local.models import open_model_folder
-from orch_local.planning import draft
-from orch_local.plans import AgentPlan
+from orch_local.engines.registry import environment
+from orch_local.models.folders import open_model_folder
+from orch_local.models.kv_cache import DTYPE_BYTES, kv_cache
+from orch_local.plan.plans import AgentPlan
+from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import digest
-from orch_local.tasks import analysis_task
+from orch_local.run.forecast import draft
+from orch_local.run.generating import Scribe, Unit
 
 _BLOCK = 32
 _NEVER = 10**9

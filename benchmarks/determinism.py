@@ -46,10 +46,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from tiny_models import END, make_tiny_tokenizer
 
-from orch_local.answers import schema_for
-from orch_local.config import AnswerConfig
-from orch_local.engines import environment, open_engine
+from orch_local.config.answers import schema_for
+from orch_local.config.run_files import AnswerConfig
 from orch_local.engines.base import Completion, EngineSettings, Request
+from orch_local.engines.registry import environment, open_engine
 
 CONTEXT = 1152
 LOGPROBS = 16

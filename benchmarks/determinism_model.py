@@ -44,15 +44,15 @@ from determinism import (
     table,
 )
 
-from orch_local.config import EngineConfig, load_model_config
-from orch_local.engines import determinism, environment, obstacles, open_engine
+from orch_local.config.run_files import EngineConfig, load_model_config
 from orch_local.engines.base import Attention, EngineSettings, Request
+from orch_local.engines.registry import determinism, environment, obstacles, open_engine
 from orch_local.errors import ConfigError, EngineError, OrchError
-from orch_local.evidence import Case, CaseName, Check, keep_check, read_checks
-from orch_local.plans import execution, execution_facts
-from orch_local.prefix_cache import choose
+from orch_local.plan.plans import execution, execution_facts
+from orch_local.plan.prefix_cache import choose
 from orch_local.records import digest
-from orch_local.store import Store
+from orch_local.store.evidence import Case, CaseName, Check, keep_check, read_checks
+from orch_local.store.store import Store
 
 CHUNK = 512
 """Tokens of a step where prompts are cut."""

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from orch_local.demo import RUN_FILE
 from orch_local.demo.benchmark import write_jsonl
+from orch_local.demo.settings import RUN_FILE
 
 AGENTS = ("quant", "chrono", "verbal")
 

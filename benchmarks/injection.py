@@ -25,16 +25,16 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.deciding import Deciding
-from orch_local.engines import engine_version, environment, open_engine
-from orch_local.generating import Hooks, Scribe, Unit, generate
-from orch_local.merging import Panel, confidence_vote, decide, majority, merge_task, needs_merge
-from orch_local.plans import AgentPlan, Plan, load_plan
+from orch_local.engines.registry import engine_version, environment, open_engine
+from orch_local.merge.deciding import Deciding
+from orch_local.merge.merging import Panel, confidence_vote, decide, majority, merge_task, needs_merge
+from orch_local.plan.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
-from orch_local.questions import read_questions
 from orch_local.records import Analysis, Question
+from orch_local.run.generating import Hooks, Scribe, Unit, generate
 from orch_local.stats import wilson
-from orch_local.store import RunFolder, Store, write_text
+from orch_local.store.questions import read_questions
+from orch_local.store.store import RunFolder, Store, write_text
 
 NEUTRAL = "This has been read with care. "
 

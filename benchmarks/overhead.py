@@ -24,16 +24,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orch_local.config import load_run
-from orch_local.demo import RUN_FILE, demo_overrides
-from orch_local.engines import environment, vllm
+from orch_local.config.run_files import load_run
+from orch_local.demo.settings import RUN_FILE, demo_overrides
+from orch_local.engines import vllm
 from orch_local.engines.base import Request
-from orch_local.generating import LOGPROBS, Hooks, Scribe, Unit, generate
-from orch_local.planning import draft
-from orch_local.plans import AgentPlan
+from orch_local.engines.registry import environment
+from orch_local.plan.plans import AgentPlan
+from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
-from orch_local.store import Store
-from orch_local.tasks import analysis_task
+from orch_local.run.forecast import draft
+from orch_local.run.generating import LOGPROBS, Hooks, Scribe, Unit, generate
+from orch_local.store.store import Store
 
 
 def main() -> None:

@@ -21,13 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from orch_local.diagnostics import Diagnostics, DiagnosticsCounter
-from orch_local.merging import Panel, confidence_vote, majority, merge_task, needs_merge, probability_pool
-from orch_local.plans import Plan, load_plan
-from orch_local.questions import read_questions
+from orch_local.merge.merging import (
+    Panel,
+    confidence_vote,
+    majority,
+    merge_task,
+    needs_merge,
+    probability_pool,
+)
+from orch_local.plan.plans import Plan, load_plan
 from orch_local.records import Analysis, Question
+from orch_local.results.diagnostics import Diagnostics, DiagnosticsCounter
 from orch_local.stats import ece, holm, mcnemar_exact, reliability, wilson
-from orch_local.store import RunFolder, Store
+from orch_local.store.questions import read_questions
+from orch_local.store.store import RunFolder, Store
 
 HERE = Path(__file__).resolve().parent
 KEPT = HERE / "results" / "real_models.json"

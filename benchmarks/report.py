@@ -35,18 +35,18 @@ import numpy as np
 import numpy.typing as npt
 from scale import LETTERS, Table, plan
 
-from orch_local.deciding import RunDigest
-from orch_local.merging import Panel, merge_task
-from orch_local.placement import Machine, Placement
-from orch_local.plans import Plan, load_plan
-from orch_local.questions import read_questions
+from orch_local.merge.deciding import RunDigest
+from orch_local.merge.merging import Panel, merge_task
+from orch_local.placement.placing import Machine, Placement
+from orch_local.plan.plans import Plan, load_plan
 from orch_local.records import Analysis, Decision, How, Level, Outcome, Question, Standing, Usage
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.report.page.index import choose
-from orch_local.scoring import Cost, Scorer
-from orch_local.store import RunFolder, Store, write_json, write_text
-from orch_local.tables import read_table
-from orch_local.timeline import Stint, Timeline, keep, read_all
+from orch_local.results.scoring import Cost, Scorer
+from orch_local.results.tables import read_table
+from orch_local.results.timeline import Stint, Timeline, keep, read_all
+from orch_local.store.questions import read_questions
+from orch_local.store.store import RunFolder, Store, write_json, write_text
 
 BATCH = 8192
 CATEGORIES = 57
@@ -206,7 +206,7 @@ def _said(row: Analysis, answer: str | None, confidence: int | None, share: floa
 def step(name: str, folder: RunFolder) -> dict[str, Any]:
     """One step, in this process; each begins with the files."""
     from orch_local.report.markdown import markdown
-    from orch_local.summarising import summarise, to_json
+    from orch_local.results.summarise import summarise, to_json
 
     started, cpu = time.perf_counter(), time.process_time()
     found: dict[str, Any] = {}

@@ -31,18 +31,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orch_local.config import AnswerConfig, ModelConfig, RunConfig
+from orch_local.config.run_files import AnswerConfig, ModelConfig, RunConfig
 from orch_local.engines.base import EngineSettings
-from orch_local.evidence import Evidence, keep_evidence
-from orch_local.launch import Progress
-from orch_local.missing import Lack, Merges, lacking_analyses
-from orch_local.pipeline import score
-from orch_local.plans import AgentPlan, Plan, QuestionsPlan, write_plan
-from orch_local.questions import questions_digest, read_questions, write_questions
+from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, write_plan
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
-from orch_local.sessions import Session
-from orch_local.shards import Shard
-from orch_local.store import RunFolder, Spec
+from orch_local.run.missing import Lack, Merges, lacking_analyses
+from orch_local.run.pipeline import score
+from orch_local.run.sessions import Session
+from orch_local.run.supervisor import Progress
+from orch_local.store.evidence import Evidence, keep_evidence
+from orch_local.store.questions import questions_digest, read_questions, write_questions
+from orch_local.store.shards import Shard
+from orch_local.store.store import RunFolder, Spec
 
 AT_ONCE = 2
 LETTERS = "ABCD"
@@ -58,11 +58,11 @@ class Quiet:
     """A display that shows nothing."""
 
     def stage(self, name: str, total: int, done: int) -> Progress:  # noqa: ARG002 - see Display
-        """See :class:`orch_local.sessions.Display`."""
+        """See :class:`orch_local.run.sessions.Display`."""
         return lambda done: None  # noqa: ARG005
 
     def again(self, name: str, rows: int) -> None:
-        """See :class:`orch_local.sessions.Display`."""
+        """See :class:`orch_local.run.sessions.Display`."""
 
 
 class Table:

@@ -28,8 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orch_local.engines import environment
 from orch_local.engines.base import EngineSettings
+from orch_local.engines.registry import environment
 
 PROMPTS = 64
 PROMPT_TOKENS = 200

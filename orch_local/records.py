@@ -245,7 +245,7 @@ class Decision:
 
 
 class Level(StrEnum):
-    """How far a run's answers are promised to come again, from the weakest; see `levels.py`."""
+    """How far a run's answers are promised to come again, from the weakest; see `results/levels.py`."""
 
     RULES = "rules"
     VERIFIED = "verified"

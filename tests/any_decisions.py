@@ -11,13 +11,13 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 from two_runs import agent, decision, finished, plan
 
-from orch_local.merging import majority
+from orch_local.merge.merging import majority
 from orch_local.records import Analysis, Decision, How, Outcome
 from orch_local.report.files import write_decisions
-from orch_local.store import RunFolder
-from orch_local.summarising import summarise
-from orch_local.summary import Summary
-from orch_local.tables import RunTable, read_table
+from orch_local.results.summarise import summarise
+from orch_local.results.summary import Summary
+from orch_local.results.tables import RunTable, read_table
+from orch_local.store.store import RunFolder
 
 NAMES = ("quant", "chrono", "verbal")
 _SHARES = st.none() | st.sampled_from([0.0, 0.25, 0.5, 2 / 3, 0.9, 1.0])

@@ -216,7 +216,7 @@ def refused(attempt: Callable[[], object]) -> str:
 
 
 def main() -> None:
-    from orch_local import offline
+    from orch_local.util import offline
 
     proxy = socket.create_server(("127.0.0.1", 0))
     os.environ["http_proxy"] = f"http://127.0.0.1:{proxy.getsockname()[1]}"

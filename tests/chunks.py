@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orch_local.records import Analysis, Outcome
-from orch_local.store import Store
+from orch_local.store.store import Store
 
 SPEC = "0" * 32
 

@@ -12,7 +12,7 @@ import pytest
 from running import AGENTS, Cli, CliResult, write_run_file
 from tiny_models import make_tiny_model
 
-from orch_local.cli import main
+from orch_local.cli.app import main
 from orch_local.demo.benchmark import write_jsonl
 
 # How long an example takes tells how busy the machine is.
@@ -27,7 +27,7 @@ collect_ignore = [] if os.environ.get("ORCH_CUDA_TIER") else ["cuda"]
 def _online() -> Iterator[None]:
     """A test that calls the command line must not cut its own process off: that cannot be undone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orch_local.cli.go_offline", lambda: None)
+        patch.setattr("orch_local.cli.app.go_offline", lambda: None)
         yield
 
 

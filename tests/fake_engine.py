@@ -9,9 +9,9 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from orch_local.config import AnswerConfig, ModelConfig
+from orch_local.config.run_files import AnswerConfig, ModelConfig
 from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
-from orch_local.plans import AgentPlan, Thinking
+from orch_local.plan.plans import AgentPlan, Thinking
 from orch_local.prompts.template import Message
 
 GOOD = '{"answer":"B","confidence":80}'

@@ -1,6 +1,6 @@
 """A worker for tests of `launch.py`: ``python fake_worker.py SCENE.json``.
 
-It speaks the protocol of `orch_local/workers.py`, and behaves as the scene says (see :class:`Scene`). Few
+It speaks the protocol of `orch_local/run/worker.py`, and behaves as the scene says (see :class:`Scene`). Few
 imports, since the tests start many of them. With ``"real": true`` it is `workers.py` itself, around an
 engine that comes to grief where the scene wants it.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 from orch_local.errors import EngineError, StoreError
 from orch_local.records import Analysis, Outcome
-from orch_local.store import Store
+from orch_local.store.store import Store
 
 
 @dataclass
@@ -127,7 +127,7 @@ def real(scene: Scene) -> int:
 
     from fake_engine import CharTokenizer, FakeEngine, Reply, agent_plan
 
-    from orch_local import workers
+    from orch_local.run import worker
 
     def open_engine(settings: object) -> FakeEngine:
         if scene.load == "error":
@@ -145,11 +145,11 @@ def real(scene: Scene) -> int:
         ]
         return SimpleNamespace(workers=[plan, *others], store=Path(scene.store))
 
-    patched: Any = workers
+    patched: Any = worker
     patched.open_engine, patched.load_plan = open_engine, load_plan
     patched.check_unchanged = lambda agent: None
     patched.PromptTokenizer = lambda path: CharTokenizer()
-    return workers.main([str(Path(scene.starts).parent)])
+    return worker.main([str(Path(scene.starts).parent)])
 
 
 def main() -> int:

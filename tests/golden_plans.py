@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orch_local.config import ModelConfig, parse, read_yaml
+from orch_local.config.run_files import ModelConfig, parse, read_yaml
 from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError
-from orch_local.estimates import Load, LoadedModel, best_tensor_parallel, job, need
-from orch_local.models import ModelFolder
-from orch_local.placement import Machine, place
-from orch_local.planning import read_machine
+from orch_local.models.folders import ModelFolder
+from orch_local.placement.estimates import Load, LoadedModel, best_tensor_parallel, job, need
+from orch_local.placement.placing import Machine, place
+from orch_local.run.forecast import read_machine
 
 GOLDEN = Path(__file__).parent / "golden"
 TABLE = GOLDEN / "plans.txt"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from orch_local.config import AnswerConfig, MergeConfig
-from orch_local.merging import Panel, merge_task
+from orch_local.config.run_files import AnswerConfig, MergeConfig
+from orch_local.merge.merging import Panel, merge_task
+from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import builtin_names, builtin_text, fill, parse_template
 from orch_local.records import Analysis, Example, Outcome, Question
-from orch_local.tasks import Task, analysis_task
 
 FOLDER = Path(__file__).parent / "golden" / "prompts"
 

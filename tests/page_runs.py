@@ -11,14 +11,14 @@ from run_folders import NAMES, Run, analysis, worker
 from summaries import HOSTILE
 from two_runs import plan
 
-from orch_local.placement import Machine, Placement
-from orch_local.plans import write_plan
-from orch_local.questions import questions_digest, read_questions, write_questions
+from orch_local.placement.placing import Machine, Placement
+from orch_local.plan.plans import write_plan
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.report.page import write_page
-from orch_local.store import RunFolder, Store
-from orch_local.summarising import summarise
-from orch_local.timeline import Stint, Timeline
+from orch_local.results.summarise import summarise
+from orch_local.results.timeline import Stint, Timeline
+from orch_local.store.questions import questions_digest, read_questions, write_questions
+from orch_local.store.store import RunFolder, Store
 
 HARMFUL = tuple(text for text in HOSTILE if (text.strip() and text.isprintable()) or "\x1b" in text)
 """Of the hostile texts those that a file of questions may hold."""

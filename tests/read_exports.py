@@ -21,8 +21,8 @@ def read_inspect(folder: Path, run: str) -> Any:
     """The header and the samples of the only log, and what inspect_ai itself makes of their scores."""
     from inspect_ai.log import bundle_log_dir, list_eval_logs, read_eval_log, recompute_metrics
 
-    from orch_local.exporting import export
-    from orch_local.store import RunFolder
+    from orch_local.export.formats import export
+    from orch_local.store.store import RunFolder
 
     export(RunFolder(Path(run)), "inspect", folder)
     (info,) = list_eval_logs(str(folder))
@@ -52,8 +52,9 @@ def _inspect_parts(run: str, folder: Path) -> list[list[Any]]:
     """Questions and scores of ORCH in each log, where no more than two questions fit one."""
     from inspect_ai.log import list_eval_logs, read_eval_log
 
-    from orch_local.exporting import export, inspect_log
-    from orch_local.store import RunFolder
+    from orch_local.export import inspect_log
+    from orch_local.export.formats import export
+    from orch_local.store.store import RunFolder
 
     inspect_log.CALLS_PER_LOG = 6
     export(RunFolder(Path(run)), "inspect", folder)

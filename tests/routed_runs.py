@@ -11,18 +11,18 @@ import pytest
 from run_folders import NAMES, Run, analysis, worker
 from two_runs import plan
 
-from orch_local import crew
-from orch_local.config import RouterConfig
-from orch_local.launch import Progress, Seat, Timing
-from orch_local.merging import merge_task, needs_merge
-from orch_local.orders import Recheck
-from orch_local.panels import Panels
-from orch_local.plans import AgentPlan, RouterPlan, load_plan, write_plan
-from orch_local.questions import questions_digest, read_questions, write_questions
+from orch_local.config.run_files import RouterConfig
+from orch_local.merge.merging import merge_task, needs_merge
+from orch_local.merge.panels import Panels
+from orch_local.plan.plans import AgentPlan, RouterPlan, load_plan, write_plan
 from orch_local.records import Analysis, Question, Usage, question_id
-from orch_local.routes import read_routes
-from orch_local.routing import RouterState
-from orch_local.store import RunFolder, Store
+from orch_local.router.routes import read_routes
+from orch_local.router.routing import RouterState
+from orch_local.run import scheduler
+from orch_local.run.orders import Recheck
+from orch_local.run.supervisor import Progress, Seat, Timing
+from orch_local.store.questions import questions_digest, read_questions, write_questions
+from orch_local.store.store import RunFolder, Store
 
 KNOWS = dict(zip(NAMES, ("sums", "dates"), strict=True))
 
@@ -68,7 +68,7 @@ class Table:
         """Agent and keys of the questions, in the order of the calls."""
         self.dies_after: int | None = None
         """Raises at the call after so many."""
-        monkeypatch.setattr(crew, "AgentRun", self)
+        monkeypatch.setattr(scheduler, "AgentRun", self)
 
     def __call__(
         self, folder: RunFolder, agent: AgentPlan, store: Store, stall_s: float, recheck: Recheck, seat: Seat

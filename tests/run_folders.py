@@ -10,16 +10,16 @@ from typing import Any
 
 from two_runs import agent, plan, write_results
 
-from orch_local.config import ModelConfig
-from orch_local.deciding import Deciding, RunDigest
-from orch_local.diagnostics import DiagnosticsCounter
-from orch_local.merging import merge_task, needs_merge
-from orch_local.models import digests, open_model_folder
-from orch_local.panels import Panels
-from orch_local.plans import AgentPlan, Plan, write_plan
-from orch_local.questions import questions_digest, read_questions, write_questions
+from orch_local.config.run_files import ModelConfig
+from orch_local.merge.deciding import Deciding, RunDigest
+from orch_local.merge.merging import merge_task, needs_merge
+from orch_local.merge.panels import Panels
+from orch_local.models.folders import digests, open_model_folder
+from orch_local.plan.plans import AgentPlan, Plan, write_plan
 from orch_local.records import Analysis, Outcome, Question, question_id
-from orch_local.store import RunFolder, Store
+from orch_local.results.diagnostics import DiagnosticsCounter
+from orch_local.store.questions import questions_digest, read_questions, write_questions
+from orch_local.store.store import RunFolder, Store
 
 NAMES = ("quant", "chrono")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import yaml
 
-from orch_local.launch import Progress
+from orch_local.run.supervisor import Progress
 
 AGENTS = ("first", "second", "third")
 
@@ -28,11 +28,11 @@ class Silent:
     """A display that shows nothing."""
 
     def stage(self, name: str, total: int, done: int) -> Progress:
-        """See `orch_local.sessions.Display`."""
+        """See `orch_local.run.sessions.Display`."""
         return lambda done: None
 
     def again(self, name: str, rows: int) -> None:
-        """See `orch_local.sessions.Display`."""
+        """See `orch_local.run.sessions.Display`."""
 
 
 def write_run_file(folder: Path, values: dict[str, object]) -> Path:

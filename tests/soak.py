@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from orch_local.demo import RUN_FILE
+from orch_local.demo.settings import RUN_FILE
 from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request
 
 MODELS, PROMPTS = RUN_FILE.parent / "models", RUN_FILE.parent / "prompts"
@@ -160,28 +160,29 @@ def _note_memory(folder: Path, role: str) -> None:
 
 def as_parent(folder: Path) -> None:
     """The command line of the project, with workers of ours."""
-    from orch_local import cli, launch
+    from orch_local.cli import app
+    from orch_local.run import supervisor
 
-    launch.WORKER_COMMAND = (sys.executable, __file__, str(folder), "--role", "worker")
+    supervisor.WORKER_COMMAND = (sys.executable, __file__, str(folder), "--role", "worker")
     run = ["run", str(folder / "run.yaml"), "--out", str(folder / "runs" / "soak"), "--quiet"]
     sys.argv = ["orch-local", *run]
     try:
-        cli.main()
+        app.main()
     finally:
         _note_memory(folder, "parent")
 
 
 def as_worker(folder: Path, arguments: Sequence[str]) -> None:
     """The worker of the project, with an engine of ours."""
-    from orch_local import workers
+    from orch_local.run import worker
 
     def leave(code: int) -> NoReturn:
         _note_memory(folder, "worker")
         os._exit(code)
 
-    patched: Any = workers
+    patched: Any = worker
     patched.open_engine, patched._leave = TableEngine, leave
-    leave(workers.main(arguments))
+    leave(worker.main(arguments))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
-from orch_local.diagnostics import (
+from orch_local.results.diagnostics import (
     AgainstLabel,
     AgentDiagnostics,
     Baselines,
@@ -15,7 +15,7 @@ from orch_local.diagnostics import (
     NeverDiffer,
     Spread,
 )
-from orch_local.summary import (
+from orch_local.results.summary import (
     AgentPair,
     Bin,
     Calibration,
@@ -33,7 +33,7 @@ from orch_local.summary import (
     Summary,
     SystemSummary,
 )
-from orch_local.tables import MAJORITY, ORACLE, ORCH
+from orch_local.results.tables import MAJORITY, ORACLE, ORCH
 
 AGENTS = ("quant", "chrono", "verbal")
 CATEGORIES = ("sums", "dates")

@@ -64,7 +64,7 @@ class Run:
         return [
             process.pid
             for process in psutil.process_iter(["cmdline"])
-            if {"orch_local.workers", str(self.out)} <= set(process.info["cmdline"] or ())
+            if {"orch_local.run.worker", str(self.out)} <= set(process.info["cmdline"] or ())
         ]
 
     def chunks(self) -> list[Path]:

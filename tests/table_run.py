@@ -49,21 +49,23 @@ class GatedEngine(TableEngine):
 
 def as_worker() -> None:
     """The worker of the project; each row is a chunk, so that what is finished can be seen."""
-    from orch_local import store, workers
+    from orch_local.run import worker
+    from orch_local.store import store
 
-    patched: Any = workers
+    patched: Any = worker
     patched.open_engine, store.FLUSH_ROWS = GatedEngine, 1
-    sys.exit(workers.main(sys.argv[2:]))
+    sys.exit(worker.main(sys.argv[2:]))
 
 
 def as_command() -> None:
     """The command line of the project."""
-    from orch_local import cli, launch
+    from orch_local.cli import app
+    from orch_local.run import supervisor
     from orch_local.slurm import scripts
 
-    launch.WORKER_COMMAND = (sys.executable, __file__, _WORKER)
+    supervisor.WORKER_COMMAND = (sys.executable, __file__, _WORKER)
     scripts.COMMAND = (sys.executable, __file__)
-    cli.main()
+    app.main()
 
 
 if __name__ == "__main__":

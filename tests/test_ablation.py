@@ -19,31 +19,31 @@ from run_folders import Run, analysis, finished_run, snapshot
 from running import Cli, Silent
 from two_runs import agent, plan
 
-from orch_local import crew
-from orch_local.ablating.files import write_files
-from orch_local.ablating.frozen import AS_RUN, Frozen, Replay, freeze
-from orch_local.ablating.missing import Missing, Price, price
-from orch_local.ablating.orders import audit
-from orch_local.ablating.routers import Choices, grid, sizes
-from orch_local.ablating.scores import System, adjusted, row_of
-from orch_local.ablating.study import CHOICES, ORCH, Ablating, Ablation
-from orch_local.ablating.variants import Merges, Variant, derived, seeded_orders, wanted
-from orch_local.ablating.votes import VOTES, Votes, subsets, voted
-from orch_local.commands import reporting
+from orch_local.ablate.files import write_files
+from orch_local.ablate.frozen import AS_RUN, Frozen, Replay, freeze
+from orch_local.ablate.missing import Missing, Price, price
+from orch_local.ablate.orders import audit
+from orch_local.ablate.routers import Choices, grid, sizes
+from orch_local.ablate.scores import System, adjusted, row_of
+from orch_local.ablate.study import CHOICES, ORCH, Ablating, Ablation
+from orch_local.ablate.variants import Merges, Variant, derived, seeded_orders, wanted
+from orch_local.ablate.votes import VOTES, Votes, subsets, voted
+from orch_local.cli import report
 from orch_local.errors import InputError, StoreError
-from orch_local.launch import Timing
-from orch_local.merging import Panel, decide, merge_task, needs_merge
-from orch_local.panels import Panels
-from orch_local.pipeline import execute
-from orch_local.placement import Machine, Placement
-from orch_local.plans import load_plan, write_plan
-from orch_local.questions import read_questions
+from orch_local.merge.merging import Panel, decide, merge_task, needs_merge
+from orch_local.merge.panels import Panels
+from orch_local.placement.placing import Machine, Placement
+from orch_local.plan.plans import load_plan, write_plan
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.report.ablation import markdown, print_ablation
-from orch_local.results import read_decisions, recorded_digest
-from orch_local.routing import Case, Signal
-from orch_local.store import RunFolder
-from orch_local.timeline import Stint, Timeline, keep
+from orch_local.results.finished import read_decisions, recorded_digest
+from orch_local.results.timeline import Stint, Timeline, keep
+from orch_local.router.routing import Case, Signal
+from orch_local.run import scheduler
+from orch_local.run.pipeline import execute
+from orch_local.run.supervisor import Timing
+from orch_local.store.questions import read_questions
+from orch_local.store.store import RunFolder
 
 LABELS = "ABC"
 PLACED = Placement(Machine("cpu", 2, 8.0), (), "merge")
@@ -377,7 +377,7 @@ class Merger:
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Variants that an engine was started for; the engine is ours."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(crew, "AgentRun", Merger)
+    monkeypatch.setattr(scheduler, "AgentRun", Merger)
     Merger.started = []
     return Merger.started
 
@@ -465,7 +465,7 @@ def test_a_command_asks_on_a_terminal(
     tmp_path: Path, cli: Cli, started: list[str], monkeypatch: pytest.MonkeyPatch, agreed: bool
 ) -> None:
     run, asked = finished_run(tmp_path), list[str]()
-    monkeypatch.setattr(reporting, "_has_terminal", lambda: True)
+    monkeypatch.setattr(report, "_has_terminal", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda text, **_: asked.append(text) or agreed)
     assert cli("ablate", run.folder.root).code == 0
     assert bool(started) == agreed
@@ -478,7 +478,7 @@ def test_a_command_that_says_it_is_not_asked(
     tmp_path: Path, cli: Cli, started: list[str], monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     run = finished_run(tmp_path)
-    monkeypatch.setattr(reporting, "_agreed", lambda ablating: pytest.fail("it asked"))
+    monkeypatch.setattr(report, "_agreed", lambda ablating: pytest.fail("it asked"))
     assert cli("ablate", run.folder.root, option).code == 0
     assert bool(started) == (option == "--generate")
 
@@ -493,7 +493,7 @@ def test_a_finished_variant_is_not_run_again(tmp_path: Path, monkeypatch: pytest
             raise KeyboardInterrupt
         return execute(folder, *args, **more)
 
-    monkeypatch.setattr("orch_local.ablating.variants.execute", noted)
+    monkeypatch.setattr("orch_local.ablate.variants.execute", noted)
     with pytest.raises(KeyboardInterrupt):
         ablated(run.folder, "all")
     first, _ = ablated(run.folder, "all")

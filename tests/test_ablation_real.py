@@ -8,12 +8,12 @@ import pytest
 from run_folders import snapshot
 from running import Silent
 
-from orch_local.ablating.study import Ablating
-from orch_local.ablating.variants import wanted
-from orch_local.config import load_run
-from orch_local.demo import RUN_FILE, demo_overrides
-from orch_local.pipeline import execute, prepare
-from orch_local.store import RunFolder
+from orch_local.ablate.study import Ablating
+from orch_local.ablate.variants import wanted
+from orch_local.config.run_files import load_run
+from orch_local.demo.settings import RUN_FILE, demo_overrides
+from orch_local.run.pipeline import execute, prepare
+from orch_local.store.store import RunFolder
 
 
 @pytest.mark.vllm
@@ -22,7 +22,7 @@ def test_the_demo_is_ablated_twice_and_generates_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each model and each variant loads an engine, so two agents and one variant must do: another order.
-    monkeypatch.setattr("orch_local.ablating.study.wanted", lambda *args: wanted(*args)[-1:])
+    monkeypatch.setattr("orch_local.ablate.study.wanted", lambda *args: wanted(*args)[-1:])
     folder = RunFolder(tmp_path / "runs" / "demo")
     config = load_run(RUN_FILE, demo_overrides(folder.root, 24, "vllm"))
     prepare(config.model_copy(update={"agents": config.agents[:2]}), folder, tmp_path / "store")

@@ -23,10 +23,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orch_local.benchmarks import BadRow, Loaded, load_questions
-from orch_local.config import BenchmarkConfig
+from orch_local.benchmarks.loading import BadRow, Loaded, load_questions
+from orch_local.config.numerals import canonical_number
+from orch_local.config.run_files import BenchmarkConfig
 from orch_local.errors import BenchmarkError
-from orch_local.numbers import canonical_number
 from orch_local.records import Example, Question, question_id
 
 datasets.disable_progress_bars()
@@ -657,8 +657,8 @@ def test_loading_tables_does_not_import_torch(tmp_path: Path) -> None:
     parquet_file(tmp_path)
     save_dataset(tmp_path)
     code = (
-        "import sys; from orch_local.benchmarks import load_questions as load\n"
-        "from orch_local.config import BenchmarkConfig as C\n"
+        "import sys; from orch_local.benchmarks.loading import load_questions as load\n"
+        "from orch_local.config.run_files import BenchmarkConfig as C\n"
         "assert 'datasets' not in sys.modules and 'pyarrow' not in sys.modules\n"
         "for path in sys.argv[1:]: assert load(C(name='mmlu', path=path)).questions\n"
         "assert 'torch' not in sys.modules"

@@ -28,19 +28,19 @@ from packaging.tags import Tag
 from small_wheels import PROJECT_WHEEL, small_project, small_wheel, small_world
 from typer.testing import CliRunner
 
-from orch_local.bundle import checking, creating, platforms, run_files, wheels
-from orch_local.bundle.completeness import World, check, read_wheel
-from orch_local.bundle.contents import model_content, model_files
-from orch_local.bundle.creating import Order, create
-from orch_local.bundle.manifest import INSTALLER, MANIFEST, SIGNATURE, Target, parse
-from orch_local.bundle.pins import choose, read_freeze, read_left_out, read_pins
-from orch_local.bundle.sizes import parse_size, shown
-from orch_local.bundle.standalone import MODULES
-from orch_local.bundle.zipping import write_installer
-from orch_local.commands.bundle import app
-from orch_local.config import ModelConfig, load_model_config, load_run
+from orch_local.cli.bundle import app
+from orch_local.config.run_files import ModelConfig, load_model_config, load_run
+from orch_local.deploy.bundle import checking, creating, platforms, run_files, wheels
+from orch_local.deploy.bundle.completeness import World, check, read_wheel
+from orch_local.deploy.bundle.contents import model_content, model_files
+from orch_local.deploy.bundle.creating import Order, create
+from orch_local.deploy.bundle.manifest import INSTALLER, MANIFEST, SIGNATURE, Target, parse
+from orch_local.deploy.bundle.pins import choose, read_freeze, read_left_out, read_pins
+from orch_local.deploy.bundle.sizes import parse_size, shown
+from orch_local.deploy.bundle.standalone import MODULES
+from orch_local.deploy.bundle.zipping import write_installer
 from orch_local.errors import InputError, ModelError, StoreError
-from orch_local.planning import draft
+from orch_local.run.forecast import draft
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = Target("3.12", "linux_x86_64", "2.28", "cpu")
@@ -584,7 +584,7 @@ def test_a_wheel_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     for path in (lying, broken, other, odd):
         with pytest.raises(InputError, match="is no wheel"):
             read_wheel(path)
-    monkeypatch.setattr("orch_local.bundle.completeness._LONGEST", 100)
+    monkeypatch.setattr("orch_local.deploy.bundle.completeness._LONGEST", 100)
     with pytest.raises(InputError, match="longer than 100 bytes"):
         read_wheel(small_wheel(tmp_path, "long", "1", "Summary: " + "x" * 100))
 
@@ -683,7 +683,7 @@ def test_pickles_and_hidden_files_stay_at_home(tmp_path: Path, models_dir: Path)
 
 
 def test_where_a_fetched_model_came_from_is_told(tmp_path: Path, models_dir: Path) -> None:
-    from orch_local.fetching.record import Fetched, add_to_record
+    from orch_local.deploy.fetch.record import Fetched, add_to_record
 
     shutil.copytree(models_dir / "first", tmp_path / "got" / "models" / "tiny")
     fetched = Fetched("model", "tiny", "owner/tiny", "a" * 40, "apache-2.0", False, ())

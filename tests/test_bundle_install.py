@@ -31,16 +31,16 @@ from tiny_bundles import (
 )
 from typer.testing import CliRunner
 
-from orch_local.bundle import environment, installing, placing, receiving, standalone, target
-from orch_local.bundle.arguments import run
-from orch_local.bundle.checking import Found, open_bundle
-from orch_local.bundle.describing import harmless
-from orch_local.bundle.environment import pinned_lines
-from orch_local.bundle.installing import Voice, Wanted
-from orch_local.bundle.manifest import MANIFEST, SIGNATURE, Content
-from orch_local.bundle.placing import Survey
-from orch_local.bundle.signature import Signers, sign
-from orch_local.commands import bundle_install
+from orch_local.cli import bundle_install
+from orch_local.deploy.bundle import environment, installing, placing, receiving, standalone, target
+from orch_local.deploy.bundle.arguments import run
+from orch_local.deploy.bundle.checking import Found, open_bundle
+from orch_local.deploy.bundle.describing import harmless
+from orch_local.deploy.bundle.environment import pinned_lines
+from orch_local.deploy.bundle.installing import Voice, Wanted
+from orch_local.deploy.bundle.manifest import MANIFEST, SIGNATURE, Content
+from orch_local.deploy.bundle.placing import Survey
+from orch_local.deploy.bundle.signature import Signers, sign
 from orch_local.errors import OrchError
 
 needs_keys = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
@@ -665,7 +665,7 @@ def _borrow(root: Path) -> None:
 def standalone_run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the code of ``install.pyz`` by a Python that sees no installed package."""
     root = Path(standalone.__file__).parents[2]
-    start = "from orch_local.bundle.standalone import main; main()"
+    start = "from orch_local.deploy.bundle.standalone import main; main()"
     code = f"import sys; sys.path.insert(0, {str(root)!r}); {start}"
     command = [sys.executable, "-I", "-S", "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -683,8 +683,8 @@ def test_the_standalone_program_needs_python_alone(tmp_path: Path, bundle: Path)
 
 def test_the_standalone_modules_import_each_other_alone() -> None:
     folder = Path(standalone.__file__).parent
-    allowed = {"orch_local.errors", "orch_local.bundle"} | {
-        f"orch_local.bundle.{name}" for name in standalone.MODULES
+    allowed = {"orch_local.errors", "orch_local.deploy.bundle"} | {
+        f"orch_local.deploy.bundle.{name}" for name in standalone.MODULES
     }
     for name in standalone.MODULES:
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):

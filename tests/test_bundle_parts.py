@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bundles import FILES, entry_of, make_bundle
 
-from orch_local.bundle import inside, parts
-from orch_local.bundle.checking import Found, check_files, open_bundle
-from orch_local.bundle.inside import BLOCK
-from orch_local.bundle.manifest import Manifest, parse
-from orch_local.bundle.parts import open_content, write_parts
+from orch_local.deploy.bundle import inside, parts
+from orch_local.deploy.bundle.checking import Found, check_files, open_bundle
+from orch_local.deploy.bundle.inside import BLOCK
+from orch_local.deploy.bundle.manifest import Manifest, parse
+from orch_local.deploy.bundle.parts import open_content, write_parts
 from orch_local.errors import InputError, StoreError
 
 CONTENTS = st.dictionaries(

@@ -401,7 +401,7 @@ def test_the_child_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_planning_does_without_transformers() -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "import orch_local.planning\n"
+        "import orch_local.run.forecast\n"
         "from orch_local.prompts.tokenizer import PromptTokenizer\n"
         "from orch_local.prompts.template import Message\n"
         f"PromptTokenizer(Path({str(DEMO_MODELS / 'quant')!r})).chat([Message('user', 'x')], {{}})\n"

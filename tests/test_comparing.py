@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from two_runs import AGENTS, agent, decision, finished, plan, rewrite, usual_plan
 
-from orch_local.comparing import Difference, SystemDifference, compare, compare_plans
+from orch_local.audit.diff import Difference, SystemDifference, compare, compare_plans
 from orch_local.errors import StoreError
 from orch_local.records import Decision, How
-from orch_local.scoring import is_correct
+from orch_local.results.scoring import is_correct
 from orch_local.stats import Pairs, holm, mcnemar_exact, paired_interval
 
 LETTERS = st.sampled_from("ABC-")

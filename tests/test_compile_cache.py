@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orch_local import compile_cache, locks
-from orch_local.compile_cache import first_alone, variables
+from orch_local.run import compile_cache
+from orch_local.run.compile_cache import first_alone, variables
+from orch_local.util import locks
 
 KEY = "ab" * 16
 NAMES = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from orch_local.config import (
+from orch_local.config.run_files import (
     ModelConfig,
     RunConfig,
     config_folders,

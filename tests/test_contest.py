@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from two_runs import AGENTS, agent, decision, finished, plan, usual_plan
 
-from orch_local.contest import Contest, contest
-from orch_local.contest.aligning import distinct_names
 from orch_local.errors import InputError, StoreError
-from orch_local.plans import write_plan
+from orch_local.plan.plans import write_plan
 from orch_local.records import Decision
-from orch_local.report.contest import markdown, print_contest, write_contest
-from orch_local.scoring import is_correct
+from orch_local.report.comparison import markdown, print_contest, write_contest
+from orch_local.results.compare.aligning import distinct_names
+from orch_local.results.compare.comparing import Contest, contest
+from orch_local.results.scoring import is_correct
 from orch_local.stats import Pairs, mcnemar_exact, mcnemar_mid_p, paired_interval, wilson
-from orch_local.store import RunFolder
+from orch_local.store.store import RunFolder
 
 LETTERS = st.sampled_from("ABC-")
 GOLD: Mapping[int, str | None] = {0: "A", 1: "B", 2: "A", 3: None, 4: "C", 5: "A", 6: "B", 7: "A"}

@@ -12,17 +12,18 @@ import pytest
 from run_folders import Run, analysis
 from running import Silent
 
-from orch_local import crew, devices
-from orch_local.config import EngineConfig
-from orch_local.devices import Gpu
+from orch_local.config.run_files import EngineConfig
 from orch_local.errors import InputError
-from orch_local.launch import Patience, Progress, Seat, Timing
-from orch_local.loaded import Handover
-from orch_local.orders import Recheck
-from orch_local.pipeline import execute
-from orch_local.plans import AgentPlan, load_plan, write_plan
-from orch_local.store import RunFolder, Store
-from orch_local.timeline import read_all
+from orch_local.plan.plans import AgentPlan, load_plan, write_plan
+from orch_local.results.timeline import read_all
+from orch_local.run import scheduler
+from orch_local.run.loaded import Handover
+from orch_local.run.orders import Recheck
+from orch_local.run.pipeline import execute
+from orch_local.run.supervisor import Patience, Progress, Seat, Timing
+from orch_local.store.store import RunFolder, Store
+from orch_local.util import devices
+from orch_local.util.devices import Gpu
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 80.0, "580.1", (9, 0), "GPU-aa")
 OLD = Gpu("Tesla T4", 16.0, "580.1", (7, 5), "GPU-bb")
@@ -104,7 +105,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     made = Run.begin(tmp_path, count=8)
     RUNS[made.folder.root] = made
     Worker.seats, Worker.all, Worker.prepared = [], [], []
-    monkeypatch.setattr(crew, "AgentRun", Worker)
+    monkeypatch.setattr(scheduler, "AgentRun", Worker)
     return made
 
 
@@ -232,7 +233,7 @@ def test_the_weights_of_the_next_model_are_read_ahead(run: Run, monkeypatch: pyt
         def start(self) -> None:
             """See `ReadAhead`."""
 
-    monkeypatch.setattr(crew, "ReadAhead", Reader)
+    monkeypatch.setattr(scheduler, "ReadAhead", Reader)
     seats(run)
     assert read == ["chrono", "merge"]
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from orch_local.config import read_yaml
+from orch_local.config.run_files import read_yaml
 
 ROOT = Path(__file__).parents[1]
 WATCHED = (
@@ -32,7 +32,7 @@ def stamp() -> ModuleType:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout of a few files."""
-    for name in (*WATCHED, "orch_local/cli.py", "README.md"):
+    for name in (*WATCHED, "orch_local/cli/app.py", "README.md"):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)

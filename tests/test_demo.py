@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import Cli
 
-from orch_local.demo import RUN_FILE
+from orch_local.demo.settings import RUN_FILE
 
 MEGABYTE = 1_000_000
 

@@ -22,10 +22,10 @@ from unittest import mock
 import pytest
 from tiny_models import make_tiny_model
 
-from orch_local.answers import schema_for
-from orch_local.config import AnswerConfig
-from orch_local.engines import determinism, environment, open_engine
+from orch_local.config.answers import schema_for
+from orch_local.config.run_files import AnswerConfig
 from orch_local.engines.base import Completion, EngineSettings, Finish, Request
+from orch_local.engines.registry import determinism, environment, open_engine
 
 pytestmark = [
     pytest.mark.vllm,

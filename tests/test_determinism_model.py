@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from tiny_models import make_tiny_model
 
-from orch_local.config import EngineConfig, load_model_config
+from orch_local.config.run_files import EngineConfig, load_model_config
 from orch_local.engines.base import Attention, EngineSettings, Request
 from orch_local.errors import ConfigError, EngineError
-from orch_local.evidence import Check, read_checks
-from orch_local.plans import execution, execution_facts
-from orch_local.prefix_cache import LEAST_MET, choose
-from orch_local.store import Store
+from orch_local.plan.plans import execution, execution_facts
+from orch_local.plan.prefix_cache import LEAST_MET, choose
+from orch_local.store.evidence import Check, read_checks
+from orch_local.store.store import Store
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orch_local import devices
-from orch_local.devices import Gpu, cpu_cores, free_memory_gib, gpu_names, machine, memory_gib
+from orch_local.util import devices
+from orch_local.util.devices import Gpu, cpu_cores, free_memory_gib, gpu_names, machine, memory_gib
 
 GIB = 2**30
 

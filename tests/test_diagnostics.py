@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from two_runs import AGENTS, agent, plan, usual_plan
 
-from orch_local.config import AnswerConfig
-from orch_local.diagnostics import Diagnostics, DiagnosticsCounter, Spread, spread_of
-from orch_local.diagnostics.copying import RUN, SHORTEST, Instructions, letters
-from orch_local.diagnostics.counting import instructions
-from orch_local.diagnostics.figures import ENOUGH
-from orch_local.diagnostics.repeats import Repeats
-from orch_local.merging import Panel
-from orch_local.plans import AgentPlan
+from orch_local.config.run_files import AnswerConfig
+from orch_local.merge.merging import Panel
+from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.template import builtin_text
 from orch_local.records import Analysis, Outcome, Question
-from orch_local.tables import ORCH
+from orch_local.results.diagnostics import Diagnostics, DiagnosticsCounter, Spread, spread_of
+from orch_local.results.diagnostics.copying import RUN, SHORTEST, Instructions, letters
+from orch_local.results.diagnostics.counting import instructions
+from orch_local.results.diagnostics.figures import ENOUGH
+from orch_local.results.diagnostics.repeats import Repeats
+from orch_local.results.tables import ORCH
 
 PLAN = usual_plan(3)
 NAMES = (*AGENTS, "merge")

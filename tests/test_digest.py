@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_folders import Run, analysis
 
-from orch_local.deciding import Deciding, RunDigest
+from orch_local.merge.deciding import Deciding, RunDigest
 from orch_local.records import Analysis, Usage
 
 QUESTIONS = 6

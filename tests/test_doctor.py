@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from orch_local.doctor import (
+from orch_local.deploy.doctor import (
     clock,
     digests,
     disks,
@@ -34,14 +34,24 @@ from orch_local.doctor import (
     run,
     slurm,
 )
-from orch_local.doctor.checks import CHECKS, THEMES, Finding, Level, Page, green, red, unchecked, yellow
-from orch_local.doctor.filesystems import DOUBTFUL, Mount, mount_of, mounts
-from orch_local.doctor.parts import LANES, PARTS
-from orch_local.doctor.tools import Answer, reduced
-from orch_local.doctor.vendors import makers
-from orch_local.offline import SILENCE
-from orch_local.placement import Job, Machine, place
+from orch_local.deploy.doctor.checks import (
+    CHECKS,
+    THEMES,
+    Finding,
+    Level,
+    Page,
+    green,
+    red,
+    unchecked,
+    yellow,
+)
+from orch_local.deploy.doctor.filesystems import DOUBTFUL, Mount, mount_of, mounts
+from orch_local.deploy.doctor.parts import LANES, PARTS
+from orch_local.deploy.doctor.tools import Answer, reduced
+from orch_local.deploy.doctor.vendors import makers
+from orch_local.placement.placing import Job, Machine, place
 from orch_local.report.doctor import lines, print_page
+from orch_local.util.offline import SILENCE
 
 RED, YELLOW, GREEN, UNCHECKED = Level
 GIB = 2**30

@@ -17,12 +17,12 @@ import pytest
 import yaml
 from running import write_run_file
 
-from orch_local.commands.doctoring import doctor
-from orch_local.doctor import gpu, lanes, telling
-from orch_local.doctor.asking import Look, Request
-from orch_local.doctor.checks import CHECKS, Finding, Level, Page
-from orch_local.doctor.parts import PARTS
-from orch_local.doctor.tools import ask
+from orch_local.cli.doctor import doctor
+from orch_local.deploy.doctor import gpu, lanes, telling
+from orch_local.deploy.doctor.asking import Look, Request
+from orch_local.deploy.doctor.checks import CHECKS, Finding, Level, Page
+from orch_local.deploy.doctor.parts import PARTS
+from orch_local.deploy.doctor.tools import ask
 from orch_local.errors import InputError
 
 GPU = "NVIDIA H100 80GB HBM3, 81559, {free}, 580.95.05, GPU-1, Disabled"
@@ -42,7 +42,7 @@ def seen(request: Request, *parts: str) -> dict[str, list[Finding]]:
     found: dict[str, list[Finding]] = {}
     look = Look(request)
     for part in parts:
-        module = importlib.import_module(f"orch_local.doctor.{PARTS[part].module}")
+        module = importlib.import_module(f"orch_local.deploy.doctor.{PARTS[part].module}")
         for one in module.examine(look):
             found.setdefault(one.id, []).append(one)
     return found
@@ -147,7 +147,7 @@ def test_without_pydantic_and_rich_there_is_still_a_page(package: Callable[[str,
     """Typer needs pydantic, so this is the other way in; nothing of ours may need either."""
     for name in ("pydantic", "rich", "torch"):
         package(name, "raise ImportError('broken\\nin two lines')")
-    command = [sys.executable, "-m", "orch_local.doctor", "--quick"]
+    command = [sys.executable, "-m", "orch_local.deploy.doctor", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("This machine cannot do the demo:")
@@ -257,9 +257,9 @@ def test_a_run_that_can_be_done(small: Path, monkeypatch: pytest.MonkeyPatch, tm
 def test_a_changed_byte_of_the_weights_is_found(
     small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from orch_local.config import load_run
-    from orch_local.pipeline import prepare
-    from orch_local.store import RunFolder
+    from orch_local.config.run_files import load_run
+    from orch_local.run.pipeline import prepare
+    from orch_local.store.store import RunFolder
 
     folder = RunFolder(tmp_path / "out")
     prepare(load_run(small), folder, tmp_path / "store")
@@ -286,7 +286,7 @@ def test_a_byte_that_changed_behind_the_back_of_the_file_system_is_found_afresh(
     values = json.loads(memory.read_text())
     one = next(key for key in values if "first/model.safetensors" in key)
     memory.write_text(json.dumps(values | {one: "0" * 64}))
-    from orch_local.fetching.record import Fetched, FetchedFile, add_to_record
+    from orch_local.deploy.fetch.record import Fetched, FetchedFile, add_to_record
 
     name, file = "first", tmp_path / "models" / "first" / "model.safetensors"
     entry = FetchedFile("model.safetensors", file.stat().st_size, values[one])
@@ -382,7 +382,7 @@ def test_a_read_only_disk(small: Path) -> None:
 
 def command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the doctor as a program."""
-    whole = [sys.executable, "-m", "orch_local.doctor", *arguments]
+    whole = [sys.executable, "-m", "orch_local.deploy.doctor", *arguments]
     return subprocess.run(whole, env=env, capture_output=True, text=True, timeout=200, check=False)
 
 
@@ -431,7 +431,7 @@ def test_exit_codes(
 def test_the_command_has_the_options_of_the_other_way_in() -> None:
     import inspect
 
-    from orch_local.doctor.__main__ import _parser
+    from orch_local.deploy.doctor.__main__ import _parser
 
     other = {action.dest for action in _parser()._actions} - {"help"}
     assert set(inspect.signature(doctor).parameters) == other

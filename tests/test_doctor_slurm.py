@@ -13,9 +13,9 @@ import pytest
 import yaml
 from slurm_cluster import Cluster, NoClusterError
 
-from orch_local.doctor import slurm
-from orch_local.doctor.asking import Look, Request
-from orch_local.doctor.checks import Finding
+from orch_local.deploy.doctor import slurm
+from orch_local.deploy.doctor.asking import Look, Request
+from orch_local.deploy.doctor.checks import Finding
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

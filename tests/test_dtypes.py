@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from running import write_run_file
 
-from orch_local import dtypes
-from orch_local.config import ModelConfig, load_run
-from orch_local.dtypes import Choice, choose
+from orch_local.config.run_files import ModelConfig, load_run
 from orch_local.engines.base import EngineSettings
-from orch_local.models import ModelFolder
-from orch_local.placement import Machine
-from orch_local.planning import draft, elsewhere, outline
-from orch_local.report.outline import print_outline
+from orch_local.models.folders import ModelFolder
+from orch_local.placement.placing import Machine
+from orch_local.plan import dtypes
+from orch_local.plan.dtypes import Choice, choose
+from orch_local.report.plan import print_outline
+from orch_local.run.forecast import draft, elsewhere, outline
 
 AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})
 AVX512 = AVX2 | {"avx512f", "avx512_vnni"}

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import END, make_tiny_tokenizer
 
-from orch_local.answers import AnswerSchema
-from orch_local.config import AnswerConfig
+from orch_local.config.answers import AnswerSchema
+from orch_local.config.numerals import NUMBER_PATTERN
+from orch_local.config.run_files import AnswerConfig
 from orch_local.engines.base import RequestError
 from orch_local.engines.transformers import Patterns
-from orch_local.numbers import NUMBER_PATTERN
 
 pytest.importorskip("outlines_core")
 llguidance = pytest.importorskip("llguidance")

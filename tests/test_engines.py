@@ -26,11 +26,11 @@ from typing import Any
 import pytest
 from tiny_models import END, make_tiny_model
 
-from orch_local import devices
-from orch_local.answers import AnswerSchema
-from orch_local.config import AnswerConfig
-from orch_local.devices import gpus
-from orch_local.engines import (
+from orch_local.config.answers import AnswerSchema
+from orch_local.config.run_files import AnswerConfig
+from orch_local.engines.admission import Admission, Cache, Layers
+from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
+from orch_local.engines.registry import (
     determinism,
     engine_version,
     environment,
@@ -38,10 +38,10 @@ from orch_local.engines import (
     open_engine,
     step_tokens,
 )
-from orch_local.engines.admission import Admission, Cache, Layers
-from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
 from orch_local.engines.vllm import VllmEngine, _engine_arguments, _Flight, _layers
 from orch_local.errors import EngineError, OrchError
+from orch_local.util import devices
+from orch_local.util.devices import gpus
 
 pytest.importorskip("transformers")
 

@@ -12,12 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import write_run_file
 
-from orch_local import devices
-from orch_local.config import ModelConfig, load_run
-from orch_local.devices import Gpu, gpus_of_one_kind, machine
+from orch_local.config.run_files import ModelConfig, load_run
 from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError
-from orch_local.estimates import (
+from orch_local.models.folders import ModelFolder
+from orch_local.placement.estimates import (
     Load,
     LoadedModel,
     at_once,
@@ -29,11 +28,12 @@ from orch_local.estimates import (
     need_of,
     width,
 )
-from orch_local.models import ModelFolder
-from orch_local.placement import Machine
-from orch_local.planning import draft, elsewhere, outline, placed, read_machine
-from orch_local.plans import Plan, load_plan, write_plan
-from orch_local.store import RunFolder
+from orch_local.placement.placing import Machine
+from orch_local.plan.plans import Plan, load_plan, write_plan
+from orch_local.run.forecast import draft, elsewhere, outline, placed, read_machine
+from orch_local.store.store import RunFolder
+from orch_local.util import devices
+from orch_local.util.devices import Gpu, gpus_of_one_kind, machine
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"],

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.evidence import (
+from orch_local.records import Analysis, Outcome, Usage
+from orch_local.store.evidence import (
     SMALL_BATCH,
     Evidence,
     keep_evidence,
@@ -21,8 +22,7 @@ from orch_local.evidence import (
     same_bytes,
     sampled,
 )
-from orch_local.records import Analysis, Outcome, Usage
-from orch_local.store import Store
+from orch_local.store.store import Store
 
 SPEC = "0" * 32
 KEYS = st.lists(st.text("0123456789abcdef", min_size=1, max_size=4), max_size=60)

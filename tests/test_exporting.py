@@ -24,15 +24,15 @@ from run_folders import Run, analysis
 from running import Silent
 
 from orch_local.errors import InputError, StoreError
-from orch_local.exporting import export
-from orch_local.exporting.cases import FinishedRun, clean
-from orch_local.exporting.folders import file_names, json_line, new_folder
-from orch_local.pipeline import execute
-from orch_local.plans import AgentPlan
+from orch_local.export.cases import FinishedRun, clean
+from orch_local.export.folders import file_names, json_line, new_folder
+from orch_local.export.formats import export
+from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.template import continued
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
-from orch_local.routes import read_routes
-from orch_local.store import RunFolder
+from orch_local.router.routes import read_routes
+from orch_local.run.pipeline import execute
+from orch_local.store.store import RunFolder
 
 HERE = Path(__file__).parent
 READERS = os.environ.get("ORCH_READERS", "")
@@ -371,7 +371,7 @@ def _copied(run: Run, target: Path) -> RunFolder:
 
 def test_the_package_is_light() -> None:
     code = (
-        "import sys, orch_local.exporting; "
+        "import sys, orch_local.export.formats; "
         "print(sorted({'numpy', 'pyarrow', 'datasets', 'inspect_ai', 'pydantic'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

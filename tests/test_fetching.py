@@ -25,15 +25,15 @@ from hypothesis import strategies as st
 from running import Cli, write_run_file
 
 import orch_local
-from orch_local.benchmarks import load_questions
-from orch_local.bundle.manifest import check_path
-from orch_local.config import BenchmarkConfig, load_model_config
+from orch_local.benchmarks.loading import load_questions
+from orch_local.config.run_files import BenchmarkConfig, load_model_config
+from orch_local.deploy.bundle.manifest import check_path
+from orch_local.deploy.fetch import getting
+from orch_local.deploy.fetch.choosing import Listed, choose
+from orch_local.deploy.fetch.record import FETCHED, Fetched, FetchedFile, add_to_record, read_record
+from orch_local.deploy.fetch.wanted import BENCHMARKS, Wanted, wanted
 from orch_local.errors import InputError, OrchError
-from orch_local.fetching import getting
-from orch_local.fetching.choosing import Listed, choose
-from orch_local.fetching.record import FETCHED, Fetched, FetchedFile, add_to_record, read_record
-from orch_local.fetching.wanted import BENCHMARKS, Wanted, wanted
-from orch_local.models import open_model_folder
+from orch_local.models.folders import open_model_folder
 
 MODEL = Path(orch_local.__file__).parent / "demo" / "models" / "quant"
 WEIGHTS = "model.safetensors"
@@ -259,7 +259,7 @@ def test_a_long_listing_is_read_to_its_end(hub: Hub, get: Any, tmp_path: Path) -
 def test_the_licence_is_what_the_card_names(card: dict[str, Any] | None, licence: str) -> None:
     from huggingface_hub import ModelCardData
 
-    from orch_local.fetching.hub import _licence
+    from orch_local.deploy.fetch.hub import _licence
 
     assert _licence(ModelCardData(**card, ignore_metadata_errors=True) if card else None) == licence
 
@@ -456,7 +456,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_comes(
     hub: Hub, get: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("orch_local.fetching.files.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("orch_local.deploy.fetch.files.shutil.disk_usage", lambda path: usage)
     result = get("qwen3-8b")
     assert result.code == 2 and "1.4 MB are to come, and 1.0 MB are free" in result.err
     assert downloads(hub) == []
@@ -478,7 +478,7 @@ def test_a_disk_that_fills_up_keeps_what_has_come(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("orch_local.fetching.files.os.fsync", full)
+        patched.setattr("orch_local.deploy.fetch.files.os.fsync", full)
         result = get("qwen3-8b")
     assert result.code == 2 and "free some space" in result.err and "No space left" in result.err
     assert get("qwen3-8b").code == 0
@@ -682,7 +682,7 @@ def test_a_gated_model_needs_a_token_which_goes_to_the_hub_alone(
 def test_a_token_that_is_none_is_not_shown(
     hub: Hub, get: Any, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
-    from orch_local.fetching.hub import _token
+    from orch_local.deploy.fetch.hub import _token
 
     monkeypatch.setattr(os, "environ", {**os.environ, "HF_TOKEN": token})
     with pytest.raises(InputError, match="holds no token") as error:
@@ -691,7 +691,7 @@ def test_a_token_that_is_none_is_not_shown(
 
 
 def test_a_token_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    from orch_local.fetching.hub import _token
+    from orch_local.deploy.fetch.hub import _token
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert _token("https://mirror.example") == TOKEN
@@ -847,7 +847,7 @@ def test_a_record_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
 def test_a_terminal_sees_a_bar_and_a_pipe_does_not() -> None:
     from rich.console import Console
 
-    from orch_local.fetching.telling import display_for
+    from orch_local.deploy.fetch.telling import display_for
 
     for terminal, quiet, told in ((True, False, True), (True, True, False), (False, False, False)):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100)

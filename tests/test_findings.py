@@ -15,7 +15,6 @@ from rich.console import Console
 from run_folders import Run
 from summaries import AGENTS, HOSTILE, diagnostics, hostile, usual
 
-from orch_local.diagnostics import AgainstLabel, Diagnostics, NeverDiffer, Spread
 from orch_local.records import Analysis, Question
 from orch_local.report.findings import Findings, baseline_sentence, findings, flat_sentence
 from orch_local.report.markdown import code, markdown
@@ -24,10 +23,11 @@ from orch_local.report.page.writing import page_of
 from orch_local.report.story import print_story
 from orch_local.report.summary import print_summary
 from orch_local.report.terminal import NBSP
-from orch_local.showing import story
-from orch_local.summarising import summarise, to_json
-from orch_local.summary import Summary
-from orch_local.tables import ORCH
+from orch_local.results.diagnostics import AgainstLabel, Diagnostics, NeverDiffer, Spread
+from orch_local.results.showing import story
+from orch_local.results.summarise import summarise, to_json
+from orch_local.results.summary import Summary
+from orch_local.results.tables import ORCH
 
 QUANT = AGENTS[0]
 GOOD = diagnostics().agents[AGENTS[1]]

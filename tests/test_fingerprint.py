@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from orch_local import devices, fingerprint
-from orch_local.engines import environment
 from orch_local.engines.base import EngineSettings
-from orch_local.fingerprint import common
+from orch_local.engines.registry import environment
+from orch_local.plan import fingerprint
+from orch_local.plan.fingerprint import common
+from orch_local.util import devices
 
 H100 = "NVIDIA H100 80GB HBM3, 81559, 580.65.06, 9.0, GPU-1111-aa"
 A100 = "NVIDIA A100-SXM4-40GB, 40960, 580.65.06, 8.0, GPU-2222-bb"
@@ -215,7 +216,7 @@ def test_a_worker_finds_the_same_as_its_parent(monkeypatch: pytest.MonkeyPatch) 
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom orch_local.fingerprint import fingerprint\n"
+        "import sys\nfrom pathlib import Path\nfrom orch_local.plan.fingerprint import fingerprint\n"
         "from orch_local.engines.base import EngineSettings\n"
         "for name in ('vllm', 'transformers'):\n"
         "    for device in ('cpu', 'cuda'):\n"

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_folders import NAMES, Run, analysis
 
-from orch_local import following
-from orch_local.following import Following
-from orch_local.merging import needs_merge
-from orch_local.panels import Panels
+from orch_local.merge.merging import needs_merge
+from orch_local.merge.panels import Panels
+from orch_local.run import following
+from orch_local.run.following import Following
 
 
 @pytest.fixture(autouse=True)

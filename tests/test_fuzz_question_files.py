@@ -21,8 +21,8 @@ from fuzzing import assert_clear, damaged, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orch_local.benchmarks import BadRow, Loaded, load_questions
-from orch_local.config import BenchmarkConfig
+from orch_local.benchmarks.loading import BadRow, Loaded, load_questions
+from orch_local.config.run_files import BenchmarkConfig
 from orch_local.errors import BenchmarkError
 from orch_local.records import Question, canonical_json
 

@@ -17,10 +17,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orch_local.config import ModelConfig, RunConfig, load_run
+from orch_local.config.run_files import ModelConfig, RunConfig, load_run
 from orch_local.errors import InputError, ModelError
-from orch_local.models import open_model_folder
-from orch_local.planning import check, draft
+from orch_local.models.folders import open_model_folder
+from orch_local.run.forecast import check, draft
 
 BLOCK = """\
 # an agent and a merge agent
@@ -194,7 +194,7 @@ def plan(folder: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setattr("orch_local.devices.free_memory_gib", lambda: 1000.0)
+        patch.setattr("orch_local.util.devices.free_memory_gib", lambda: 1000.0)
         yield plan
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from orch_local.placement import Job, Machine, Placement, Replica, place
+from orch_local.placement.placing import Job, Machine, Placement, Replica, place
 from orch_local.report.gantt import Scale, duration, machine_in_words, print_placement
 
 ONE_GPU = Machine("cuda", 1, 80.0, "NVIDIA H100 80GB HBM3")

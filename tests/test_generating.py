@@ -11,16 +11,16 @@ from fake_engine import ANSWER, CLOSE, CONTEXT, GOOD, CharTokenizer, FakeEngine,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.answers import AnswerSchema
-from orch_local.config import AnswerConfig
+from orch_local.config.answers import AnswerSchema
+from orch_local.config.run_files import AnswerConfig
 from orch_local.engines.base import Finish
 from orch_local.errors import EngineError, PromptError
-from orch_local.generating import Hooks, Scribe, Unit, generate
-from orch_local.plans import AgentPlan, Thinking
+from orch_local.plan.plans import AgentPlan, Thinking
+from orch_local.prompts.tasks import Task
 from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Usage
-from orch_local.tasks import Task
+from orch_local.run.generating import Hooks, Scribe, Unit, generate
 
 SCHEMA = AnswerSchema("ABCD", ANSWER)
 

@@ -1,8 +1,9 @@
 """What must not change by moving code: help, plan, specs, scripts and the files of one fixed run, as files.
 
-Written anew by ``ORCH_WRITE_SNAPSHOTS=1 pytest tests/test_golden.py``; read the difference before it is committed.
-The run is over the demo's models, whose weights are in the repository, in an environment that is written down
-here, so that the files are the same on every machine. Its rows are written by :func:`_answer`, with no engine.
+Written anew by ``ORCH_WRITE_SNAPSHOTS=1 pytest tests/test_golden.py``; read the difference before you
+commit it. The run is over the demo's models, whose weights are in the repository, in an environment that is
+written down here, so that the files are the same on every machine. Its rows are written by
+:func:`_answer`, with no engine.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ import typer
 import yaml
 from running import Cli
 
-from orch_local import plans
-from orch_local.cli import app
-from orch_local.config import load_run
-from orch_local.demo import RUN_FILE, demo_overrides
-from orch_local.fingerprint import Fact
-from orch_local.merging import merge_task, needs_merge
-from orch_local.panels import Panels
-from orch_local.pipeline import prepare
-from orch_local.placement import Machine
-from orch_local.plans import AgentPlan, Plan
-from orch_local.questions import read_questions
+from orch_local.cli.app import app
+from orch_local.config.run_files import load_run
+from orch_local.demo.settings import RUN_FILE, demo_overrides
+from orch_local.merge.merging import merge_task, needs_merge
+from orch_local.merge.panels import Panels
+from orch_local.placement.placing import Machine
+from orch_local.plan import plans
+from orch_local.plan.fingerprint import Fact
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import Analysis, Outcome, Question
+from orch_local.run.pipeline import prepare
 from orch_local.slurm import scripts
-from orch_local.store import RunFolder, Store
+from orch_local.store.questions import read_questions
+from orch_local.store.store import RunFolder, Store
 
 GOLDEN = Path(__file__).parent / "golden" / "run"
 DEMO = RUN_FILE.parent
@@ -78,10 +79,10 @@ def _fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(plans, "fingerprint", lambda settings: {**ENVIRONMENT, "dtype": settings.dtype})
     machine = Machine("cpu", 2, 16.0)
-    for module in ("orch_local.plans", "orch_local.planning", "orch_local.dtypes"):
+    for module in ("orch_local.plan.plans", "orch_local.run.forecast", "orch_local.plan.dtypes"):
         monkeypatch.setattr(f"{module}.machine", lambda *_: machine, raising=False)
     monkeypatch.setattr(plans, "cpu_cores", lambda: 2)
-    monkeypatch.setattr("orch_local.devices.free_memory_gib", lambda: 16.0)
+    monkeypatch.setattr("orch_local.util.devices.free_memory_gib", lambda: 16.0)
     monkeypatch.setattr(scripts, "COMMAND", ("/env/bin/python", "-m", "orch_local"))
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from running import write_run_file
 
-from orch_local import devices
-from orch_local.config import load_run
-from orch_local.devices import Gpu, machine
+from orch_local.config.run_files import load_run
 from orch_local.errors import ConfigError
-from orch_local.gpu_kinds import gpu_speed
-from orch_local.gpu_links import all_nvlinked, slices
-from orch_local.hardware_notes import Shared, hardware_notes, lacks_bfloat16
-from orch_local.placement import Machine
-from orch_local.planning import draft
+from orch_local.placement.gpu_kinds import gpu_speed
+from orch_local.placement.hardware_notes import Shared, hardware_notes, lacks_bfloat16
+from orch_local.placement.placing import Machine
+from orch_local.run.forecast import draft
+from orch_local.util import devices
+from orch_local.util.devices import Gpu, machine
+from orch_local.util.gpu_links import all_nvlinked, slices
 
 LINKED = """\
 \t\x1b[4mGPU0\tGPU1\tGPU2\tGPU3\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m

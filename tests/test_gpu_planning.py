@@ -7,10 +7,10 @@ from golden_plans import TABLE, shapes, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orch_local.gpu_kinds import gpu_speed, is_known, kind_of
-from orch_local.gpu_memory import Group, fitting_tokens, step_gib
-from orch_local.kv_cache import KvCache
-from orch_local.roofline import Shape, Work, generating, shape
+from orch_local.models.kv_cache import KvCache
+from orch_local.placement.gpu_kinds import gpu_speed, is_known, kind_of
+from orch_local.placement.gpu_memory import Group, fitting_tokens, step_gib
+from orch_local.placement.roofline import Shape, Work, generating, shape
 
 GIB = 2**30
 LLAMA_8B = {

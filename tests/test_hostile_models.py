@@ -21,15 +21,15 @@ from safetensors import SafetensorError, safe_open
 from tokenizer_families import make_family
 from typer.testing import CliRunner
 
-from orch_local import cli
-from orch_local.config import ModelConfig
+from orch_local.cli import app
+from orch_local.config.run_files import ModelConfig
 from orch_local.errors import InputError, ModelError, PromptError
-from orch_local.model_files import check_entries, open_file, read_text
-from orch_local.models import digests, open_model_folder
+from orch_local.models.folders import digests, open_model_folder
+from orch_local.models.opening import check_entries, open_file, read_text
+from orch_local.models.weights import tensor_names
 from orch_local.prompts import probing
 from orch_local.prompts.template import Message, builtin_names, builtin_text
 from orch_local.prompts.tokenizer import PromptTokenizer
-from orch_local.safetensors_files import tensor_names
 
 CANARY = "canary-outside-of-the-folder"
 CONFIG = {
@@ -610,7 +610,7 @@ def test_the_command_line_ends_with_2(folder: Path, case: str, tmp_path: Path) -
     ENTRIES[case][0](folder)
     model = tmp_path / "m.yaml"
     model.write_text(json.dumps({"name": "m", "path": str(folder)}))
-    done = CliRunner().invoke(cli.app, ["models", str(model)])
+    done = CliRunner().invoke(app.app, ["models", str(model)])
     assert isinstance(done.exception, InputError)
     assert done.exception.exit_code == 2
     assert ENTRIES[case][2] in done.output
@@ -631,7 +631,7 @@ def test_plan_ends_with_2_and_prints_no_escapes(folder: Path, tmp_path: Path) ->
         "merge": {"policy": "majority"},
     }
     (tmp_path / "run.yaml").write_text(json.dumps(run))
-    done = CliRunner().invoke(cli.app, ["plan", str(tmp_path / "run.yaml")])
+    done = CliRunner().invoke(app.app, ["plan", str(tmp_path / "run.yaml")])
     assert isinstance(done.exception, InputError), done.output
     assert_clear(done.exception)
     assert "does not know" in str(done.exception)

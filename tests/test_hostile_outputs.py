@@ -18,9 +18,9 @@ from page_runs import finished
 from run_folders import Run
 from running import Cli, CliResult
 
-from orch_local.commands.options import told
-from orch_local.commands.watching import inert_formatter
-from orch_local.plans import write_plan
+from orch_local.cli.options import told
+from orch_local.cli.watching import inert_formatter
+from orch_local.plan.plans import write_plan
 from orch_local.prompts.template import builtin_text
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.report.markdown import code

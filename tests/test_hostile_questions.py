@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import pytest
 from running import Cli
 
-from orch_local.benchmarks import load_questions
 from orch_local.benchmarks.jsonl import LAYOUT
+from orch_local.benchmarks.loading import load_questions
 from orch_local.benchmarks.reading import MAX_ARRAY_BYTES, MAX_ROW_BYTES, read_rows
 from orch_local.benchmarks.rows import MAX_CHARS, RowError
-from orch_local.config import BenchmarkConfig
+from orch_local.config.run_files import BenchmarkConfig
+from orch_local.config.yaml_files import read_yaml
 from orch_local.errors import BenchmarkError, ConfigError
 from orch_local.prompts.template import question_data
-from orch_local.questions import read_questions, write_questions
-from orch_local.yaml_files import read_yaml
+from orch_local.store.questions import read_questions, write_questions
 
 GOOD = '{"question": "1 + 1?", "choices": ["1", "2"], "answer": "B"}\n'
 LAST = '{"question": "1 + 2?", "choices": ["2", "3"], "answer": "B"}\n'

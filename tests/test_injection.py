@@ -14,11 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from model_markers import MODELS, make_files
 
-from orch_local.answers import schema_for
-from orch_local.config import AnswerConfig, MergeConfig, ModelConfig, parse
-from orch_local.generating import Scribe
-from orch_local.merging import Panel, merge_task
-from orch_local.plans import AgentPlan, Thinking
+from orch_local.config.answers import schema_for
+from orch_local.config.run_files import AnswerConfig, MergeConfig, ModelConfig, parse
+from orch_local.config.yaml_files import read_yaml
+from orch_local.merge.merging import Panel, merge_task
+from orch_local.plan.plans import AgentPlan, Thinking
+from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import (
     INDENT,
     builtin_names,
@@ -30,8 +31,7 @@ from orch_local.prompts.template import (
 )
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Example, Outcome, Question, question_id
-from orch_local.tasks import Task, analysis_task
-from orch_local.yaml_files import read_yaml
+from orch_local.run.generating import Scribe
 
 FOLDER = Path(__file__).resolve().parent.parent / "model_configs"
 PLACES = (

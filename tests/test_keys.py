@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from run_folders import question
 
 from orch_local.errors import StoreError
-from orch_local.keys import QuestionsByKey, RowKeys
-from orch_local.questions import as_key, as_number, read_questions, write_questions
+from orch_local.store.keys import QuestionsByKey, RowKeys
+from orch_local.store.questions import as_key, as_number, read_questions, write_questions
 
 NUMBERS = st.integers(0, 2**64 - 1) | st.integers(0, 5)
 

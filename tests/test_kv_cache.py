@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orch_local.kv_cache import KvCache, kv_cache, layer_kinds
+from orch_local.models.kv_cache import KvCache, kv_cache, layer_kinds
 
 MIB = 2**20
 

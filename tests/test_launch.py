@@ -24,16 +24,16 @@ from fake_worker import Scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local import launch
 from orch_local.errors import EngineError, StoreError
-from orch_local.evidence import Evidence, read_evidence
-from orch_local.launch import POISONED_IN_A_ROW, AgentRun, Patience, Timing
-from orch_local.loaded import Handover, LoadedWorkers, Place, WorkerProcess
-from orch_local.orders import NO_RECHECK, Recheck
-from orch_local.questions import write_questions
 from orch_local.records import Question
-from orch_local.rows import Rows
-from orch_local.store import RunFolder, Store
+from orch_local.run import supervisor
+from orch_local.run.loaded import Handover, LoadedWorkers, Place, WorkerProcess
+from orch_local.run.orders import NO_RECHECK, Recheck
+from orch_local.run.supervisor import POISONED_IN_A_ROW, AgentRun, Patience, Timing
+from orch_local.store.evidence import Evidence, read_evidence
+from orch_local.store.questions import write_questions
+from orch_local.store.rows import Rows
+from orch_local.store.store import RunFolder, Store
 
 SPEC = "5" * 32
 PATIENT = Patience(60.0)
@@ -322,7 +322,7 @@ def test_a_worker_that_dies_without_hearing_its_order(
         worker.process.wait()
         tell(worker, line)
 
-    monkeypatch.setattr(launch, "WORKER_COMMAND", ("/bin/false",))
+    monkeypatch.setattr(supervisor, "WORKER_COMMAND", ("/bin/false",))
     monkeypatch.setattr(WorkerProcess, "tell", too_late)
     run = AgentRun(RunFolder(tmp_path), agent_plan(), Store(tmp_path / "store"), Patience(60.0))
     with pytest.raises(EngineError, match="exit code 1 while loading"):

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from two_runs import agent, plan
 
-from orch_local import levels
 from orch_local.errors import StoreError
-from orch_local.evidence import Evidence, keep_evidence
-from orch_local.levels import assess, state
-from orch_local.plans import Plan, load_plan, write_plan
+from orch_local.plan.plans import Plan, load_plan, write_plan
 from orch_local.records import Level
-from orch_local.store import RunFolder, Store, read_json, write_json
+from orch_local.results import levels
+from orch_local.results.levels import assess, state
+from orch_local.store.evidence import Evidence, keep_evidence
+from orch_local.store.store import RunFolder, Store, read_json, write_json
 
 MATCHED = Evidence("worker", 8, 8, 8, "a", ())
 ALSO_MATCHED = Evidence("verify", 32, 32, 32, "b", ())

@@ -19,9 +19,9 @@ from running import Cli
 from soak import MODELS, write_inputs
 from tiny_models import make_tiny_model
 
-from orch_local import launch
-from orch_local.engines import environment
 from orch_local.engines.base import EngineSettings
+from orch_local.engines.registry import environment
+from orch_local.run import supervisor
 
 SECRET = "quokka zephyr 71 patient Jane Doe"
 
@@ -103,7 +103,7 @@ def test_our_logs_hold_no_question_whatever_the_workers_die_of(
     write_secret_inputs(tmp_path)
     worker = tmp_path / "worker.py"
     worker.write_text(DYING.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
-    monkeypatch.setattr(launch, "WORKER_COMMAND", (sys.executable, str(worker)))
+    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, str(worker)))
     done = cli("run", "run.yaml", "--skip-bad-rows", "--out", "runs/one")
     assert done.code == 0, done.err
     assert (tmp_path / "unforeseen").exists()

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from running import write_run_file
 
-from orch_local import longest
-from orch_local.config import load_run
+from orch_local.config.run_files import load_run
 from orch_local.engines.base import EngineSettings
-from orch_local.generating import Scribe
-from orch_local.longest import Asking, depends_on_length, longest_request, panel_tokens, size
-from orch_local.merging import Panel, merge_task
-from orch_local.planning import draft, elsewhere, read_machine
+from orch_local.merge.merging import Panel, merge_task
+from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Question
-from orch_local.tasks import analysis_task
+from orch_local.run import longest
+from orch_local.run.forecast import draft, elsewhere, read_machine
+from orch_local.run.generating import Scribe
+from orch_local.run.longest import Asking, depends_on_length, longest_request, panel_tokens, size
 
 ASCII = ("apple", "7 %", "(a)", "of")
 WORDS = ("apple", "Ωmega", "7 %", "«quoted»", "a\nline", "😀", "the", "of")

@@ -18,16 +18,16 @@ import pytest
 from running import Silent
 from soak import rows_twice, write_inputs
 
-from orch_local import crew, launch
-from orch_local.config import load_run
+from orch_local.audit.replay import replay
+from orch_local.config.run_files import load_run
 from orch_local.errors import StoreError
-from orch_local.launch import AgentRun, Progress
-from orch_local.pipeline import execute, left, left_by_shard, prepare, score, work
-from orch_local.placement import Machine, Placement, Replica
-from orch_local.replaying import replay
-from orch_local.shards import Shard
-from orch_local.store import RunFolder
-from orch_local.timeline import read_all
+from orch_local.placement.placing import Machine, Placement, Replica
+from orch_local.results.timeline import read_all
+from orch_local.run import scheduler, supervisor
+from orch_local.run.pipeline import execute, left, left_by_shard, prepare, score, work
+from orch_local.run.supervisor import AgentRun, Progress
+from orch_local.store.shards import Shard
+from orch_local.store.store import RunFolder
 
 QUESTIONS = 24
 TABLE_WORKER = (sys.executable, str(Path(__file__).with_name("table_run.py")), "--worker")
@@ -49,7 +49,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepared(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
     """Copies of it, each with a store of its own."""
-    monkeypatch.setattr(launch, "WORKER_COMMAND", TABLE_WORKER)
+    monkeypatch.setattr(supervisor, "WORKER_COMMAND", TABLE_WORKER)
     copies: list[Path] = []
 
     def copy() -> RunFolder:
@@ -65,7 +65,7 @@ def digest(original: Path) -> str:
     """What the run comes to when it is left alone."""
     shutil.copytree(original / "run", original / "alone" / "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "WORKER_COMMAND", TABLE_WORKER)
+        patch.setattr(supervisor, "WORKER_COMMAND", TABLE_WORKER)
         return execute(RunFolder(original / "alone" / "run"), Silent()).digest
 
 
@@ -95,7 +95,7 @@ def with_follower(*_: object) -> Placement:
 def test_the_digest_does_not_depend_on_the_placement(
     prepared: Prepared, digest: str, monkeypatch: pytest.MonkeyPatch, placed: Place
 ) -> None:
-    monkeypatch.setattr(crew, "placed", placed)
+    monkeypatch.setattr(scheduler, "placed", placed)
     folder = prepared()
     result = execute(folder, Silent())
     assert result.digest == digest
@@ -112,7 +112,7 @@ def test_the_digest_does_not_depend_on_the_placement(
 def test_a_merge_agent_that_follows_ends_with_the_analyses(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "placed", with_follower)
+    monkeypatch.setattr(scheduler, "placed", with_follower)
     folder = prepared()
     execute(folder, Silent())
     (timeline,) = read_all(folder).read
@@ -125,7 +125,7 @@ def test_a_merge_agent_that_follows_ends_with_the_analyses(
 def test_what_a_killed_follower_leaves_is_merged_in_the_end(
     prepared: Prepared, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "placed", with_follower)
+    monkeypatch.setattr(scheduler, "placed", with_follower)
     follow = AgentRun.follow
 
     def killed(runner: AgentRun, keys: Sequence[str], progress: Progress) -> None:

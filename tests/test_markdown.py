@@ -21,8 +21,8 @@ from orch_local.report.markdown import code, markdown
 from orch_local.report.summary import print_summary
 from orch_local.report.terminal import headline
 from orch_local.report.words import merge_sentences, right_sentence, spending_sentence, summary_headline
-from orch_local.scoring import score
-from orch_local.summary import CategorySummary, RouterSummary, Summary
+from orch_local.results.scoring import score
+from orch_local.results.summary import CategorySummary, RouterSummary, Summary
 
 FEW = settings(max_examples=25, deadline=None)
 PAIR = ("quant", "chrono")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.config import AnswerConfig, MergeConfig
-from orch_local.merging import (
+from orch_local.config.run_files import AnswerConfig, MergeConfig
+from orch_local.merge.merging import (
     Panel,
     confidence_vote,
     decide,

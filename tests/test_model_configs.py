@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orch_local.config import ModelConfig, load_model_config, model_config_files, parse, read_yaml
+from orch_local.config.run_files import ModelConfig, load_model_config, model_config_files, parse, read_yaml
 from orch_local.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parent.parent / "model_configs"

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orch_local.config import ModelConfig
+from orch_local.config.run_files import ModelConfig
 from orch_local.errors import ModelError
-from orch_local.models import ModelFolder, digests, open_model_folder
-from orch_local.safetensors_files import tensor_names
+from orch_local.models.folders import ModelFolder, digests, open_model_folder
+from orch_local.models.weights import tensor_names
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"],

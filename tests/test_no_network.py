@@ -13,8 +13,8 @@ import pytest
 import yaml
 from isolation import Call, obstacle, read_trace, watched
 
-from orch_local.demo import RUN_FILE
 from orch_local.demo.benchmark import write_jsonl
+from orch_local.demo.settings import RUN_FILE
 
 DEMO = RUN_FILE.parent
 needs_tracing = pytest.mark.skipif(bool(obstacle()), reason=f"nothing can be watched here: {obstacle()}")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orch_local.numbers import (
+from orch_local.config.numerals import (
     FRACTION_DIGITS,
     INTEGER_DIGITS,
     NUMBER_BYTES,

@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import Cli
 
-from orch_local.engines import environment
 from orch_local.engines.base import EngineSettings
-from orch_local.fingerprint import fingerprint
-from orch_local.offline import SILENCE, is_here, may_connect
+from orch_local.engines.registry import environment
+from orch_local.plan.fingerprint import fingerprint
+from orch_local.util.offline import SILENCE, is_here, may_connect
 
 CLOSED = "opens no connection"
 ENGINES = ("vllm", "transformers")
@@ -150,7 +150,7 @@ def test_a_process_that_an_engine_spawns_is_closed_as_well() -> None:
     # As multiprocessing.spawn does it for a worker, whose main module has a name.
     code = (
         "import runpy, socket\n"
-        "runpy.run_module('orch_local.workers', run_name='__mp_main__', alter_sys=True)\n"
+        "runpy.run_module('orch_local.run.worker', run_name='__mp_main__', alter_sys=True)\n"
         "try:\n    socket.gethostbyname('a.invalid')\nexcept OSError as error:\n    print(error)\n"
     )
     assert CLOSED in python(code).stdout
@@ -191,7 +191,7 @@ def test_one_command_line_alone_may_connect(arguments: list[str], open_: bool) -
 
 
 def test_no_command_takes_allow_network_but_fetch(cli: Cli) -> None:
-    from orch_local.cli import COMMANDS
+    from orch_local.cli.app import COMMANDS
 
     for name in {command.__name__.replace("_", "-") for command in COMMANDS} - {"fetch"}:
         assert "--allow-network" not in cli(name, "--help").out

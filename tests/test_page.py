@@ -40,8 +40,8 @@ from orch_local.report.page.details import Blocks, pack
 from orch_local.report.page.headline import headline
 from orch_local.report.page.index import choose
 from orch_local.report.page.writing import page_of
-from orch_local.summarising import summarise
-from orch_local.tables import read_table
+from orch_local.results.summarise import summarise
+from orch_local.results.tables import read_table
 
 RAW = ("script", "style")
 SECTIONS = [

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orch_local import pinning
-from orch_local.pinning import core_sets, usable_cores
+from orch_local.run import pinning
+from orch_local.run.pinning import core_sets, usable_cores
 
 CORES = st.lists(st.integers(0, 511), unique=True, max_size=64)
 

@@ -13,20 +13,20 @@ import pytest
 from run_folders import Run, analysis, question, snapshot
 from running import Silent
 
-from orch_local import crew, pipeline
-from orch_local.benchmarks import BadRow
-from orch_local.config import RunConfig
+from orch_local.audit.replay import replay
+from orch_local.benchmarks.loading import BadRow
+from orch_local.config.run_files import RunConfig
 from orch_local.errors import EngineError, StoreError
-from orch_local.launch import Patience, Progress, Seat, Timing
-from orch_local.orders import Recheck
-from orch_local.pipeline import Result, execute, prepare
-from orch_local.planning import Draft
-from orch_local.plans import AgentPlan, Plan, load_plan, write_plan
-from orch_local.questions import read_questions
+from orch_local.plan.plans import AgentPlan, Plan, load_plan, write_plan
 from orch_local.records import Analysis, Outcome
-from orch_local.replaying import replay
-from orch_local.sessions import StopRequest
-from orch_local.store import RunFolder, Spec, Store
+from orch_local.run import pipeline, scheduler
+from orch_local.run.forecast import Draft
+from orch_local.run.orders import Recheck
+from orch_local.run.pipeline import Result, execute, prepare
+from orch_local.run.sessions import StopRequest
+from orch_local.run.supervisor import Patience, Progress, Seat, Timing
+from orch_local.store.questions import read_questions
+from orch_local.store.store import RunFolder, Spec, Store
 
 LETTERS = {"quant": "BACA", "chrono": "BBAC"}
 FIRST = question(0).key
@@ -104,7 +104,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> Workers:
     made = Workers(run)
-    monkeypatch.setattr(crew, "AgentRun", made)
+    monkeypatch.setattr(scheduler, "AgentRun", made)
     return made
 
 

@@ -10,15 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.errors import InputError
-from orch_local.placement import (
-    LEAST_PART,
-    Job,
-    Machine,
-    Placement,
-    Replica,
-    place,
-    predecessors,
-)
+from orch_local.placement.placing import LEAST_PART, Job, Machine, Placement, Replica, place, predecessors
 
 GPU_80 = Machine("cuda", 1, 80.0)
 MS = 0.01

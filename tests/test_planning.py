@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from running import Cli, write_run_file
 
-from orch_local.config import load_run
-from orch_local.planning import draft, outline
+from orch_local.config.run_files import load_run
+from orch_local.run.forecast import draft, outline
 
 
 def sample_panel(run_values: dict[str, Any], tmp_path: Path) -> list[dict[str, Any]]:

@@ -13,12 +13,20 @@ import pytest
 from rich.console import Console
 from running import write_run_file
 
-from orch_local.config import RunConfig, load_run
+from orch_local.config.run_files import RunConfig, load_run
 from orch_local.errors import StoreError
-from orch_local.plans import AgentPlan, Plan, QuestionsPlan, load_plan, plan_agents, plan_changes, write_plan
+from orch_local.plan.plans import (
+    AgentPlan,
+    Plan,
+    QuestionsPlan,
+    load_plan,
+    plan_agents,
+    plan_changes,
+    write_plan,
+)
 from orch_local.records import Level, Standing
-from orch_local.report.outline import print_notes, print_obstacles
-from orch_local.store import RunFolder, Spec, read_json, write_json
+from orch_local.report.plan import print_notes, print_obstacles
+from orch_local.store.store import RunFolder, Spec, read_json, write_json
 
 ENVIRONMENT = {"torch": "2.13.0", "dtype": "float32", "gpu": "A"}
 
@@ -208,7 +216,7 @@ def test_agents_whose_engines_load_alike_share_what_is_compiled(
 
 
 def test_models_at_once_share_the_cores_where_fast(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orch_local.plans.cpu_cores", lambda: 13)
+    monkeypatch.setattr("orch_local.plan.plans.cpu_cores", lambda: 13)
     for at_once, fast, threads in ((None, True, 13), (3, True, 4), (64, True, 1), (1, False, 1)):
         overrides = {"engine.fast": fast, "engine.models_at_once": at_once}
         assert frozen(run_file, **overrides)[0].settings.threads == threads

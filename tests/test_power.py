@@ -13,9 +13,9 @@ from two_runs import decision, finished, usual_plan
 
 from orch_local.errors import InputError, StoreError
 from orch_local.report.power import print_power
-from orch_local.sizing import SHARES, SIZES, Pilot, PowerTable, Wish, pilot, power_table
+from orch_local.results.sizing import SHARES, SIZES, Pilot, PowerTable, Wish, pilot, power_table
 from orch_local.stats import mcnemar_power, wilson
-from orch_local.store import RunFolder
+from orch_local.store.store import RunFolder
 
 
 def test_nothing_wished_for_is_a_table_of_usual_sizes() -> None:

@@ -18,23 +18,24 @@ from rich.console import Console
 from run_folders import Run, question
 from running import Cli, Silent, write_run_file
 
-from orch_local import devices, launch
-from orch_local.config import EngineConfig, ModelConfig, load_run, parse, read_yaml
-from orch_local.engines import determinism, environment, obstacles
+from orch_local.config.run_files import EngineConfig, ModelConfig, load_run, parse, read_yaml
 from orch_local.engines.base import EngineSettings
+from orch_local.engines.registry import determinism, environment, obstacles
 from orch_local.engines.vllm import _engine_arguments, _is_guarded
 from orch_local.errors import ConfigError, StoreError
-from orch_local.evidence import Case, Check, Checked, keep_check, read_checks
-from orch_local.orders import Order
-from orch_local.pipeline import execute, prepare
-from orch_local.planning import Draft, draft
-from orch_local.plans import AgentPlan, execution, execution_facts, load_plan
-from orch_local.prefix_cache import LEAST_MET, choose, meeting
-from orch_local.questions import read_questions, write_questions
+from orch_local.plan.plans import AgentPlan, execution, execution_facts, load_plan
+from orch_local.plan.prefix_cache import LEAST_MET, choose, meeting
 from orch_local.records import Example, Question
-from orch_local.report.outline import _print_caches
-from orch_local.store import RunFolder, Store
-from orch_local.workers import Parent, _batches
+from orch_local.report.plan import _print_caches
+from orch_local.run import supervisor
+from orch_local.run.forecast import Draft, draft
+from orch_local.run.orders import Order
+from orch_local.run.pipeline import execute, prepare
+from orch_local.run.worker import Parent, _batches
+from orch_local.store.evidence import Case, Check, Checked, keep_check, read_checks
+from orch_local.store.questions import read_questions, write_questions
+from orch_local.store.store import RunFolder, Store
+from orch_local.util import devices
 
 
 def vllm_settings(folder: Path, device: str, prefix_cache: bool | None, **args: Any) -> EngineSettings:
@@ -447,7 +448,7 @@ def _few_shot_run(folder: Path, cache: str) -> Path:
 
 
 def test_the_digest_does_not_depend_on_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "WORKER_COMMAND", (sys.executable, table_run.__file__, "--worker"))
+    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, table_run.__file__, "--worker"))
     digests = set()
     for cache in ("off", "on"):
         folder = RunFolder(tmp_path / cache / "run")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from run_folders import finished_run
 from running import write_run_file
 
-from orch_local import fingerprint
-from orch_local.demo import RUN_FILE
+from orch_local.demo.settings import RUN_FILE
 from orch_local.engines.base import EngineSettings
-from orch_local.places import reduced, restored
-from orch_local.plans import load_plan
+from orch_local.plan import fingerprint
+from orch_local.plan.places import reduced, restored
+from orch_local.plan.plans import load_plan
 
 TABLE_RUN = Path(__file__).parent / "table_run.py"
 MARK = "kHx7Qz"

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from running import AGENTS, Silent, write_run_file
 
-from orch_local import launch, profiling
-from orch_local.config import RunConfig, load_run
+from orch_local.config.run_files import RunConfig, load_run
 from orch_local.errors import ConfigError, EngineError, InputError
-from orch_local.profiles import AgentProfile, Profile, load_profile
-from orch_local.profiling import (
+from orch_local.plan.profiles import AgentProfile, Profile, load_profile
+from orch_local.records import Usage
+from orch_local.report.profile import print_profile
+from orch_local.run import profiling, supervisor
+from orch_local.run.profiling import (
     LEAST_ROWS,
     MOST_ALONE,
     WARM_UP,
@@ -30,9 +32,7 @@ from orch_local.profiling import (
     profile,
     write_profile,
 )
-from orch_local.records import Usage
-from orch_local.report.profile import print_profile
-from orch_local.sessions import StopRequest
+from orch_local.run.sessions import StopRequest
 
 TABLE_RUN = Path(__file__).parent / "table_run.py"
 SECONDS = st.floats(0, 10)
@@ -161,7 +161,7 @@ class TestRefused:
 @pytest.fixture
 def table_values(run_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A run file whose workers look answers up in a table, and need no torch."""
-    monkeypatch.setattr(launch, "WORKER_COMMAND", (sys.executable, str(TABLE_RUN), "--worker"))
+    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, str(TABLE_RUN), "--worker"))
     run_values["engine"] = {"name": "transformers"}
     short = {"reasoning_chars": 0, "eliminated": False}
     return run_values | {"answer": short, "merge": run_values["merge"] | {"answer": short}}

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import CHAT_TEMPLATE, make_tiny_tokenizer
 
-from orch_local.answers import AnswerSchema
-from orch_local.config import AnswerConfig, MergeConfig, ModelConfig
+from orch_local.config.answers import AnswerSchema
+from orch_local.config.run_files import AnswerConfig, MergeConfig, ModelConfig
 from orch_local.errors import ModelError, OrchError, PromptError
-from orch_local.generating import Scribe
-from orch_local.merging import Panel, merge_task
-from orch_local.plans import AgentPlan, Thinking
+from orch_local.merge.merging import Panel, merge_task
+from orch_local.plan.plans import AgentPlan, Thinking
+from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import (
     Data,
     answer_form,
@@ -34,7 +34,7 @@ from orch_local.prompts.template import (
 )
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Example, Outcome, Question
-from orch_local.tasks import Task, analysis_task
+from orch_local.run.generating import Scribe
 
 ROLES = ("direct", "eliminate", "solve", "verify")
 ANSWER = AnswerConfig(reasoning_chars=77)

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import Cli, write_run_file
 
-from orch_local.config import BenchmarkConfig
-from orch_local.errors import EngineError
-from orch_local.question_checks import (
+from orch_local.benchmarks.gold_checks import (
     Column,
     frequent_labels,
     gold_facts,
     narrowed_by_limit,
     only_label,
 )
+from orch_local.config.run_files import BenchmarkConfig
+from orch_local.errors import EngineError
 from orch_local.records import Question
 
 
@@ -272,7 +272,7 @@ def test_a_run_begins_with_the_same_warnings_and_logs_them(
     def stopped(*_: Any) -> None:
         raise EngineError("stopped by the test")
 
-    monkeypatch.setattr("orch_local.pipeline.execute", stopped)
+    monkeypatch.setattr("orch_local.run.pipeline.execute", stopped)
     said = planned(rows_of("A" * 9 + "-"), command="run")
     for warning in ("1 of 10 questions have no gold answer", "all 9 golds are A"):
         assert warning in said

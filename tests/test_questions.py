@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.errors import StoreError
-from orch_local.questions import Pile, Questions, read_questions, write_questions
 from orch_local.records import Example, Question
-from orch_local.shards import Shard
+from orch_local.store.questions import Pile, Questions, read_questions, write_questions
+from orch_local.store.shards import Shard
 
 # Any code point, lone surrogates included, and all that someone takes for the end of a line.
 TEXT = st.text(st.characters(), max_size=10) | st.sampled_from(

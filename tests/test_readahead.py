@@ -13,15 +13,15 @@ from typing import Any
 import psutil
 import pytest
 
-from orch_local import readahead
-from orch_local.readahead import ReadAhead
+from orch_local.run import prefetch
+from orch_local.run.prefetch import ReadAhead
 
 MIB = 2**20
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readahead, "_BLOCK_BYTES", MIB)
+    monkeypatch.setattr(prefetch, "_BLOCK_BYTES", MIB)
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ import pytest
 import yaml
 from real_questions import write_arc, write_gsm8k
 
-from orch_local.plans import load_plan
+from orch_local.plan.plans import load_plan
 from orch_local.prompts.template import builtin_text
-from orch_local.questions import read_questions
 from orch_local.records import Analysis, Question
-from orch_local.store import RunFolder, Store
+from orch_local.store.questions import read_questions
+from orch_local.store.store import RunFolder, Store
 
 pytestmark = [pytest.mark.real, pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 

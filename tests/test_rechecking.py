@@ -11,17 +11,17 @@ from fake_engine import ANSWER, CONTEXT, GOOD, CharTokenizer, FakeEngine, Reply,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.answers import AnswerSchema
-from orch_local.config import EngineConfig
+from orch_local.config.answers import AnswerSchema
+from orch_local.config.run_files import EngineConfig
 from orch_local.engines.base import Completion
-from orch_local.evidence import SMALL_BATCH, Evidence
-from orch_local.generating import Hooks, Scribe, Unit, generate
-from orch_local.orders import Recheck
+from orch_local.prompts.tasks import Task
 from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
-from orch_local.rechecking import Rechecking, Signs, recheck_for
 from orch_local.records import Analysis, Outcome
-from orch_local.tasks import Task
+from orch_local.run.generating import Hooks, Scribe, Unit, generate
+from orch_local.run.orders import Recheck
+from orch_local.run.rechecking import Rechecking, Signs, recheck_for
+from orch_local.store.evidence import SMALL_BATCH, Evidence
 
 SCHEMA = AnswerSchema("ABCD", ANSWER)
 LEAST_ROWS = Recheck().least

@@ -15,11 +15,11 @@ import pytest
 from run_folders import Run, analysis, finished_run, snapshot
 from two_runs import rewrite, write_lines
 
+from orch_local.audit.replay import replay
 from orch_local.errors import StoreError
-from orch_local.questions import write_questions
 from orch_local.records import Outcome
-from orch_local.replaying import replay
-from orch_local.store import Store, read_json, write_json
+from orch_local.store.questions import write_questions
+from orch_local.store.store import Store, read_json, write_json
 
 
 def decisions(run: Run) -> list[str]:

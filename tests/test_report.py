@@ -24,7 +24,7 @@ from orch_local.report.files import write_decisions, write_metrics
 from orch_local.report.safe import safe, visible
 from orch_local.report.story import MAX_THOUGHT, print_story
 from orch_local.report.terminal import headline, print_metrics, print_warnings
-from orch_local.scoring import Cost, Metrics, score
+from orch_local.results.scoring import Cost, Metrics, score
 
 AGENTS = ("quant", "chrono", "verbal")
 COST = Cost(

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 from two_runs import agent, decision, finished, plan, usual_plan
 
-from orch_local.comparing import Difference, Run, compare
-from orch_local.plans import Plan
+from orch_local.audit.diff import Difference, Run, compare
+from orch_local.plan.plans import Plan
 from orch_local.records import Decision, How
 from orch_local.report.difference import MAX_CHANGES, MAX_TEXT_LINES, headline, print_difference
 

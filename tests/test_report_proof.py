@@ -15,14 +15,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from two_runs import decision, usual_plan
 
-from orch_local.evidence import Evidence
+from orch_local.audit.replay import Misread, Replay
+from orch_local.audit.verify import Mismatch, Rate, Stage, Verification
 from orch_local.records import Analysis, Level, Outcome, Standing, Usage
-from orch_local.replaying import Misread, Replay
 from orch_local.report.proof import print_recheck_cost, print_replay, print_standing, print_verification
 from orch_local.report.safe import visible
-from orch_local.rows import Violation
-from orch_local.scoring import Cost
-from orch_local.verifying import Mismatch, Rate, Stage, Verification
+from orch_local.results.scoring import Cost
+from orch_local.store.evidence import Evidence
+from orch_local.store.rows import Violation
 
 PLAN = usual_plan(3)
 BITWISE = Standing(Level.BITWISE, 1, 1, ())

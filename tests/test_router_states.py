@@ -12,12 +12,12 @@ from routed_runs import KNOWS, asked, routed_run, said
 from run_folders import NAMES, Run
 from running import Cli, write_run_file
 
-from orch_local.config import RouterConfig, load_run
+from orch_local.config.run_files import RouterConfig, load_run
 from orch_local.errors import ConfigError, InputError, StoreError
-from orch_local.plans import AgentPlan, write_plan
+from orch_local.plan.plans import AgentPlan, write_plan
 from orch_local.records import digest
-from orch_local.router_states import StateFile, calibrate, plan_router, write_state
-from orch_local.routing import Router, RouterState
+from orch_local.router.routing import Router, RouterState
+from orch_local.router.states import StateFile, calibrate, plan_router, write_state
 
 
 def calibration_run(root: Path, gold: bool = True) -> Run:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.config import RouterConfig, RouterWeights
-from orch_local.routing import (
+from orch_local.config.run_files import RouterConfig, RouterWeights
+from orch_local.router.routing import (
     OVERALL,
     Case,
     Ema,

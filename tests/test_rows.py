@@ -14,12 +14,12 @@ from chunks import SPEC, put, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local import rows as rows_module
-from orch_local import store as store_module
 from orch_local.errors import StoreError
 from orch_local.records import Analysis, Outcome, Usage, digest
-from orch_local.rows import Rows
-from orch_local.store import Store
+from orch_local.store import rows as rows_module
+from orch_local.store import store as store_module
+from orch_local.store.rows import Rows
+from orch_local.store.store import Store
 
 KEYS = ("a", "b", "c", "d", "0123456789abcdef", "ключ", "")
 # Texts that look like fields of a row, or like the ends of one.

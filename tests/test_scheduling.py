@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.errors import EngineError
-from orch_local.launch import AgentRun
-from orch_local.placement import Job, Machine, Replica, place, predecessors
-from orch_local.scheduling import SharedProgress, Shift, run_shifts
+from orch_local.placement.placing import Job, Machine, Replica, place, predecessors
+from orch_local.run.supervisor import AgentRun
+from orch_local.run.worker_jobs import SharedProgress, Shift, run_shifts
 
 
 class Runner:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.records import Decision, How
-from orch_local.scoring import Metrics, System, is_correct, score
+from orch_local.results.scoring import Metrics, System, is_correct, score
 from orch_local.stats import mcnemar_exact, wilson
 
 AGENTS = ("quant", "chrono", "verbal")

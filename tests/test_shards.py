@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from run_folders import question
 
 from orch_local.errors import InputError
-from orch_local.questions import read_questions, write_questions
 from orch_local.records import Example, Question
-from orch_local.shards import Shard
-from orch_local.store import Store
+from orch_local.store.questions import read_questions, write_questions
+from orch_local.store.shards import Shard
+from orch_local.store.store import Store
 
 KEYS = st.text("0123456789abcdef", min_size=16, max_size=16)
 SHARDS = st.integers(1, 40).flatmap(lambda of: st.builds(Shard, st.integers(1, of), st.just(of)))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from orch_local.sessions import StopRequest
-from orch_local.signals import Stopped, stopping_by_signals
+from orch_local.run.interrupts import Stopped, stopping_by_signals
+from orch_local.run.sessions import StopRequest
 
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -134,7 +134,7 @@ def test_a_real_signal_wakes_a_process_that_waits() -> None:
     """Delivered from outside, to a main thread that waits for others, as a run does."""
     script = (
         "import sys, threading\n"
-        "from orch_local.signals import Stopped, stopping_by_signals\n"
+        "from orch_local.run.interrupts import Stopped, stopping_by_signals\n"
         "done = threading.Event()\n"
         "class Runner:\n"
         "    def finish(self): done.set()\n"

@@ -15,13 +15,13 @@ import yaml
 from pydantic import ValidationError
 from running import Cli, write_run_file
 
-from orch_local.config import SlurmConfig, load_run
+from orch_local.config.run_files import SlurmConfig, load_run
 from orch_local.errors import ConfigError, InputError
 from orch_local.slurm import queue, scripts, submitting
 from orch_local.slurm.jobs import Submission, note, numbers, ranges, submissions
 from orch_local.slurm.queue import JobInfo, QueuedJob, SlurmError
 from orch_local.slurm.scripts import Scripts, job_name
-from orch_local.store import RunFolder
+from orch_local.store.store import RunFolder
 
 FULL: dict[str, Any] = {
     "account": "lab",

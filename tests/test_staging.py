@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 from fake_engine import agent_plan
 
-from orch_local import locks, staging
 from orch_local.errors import ConfigError, ModelError, StoreError
-from orch_local.models import digests, open_model_folder
-from orch_local.plans import AgentPlan
-from orch_local.staging import expanded, stage
-from orch_local.unchanged import changed_files
+from orch_local.models.folders import digests, open_model_folder
+from orch_local.plan.plans import AgentPlan
+from orch_local.plan.unchanged import changed_files
+from orch_local.run import staging
+from orch_local.run.staging import expanded, stage
+from orch_local.util import locks
 
 PLANNED = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json")
 SPAWN = multiprocessing.get_context("spawn")

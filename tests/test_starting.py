@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 
-from orch_local.placement import Replica
-from orch_local.scheduling import run_shifts
-from orch_local.starting import Gate
+from orch_local.placement.placing import Replica
+from orch_local.run.starting import Gate
+from orch_local.run.worker_jobs import run_shifts
 
 
 @dataclass

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.diagnostics.notes import row_notes
-from orch_local.diagnostics.statements import Verdict, labels_stated, verdict
 from orch_local.records import Analysis, Outcome, Question
+from orch_local.results.diagnostics.notes import row_notes
+from orch_local.results.diagnostics.statements import Verdict, labels_stated, verdict
 
 CHOICES = ("iron", "a decrease in pressure", "the moon", "seven days", "copper wire")
 CHOICE = Question("q", "Which one?", CHOICES, "A", "made up")

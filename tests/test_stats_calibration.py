@@ -10,15 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orch_local.stats import (
-    abstain_threshold,
-    aurc,
-    brier,
-    ece,
-    reliability,
-    risk_coverage,
-    thinned,
-)
+from orch_local.stats import abstain_threshold, aurc, brier, ece, reliability, risk_coverage, thinned
 
 # A thousand answers, 591 of them right; no confidence lies on the edge of a bin, and no two are the same.
 # What other libraries say of exactly these stands at each test.

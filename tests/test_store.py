@@ -19,12 +19,12 @@ from chunks import SPEC, put, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local import store as store_module
 from orch_local.errors import StoreError
-from orch_local.questions import read_questions, write_questions
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
-from orch_local.rows import Rows
-from orch_local.store import RunFolder, Spec, Store, atomic_write, read_json, write_json, write_text
+from orch_local.store import store as store_module
+from orch_local.store.questions import read_questions, write_questions
+from orch_local.store.rows import Rows
+from orch_local.store.store import RunFolder, Spec, Store, atomic_write, read_json, write_json, write_text
 
 # Any code point at all, lone surrogates included: what a model wrote must not stop a run.
 TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(

@@ -10,7 +10,7 @@ import pytest
 
 COMMANDS = {
     "the command line": "-m orch_local doctor --quick",
-    "doctor alone": "-m orch_local.doctor --quick",
+    "doctor alone": "-m orch_local.deploy.doctor --quick",
     "another command": "-m orch_local models",
 }
 

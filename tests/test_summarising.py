@@ -17,15 +17,15 @@ from run_folders import finished_run
 from two_runs import agent, plan
 
 from orch_local.errors import StoreError
-from orch_local.placement import Machine, Placement, Replica
+from orch_local.placement.placing import Machine, Placement, Replica
 from orch_local.records import Decision, Usage
-from orch_local.scoring import Comparison, Cost, System, is_correct, score
-from orch_local.store import RunFolder
-from orch_local.summarising import summarise, to_json
-from orch_local.summarising.spending import device_time, spending
-from orch_local.summary import PairSummary, Summary, SystemSummary
-from orch_local.tables import MAJORITY, ORCH
-from orch_local.timeline import Stint, Timeline, keep
+from orch_local.results.scoring import Comparison, Cost, System, is_correct, score
+from orch_local.results.spending import device_time, spending
+from orch_local.results.summarise import summarise, to_json
+from orch_local.results.summary import PairSummary, Summary, SystemSummary
+from orch_local.results.tables import MAJORITY, ORCH
+from orch_local.results.timeline import Stint, Timeline, keep
+from orch_local.store.store import RunFolder
 
 FEW = settings(max_examples=25, deadline=None)
 PAIR = ("quant", "chrono")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orch_local.errors import InputError, StoreError
-from orch_local.placement import Job, Machine, Placement, place
+from orch_local.placement.placing import Job, Machine, Placement, place
 from orch_local.report.timeline import print_timelines
-from orch_local.showing import executions
-from orch_local.store import RunFolder
-from orch_local.timeline import Stint, Timeline, Timelines, keep, read_all
+from orch_local.results.showing import executions
+from orch_local.results.timeline import Stint, Timeline, Timelines, keep, read_all
+from orch_local.store.store import RunFolder
 
 TWO_CORES = Machine("cpu", 2, 8.0)
 PLANNED = place(

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_families import FAMILIES, make_family
 
-from orch_local.answers import AnswerError, AnswerSchema
-from orch_local.config import AnswerConfig
+from orch_local.config.answers import AnswerError, AnswerSchema
+from orch_local.config.numerals import canonical_number
+from orch_local.config.run_files import AnswerConfig
 from orch_local.engines.base import Completion, Finish, Request
-from orch_local.generating import Hooks, Scribe, Unit, generate
-from orch_local.numbers import canonical_number
+from orch_local.prompts.tasks import Task
 from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis
-from orch_local.tasks import Task
+from orch_local.run.generating import Hooks, Scribe, Unit, generate
 
 LABELS = "ABCD"
 LAYOUTS: list[dict[str, Any]] = [{}, {"separators": (",", ":")}, {"indent": 0}, {"indent": 2}, {"indent": 4}]

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from tokenizer_families import FAMILIES, added_token, make_family
 from tokenizers import Tokenizer
 
-from orch_local.config import AnswerConfig, MergeConfig, ModelConfig
-from orch_local.generating import Scribe
-from orch_local.merging import Panel, merge_task
-from orch_local.plans import AgentPlan
+from orch_local.config.run_files import AnswerConfig, MergeConfig, ModelConfig
+from orch_local.merge.merging import Panel, merge_task
+from orch_local.plan.plans import AgentPlan
+from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import Data, builtin_text, fill
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
 from orch_local.records import Analysis, Example, Outcome, Question, question_id
-from orch_local.tasks import Task, analysis_task
+from orch_local.run.generating import Scribe
 
 PLACES = ("question", "choice", "example", "solution", "panel")
 MARKER = "\ue0f0question\ue0f1"

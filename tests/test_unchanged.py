@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from run_folders import worker
 
-from orch_local import unchanged
 from orch_local.errors import EngineError, ModelError
-from orch_local.fingerprint import Fact
-from orch_local.plans import AgentPlan
-from orch_local.unchanged import changed_files, check_unchanged, environment_changes
+from orch_local.plan import unchanged
+from orch_local.plan.fingerprint import Fact
+from orch_local.plan.plans import AgentPlan
+from orch_local.plan.unchanged import changed_files, check_unchanged, environment_changes
 
 
 @pytest.fixture

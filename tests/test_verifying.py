@@ -12,18 +12,19 @@ import pytest
 from run_folders import Run, analysis, finished_run, snapshot
 from running import Silent
 
-from orch_local import unchanged, verifying
-from orch_local.changes import Change as Differing
+from orch_local.audit import verify as verifying
+from orch_local.audit.verify import Rate, Stage, Verification, verify
 from orch_local.errors import EngineError, StoreError
-from orch_local.evidence import Evidence, other_batches, read_evidence
-from orch_local.launch import Patience, Progress
-from orch_local.models import ModelFolder
-from orch_local.plans import AgentPlan
-from orch_local.questions import write_questions
+from orch_local.models.folders import ModelFolder
+from orch_local.plan import unchanged
+from orch_local.plan.differences import Change as Differing
+from orch_local.plan.plans import AgentPlan
 from orch_local.records import Analysis, Outcome, Usage
-from orch_local.sessions import StopRequest
-from orch_local.store import RunFolder, Store
-from orch_local.verifying import Rate, Stage, Verification, verify
+from orch_local.run.sessions import StopRequest
+from orch_local.run.supervisor import Patience, Progress
+from orch_local.store.evidence import Evidence, other_batches, read_evidence
+from orch_local.store.questions import write_questions
+from orch_local.store.store import RunFolder, Store
 
 Change = Callable[[Analysis], Analysis | None]
 

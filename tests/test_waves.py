@@ -11,17 +11,17 @@ from routed_runs import KNOWS, Table, asked, routed_run, said
 from run_folders import NAMES, Run
 from running import Silent
 
+from orch_local.audit.replay import replay
 from orch_local.errors import InputError, StoreError
-from orch_local.feedback import Meter
-from orch_local.pipeline import execute, left, left_by_shard, score, work
-from orch_local.plans import load_plan
-from orch_local.profiles import AgentProfile, Profile
+from orch_local.plan.plans import load_plan
+from orch_local.plan.profiles import AgentProfile, Profile
 from orch_local.records import Analysis, Outcome, Question, Usage
-from orch_local.replaying import replay
-from orch_local.routes import MissingRowError, Walk, read_routes, recorded, write_routes
-from orch_local.routing import Case, RouterState, learn, simulate
-from orch_local.shards import Shard
-from orch_local.summarising.trajectory import router_summary
+from orch_local.results.trajectory import router_summary
+from orch_local.router.feedback import Meter
+from orch_local.router.routes import MissingRowError, Walk, read_routes, recorded, write_routes
+from orch_local.router.routing import Case, RouterState, learn, simulate
+from orch_local.run.pipeline import execute, left, left_by_shard, score, work
+from orch_local.store.shards import Shard
 
 ONLINE = {"mode": "online", "wave": 10, "warm_up": 4, "category_min": 1}
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from orch_local.config import AnswerConfig, ModelConfig, RunConfig
-from orch_local.diagnostics import Diagnostics
+from orch_local.config.run_files import AnswerConfig, ModelConfig, RunConfig
 from orch_local.engines.base import EngineSettings
-from orch_local.plans import AgentPlan, Plan, QuestionsPlan, write_plan
+from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, write_plan
 from orch_local.records import Decision, How, Level, Standing
 from orch_local.report.files import write_decisions, write_metrics
-from orch_local.scoring import score
-from orch_local.store import RunFolder, Spec
+from orch_local.results.diagnostics import Diagnostics
+from orch_local.results.scoring import score
+from orch_local.store.store import RunFolder, Spec
 
 AGENTS = ("quant", "chrono")
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orch_local.benchmarks.arrow_files import check_uncompressed
 from orch_local.benchmarks.rows import Layout, LossyFloat, Row, RowError
+from orch_local.config.numerals import canonical_number
 from orch_local.errors import BenchmarkError
-from orch_local.numbers import canonical_number
-from orch_local.offline import SILENCE
+from orch_local.util.offline import SILENCE
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orch_local.numbers import BOUNDS, canonical_number, is_writable
+from orch_local.config.numerals import BOUNDS, canonical_number, is_writable
 from orch_local.records import LABELS, Question
 
 Row = Mapping[str, Any]

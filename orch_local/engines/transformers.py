@@ -27,7 +27,7 @@ from orch_local.engines.base import (
 )
 from orch_local.engines.traits import has_experts, is_recurrent, quantization
 from orch_local.errors import EngineError
-from orch_local.offline import SILENCE
+from orch_local.util.offline import SILENCE
 
 _PROBE_TOKENS = 8
 _INSTALL_HINT = "install `torch`, `transformers` and `outlines` into this environment"

@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from orch_local.devices import gpus
 from orch_local.engines.admission import Admission, Asked, Cache, Layers
 from orch_local.engines.base import (
     Attention,
@@ -28,15 +27,10 @@ from orch_local.engines.base import (
     RequestError,
     one_line,
 )
-from orch_local.engines.traits import (
-    has_experts,
-    has_latent_attention,
-    is_listed,
-    is_recurrent,
-    quantization,
-)
+from orch_local.engines.traits import has_experts, has_latent_attention, is_listed, is_recurrent, quantization
 from orch_local.errors import EngineError
-from orch_local.offline import SILENCE
+from orch_local.util.devices import gpus
+from orch_local.util.offline import SILENCE
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ from typing import NamedTuple
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from orch_local.answers import AnswerSchema
+from orch_local.config.answers import AnswerSchema
 from orch_local.errors import PromptError
 from orch_local.records import LABELS, Example, Question
 

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from orch_local.errors import ModelError
-from orch_local.model_files import read_json, read_text
+from orch_local.models.opening import read_json, read_text
 
 TOKENIZER_FILES = (
     "tokenizer.json",

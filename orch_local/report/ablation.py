@@ -22,13 +22,13 @@ from orch_local.report.terminal import (
     print_table,
     table,
 )
-from orch_local.summary import Estimate
+from orch_local.results.summary import Estimate
 
 if TYPE_CHECKING:
-    from orch_local.ablating.missing import Missing, Price
-    from orch_local.ablating.orders import Order
-    from orch_local.ablating.scores import Row
-    from orch_local.ablating.study import Ablation
+    from orch_local.ablate.missing import Missing, Price
+    from orch_local.ablate.orders import Order
+    from orch_local.ablate.scores import Row
+    from orch_local.ablate.study import Ablation
 
 ROUTER = "router"
 FAMILIES = (

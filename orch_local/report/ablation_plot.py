@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from orch_local.report.ablation import ROUTER, ordered, shown
 from orch_local.report.safe import visible
-from orch_local.store import atomic_write
+from orch_local.store.store import atomic_write
 
 if TYPE_CHECKING:
-    from orch_local.ablating.scores import Row
-    from orch_local.ablating.study import Ablation
+    from orch_local.ablate.scores import Row
+    from orch_local.ablate.study import Ablation
 
 _WIDTH_IN = 9.5
 _ROW_IN = 0.235

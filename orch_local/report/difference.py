@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from orch_local.comparing import (
+from orch_local.audit.diff import (
     FINAL,
     Difference,
     Example,
@@ -35,7 +35,7 @@ from orch_local.report.terminal import (
     print_table,
     table,
 )
-from orch_local.scoring import is_correct
+from orch_local.results.scoring import is_correct
 
 MAX_CHANGES = 30
 MAX_TEXT_LINES = 16

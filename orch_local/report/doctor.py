@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orch_local.doctor.checks import CHECKS, THEMES, Finding, Level, Page
+from orch_local.deploy.doctor.checks import CHECKS, THEMES, Finding, Level, Page
 from orch_local.report.safe import safe, visible
 
 MOST_WIDE = 100

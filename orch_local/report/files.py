@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orch_local.diagnostics import Diagnostics
 from orch_local.records import Decision, Standing
-from orch_local.scoring import Cost, Metrics, is_correct
-from orch_local.store import RunFolder, atomic_write, write_json
+from orch_local.results.diagnostics import Diagnostics
+from orch_local.results.scoring import Cost, Metrics, is_correct
+from orch_local.store.store import RunFolder, atomic_write, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

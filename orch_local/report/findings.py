@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from orch_local.diagnostics import AgainstLabel, AgentDiagnostics, Diagnostics, Spread
-from orch_local.diagnostics.figures import ENOUGH
-from orch_local.plans import MERGE
+from orch_local.plan.plans import MERGE
 from orch_local.records import LABELS
 from orch_local.report.safe import visible
 from orch_local.report.terminal import CHANCE_P, NBSP, counted, p_value, percent, points
-from orch_local.summary import Calibration
-from orch_local.tables import ORCH
+from orch_local.results.diagnostics import AgainstLabel, AgentDiagnostics, Diagnostics, Spread
+from orch_local.results.diagnostics.figures import ENOUGH
+from orch_local.results.summary import Calibration
+from orch_local.results.tables import ORCH
 
 Shown = Callable[[str], str]
 NOTICEABLE = 0.05

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from orch_local.placement import Machine, Placement, Slot
+from orch_local.placement.placing import Machine, Placement, Slot
 from orch_local.report.safe import visible
 from orch_local.report.terminal import counted, is_plain, print_paragraph
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from orch_local.diagnostics import Diagnostics
 from orch_local.report.findings import (
     EXPLANATION,
     HEADS,
@@ -31,8 +30,9 @@ from orch_local.report.words import (
     spending_sentence,
     summary_headline,
 )
-from orch_local.summary import CategorySummary, Estimate, PairSummary, Summary
-from orch_local.tables import MAJORITY, ORACLE, ORCH
+from orch_local.results.diagnostics import Diagnostics
+from orch_local.results.summary import CategorySummary, Estimate, PairSummary, Summary
+from orch_local.results.tables import MAJORITY, ORACLE, ORCH
 
 MAX_ROWS = {"systems": 20, "pairs": 21, "categories": 20, "unscored": 12, "agents": 15}
 """With all tables at their longest the file has fewer than 200 lines."""

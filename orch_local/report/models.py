@@ -7,15 +7,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from orch_local.config import ModelConfig, load_model_config, model_config_files
+from orch_local.config.model_search import model_folders
+from orch_local.config.run_files import ModelConfig, load_model_config, model_config_files
 from orch_local.errors import InputError, ModelError, OrchError
-from orch_local.model_search import model_folders
-from orch_local.models import open_model_folder
+from orch_local.models.folders import open_model_folder
 from orch_local.prompts.template import builtin_names, builtin_text
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.report.safe import safe
 from orch_local.report.terminal import print_paragraph, print_table, table
-from orch_local.store import write_text
+from orch_local.store.store import write_text
 
 
 def print_models(console: Console) -> None:

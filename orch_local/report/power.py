@@ -10,7 +10,7 @@ from rich.text import Text
 
 from orch_local.report.safe import visible
 from orch_local.report.terminal import NBSP, counted, percent, points, print_paragraph, print_table, table
-from orch_local.sizing import Pilot, PowerTable, SizeRow
+from orch_local.results.sizing import Pilot, PowerTable, SizeRow
 
 Shares = Sequence[float | None]
 _BY_SHARE = "by share of questions on which exactly one is right"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from orch_local.profiles import AgentProfile, Profile
+from orch_local.plan.profiles import AgentProfile, Profile
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import print_paragraph, print_table, table
 

@@ -9,12 +9,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from orch_local.audit.replay import Replay
+from orch_local.audit.verify import Mismatch, Stage, Verification
 from orch_local.records import Analysis, Level, Standing
-from orch_local.replaying import Replay
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import counted, percent, print_paragraph, print_table, table
-from orch_local.scoring import Cost
-from orch_local.verifying import Mismatch, Stage, Verification
+from orch_local.results.scoring import Cost
 
 _CONTEXT = 24
 """Cells shown before the first difference of two texts."""

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from orch_local.config import BenchmarkConfig
-from orch_local.plans import Plan
-from orch_local.question_checks import (
+from orch_local.benchmarks.gold_checks import (
     DOUBLE_DIGITS,
     GoldFacts,
     LabelGolds,
@@ -17,6 +15,8 @@ from orch_local.question_checks import (
     narrowed_by_limit,
     only_label,
 )
+from orch_local.config.run_files import BenchmarkConfig
+from orch_local.plan.plans import Plan
 from orch_local.report.safe import visible
 from orch_local.report.terminal import NBSP, counted, p_value, percent, print_paragraph
 

@@ -15,7 +15,7 @@ from orch_local.report.terminal import counted, print_paragraph, print_table, ta
 from orch_local.slurm.jobs import Submission
 from orch_local.slurm.status import Condition, JobStatus, RunStatus
 from orch_local.slurm.submitting import Submitting
-from orch_local.store import RunFolder
+from orch_local.store.store import RunFolder
 
 MAX_SHARDS = 20
 """So many shards that are not done are listed."""

@@ -10,11 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orch_local.diagnostics import row_notes
 from orch_local.records import Analysis, Decision, How, Question
 from orch_local.report.safe import safe
 from orch_local.report.terminal import is_plain
-from orch_local.scoring import is_correct
+from orch_local.results.diagnostics import row_notes
+from orch_local.results.scoring import is_correct
 
 MAX_THOUGHT = 600
 _BAR_WIDTH = 10

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orch_local.diagnostics import Diagnostics
 from orch_local.report.findings import (
     EXPLANATION,
     HEADS,
@@ -46,8 +45,9 @@ from orch_local.report.words import (
     spending_sentence,
     summary_headline,
 )
-from orch_local.summary import AgentPair, Calibration, PairSummary, Spending, Summary
-from orch_local.tables import ORCH
+from orch_local.results.diagnostics import Diagnostics
+from orch_local.results.summary import AgentPair, Calibration, PairSummary, Spending, Summary
+from orch_local.results.tables import ORCH
 
 MAX_ROWS = 20
 TARGET = "0.05"

@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from orch_local.report.safe import safe, visible
-from orch_local.scoring import NOT_ASKED, Comparison, Cost, Metrics, System, Systems
+from orch_local.results.scoring import NOT_ASKED, Comparison, Cost, Metrics, System, Systems
 
 if TYPE_CHECKING:
     from orch_local.report.findings import Findings

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orch_local.placement import Replica
+from orch_local.placement.placing import Replica
 from orch_local.report.gantt import Bar, bars_of, draw, duration
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import counted, percent, print_paragraph, print_table, table
-from orch_local.timeline import Stint, Timeline, Timelines
+from orch_local.results.timeline import Stint, Timeline, Timelines
 
 
 def print_timelines(console: Console, found: Timelines) -> None:

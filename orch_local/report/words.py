@@ -12,9 +12,9 @@ from itertools import groupby
 
 from orch_local.report.safe import visible
 from orch_local.report.terminal import CHANCE_P, NBSP, counted, headline, p_value, percent
-from orch_local.scoring import Agreement, Comparison, Comparisons, Metrics, System, Systems
-from orch_local.summary import Estimate, Multiplicity, PairSummary, Spending, Summary, SystemSummary
-from orch_local.tables import MAJORITY, ORACLE, ORCH
+from orch_local.results.scoring import Agreement, Comparison, Comparisons, Metrics, System, Systems
+from orch_local.results.summary import Estimate, Multiplicity, PairSummary, Spending, Summary, SystemSummary
+from orch_local.results.tables import MAJORITY, ORACLE, ORCH
 
 Shown = Callable[[str], str]
 DEVICES = {"cuda": "GPU", "cpu": "CPU worker"}

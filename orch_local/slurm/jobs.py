@@ -10,7 +10,7 @@ from typing import Any
 
 from orch_local.errors import StoreError
 from orch_local.slurm.scripts import job_name
-from orch_local.store import RunFolder, read_json, write_json
+from orch_local.store.store import RunFolder, read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)

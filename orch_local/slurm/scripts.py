@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orch_local.config import SlurmConfig
+from orch_local.config.run_files import SlurmConfig
 from orch_local.errors import InputError
-from orch_local.store import RunFolder
+from orch_local.store.store import RunFolder
 
 COMMAND = (sys.executable, "-m", "orch_local")
 """The command line as the jobs call it: that of the environment that submits."""

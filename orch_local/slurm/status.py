@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orch_local.errors import StoreError
-from orch_local.results import recorded_digest
-from orch_local.shards import Shard
+from orch_local.results.finished import recorded_digest
 from orch_local.slurm.jobs import Submission
 from orch_local.slurm.queue import QueuedJob
 from orch_local.slurm.task import State, TaskRecord
-from orch_local.store import RunFolder
+from orch_local.store.shards import Shard
+from orch_local.store.store import RunFolder
 
 LOG_LINES = 20
 _LOG_BYTES = 64 * 1024

@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from orch_local.config import RunConfig, find_model, load_model_config
+from orch_local.config.run_files import RunConfig, find_model, load_model_config
 from orch_local.errors import BenchmarkError, InputError, OrchError, StoreError
-from orch_local.models import open_model_folder
-from orch_local.pipeline import left_by_shard
+from orch_local.models.folders import open_model_folder
 from orch_local.prompts.template import load_template
-from orch_local.router_states import check_files
+from orch_local.router.states import check_files
+from orch_local.run.pipeline import left_by_shard
 from orch_local.slurm import queue
 from orch_local.slurm.jobs import Submission, note, ranges, submissions
 from orch_local.slurm.queue import QueuedJob
 from orch_local.slurm.scripts import STEPS, Scripts, job_name
 from orch_local.slurm.status import Facts, RunStatus, status
-from orch_local.store import RunFolder, write_text
+from orch_local.store.store import RunFolder, write_text
 
 
 class ActiveError(InputError):

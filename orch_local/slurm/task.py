@@ -19,9 +19,9 @@ from enum import StrEnum
 from typing import Any
 
 from orch_local.errors import OrchError
-from orch_local.signals import Stopped
+from orch_local.run.interrupts import Stopped
 from orch_local.slurm.queue import JobInfo, SlurmError, requeue, show
-from orch_local.store import RunFolder, read_json, write_json
+from orch_local.store.store import RunFolder, read_json, write_json
 
 log = logging.getLogger(__name__)
 

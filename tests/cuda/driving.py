@@ -27,12 +27,12 @@ from cases import CASES, Case
 from families import FAMILIES, write_folder
 from machines import MACHINES, Machine
 
-from orch_local.config import EngineConfig, ModelConfig
-from orch_local.engines import determinism, environment, obstacles
+from orch_local.config.run_files import EngineConfig, ModelConfig
 from orch_local.engines import vllm as engine
 from orch_local.engines.base import EngineSettings
-from orch_local.models import open_model_folder
-from orch_local.plans import _settings
+from orch_local.engines.registry import determinism, environment, obstacles
+from orch_local.models.folders import open_model_folder
+from orch_local.plan.plans import _settings
 
 LONGEST = 4096
 """Tokens of the longest row of the run, as in `golden_plans.py`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from orch_local.diagnostics import Diagnostics
 from orch_local.report import findings
 from orch_local.report.page.base import body
 from orch_local.report.page.wording import name
-from orch_local.summary import Summary
+from orch_local.results.diagnostics import Diagnostics
+from orch_local.results.summary import Summary
 
 MOST_AGENTS = 60
 

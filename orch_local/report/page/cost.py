@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from orch_local.placement import Slot
+from orch_local.placement.placing import Slot
 from orch_local.report.gantt import Bar, bars_of, duration
 from orch_local.report.page.base import body
 from orch_local.report.page.plots import stroke
 from orch_local.report.page.wording import name, percent
-from orch_local.summary import Spending, Summary
-from orch_local.timeline import Stint, Timeline
+from orch_local.results.summary import Spending, Summary
+from orch_local.results.timeline import Stint, Timeline
 
 MOST_CHARTS = 6
 MOST_LANES = 32

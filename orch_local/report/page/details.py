@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from orch_local.deciding import Deciding
-from orch_local.diagnostics import row_notes
+from orch_local.merge.deciding import Deciding
 from orch_local.records import Analysis, Question
 from orch_local.report.page.index import packed
 from orch_local.report.page.wording import clipped
+from orch_local.results.diagnostics import row_notes
 
 BLOCK_QUESTIONS = 128
 BLOCK_CHARACTERS = 400_000

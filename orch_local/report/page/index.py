@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orch_local.questions import Questions
 from orch_local.report.page.wording import clipped, shown
-from orch_local.tables import ORCH, Codes, Column, RunTable
+from orch_local.results.tables import ORCH, Codes, Column, RunTable
+from orch_local.store.questions import Questions
 
 MOST_QUESTIONS = 12_000
 MOST_BYTES = 1_200_000

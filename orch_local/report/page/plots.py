@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from orch_local.report.page.svg import INKS, SERIES, SETTINGS, inline
-from orch_local.summary import Calibration
+from orch_local.results.summary import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,8 @@ from orch_local.report.findings import flat_sentence
 from orch_local.report.page.base import body
 from orch_local.report.page.plots import ORCH_STROKE, Curve, Frame, Stroke, curves, reliability, stroke
 from orch_local.report.page.wording import name
-from orch_local.summary import Calibration, RouterPoint, RouterSummary, Summary
-from orch_local.tables import ORCH
+from orch_local.results.summary import Calibration, RouterPoint, RouterSummary, Summary
+from orch_local.results.tables import ORCH
 
 MOST_PLOTS = 12
 """Reliability diagrams of one signal; the table has all systems."""

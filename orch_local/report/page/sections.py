@@ -13,8 +13,8 @@ from orch_local.report.page.base import body
 from orch_local.report.page.headline import headline, versus
 from orch_local.report.page.wording import NONE, clipped, name, plain, points, signed, span
 from orch_local.report.terminal import CHANCE_P, counted
-from orch_local.summary import CategorySummary, Estimate, PairSummary, Summary, SystemSummary
-from orch_local.tables import MAJORITY, ORACLE, ORCH
+from orch_local.results.summary import CategorySummary, Estimate, PairSummary, Summary, SystemSummary
+from orch_local.results.tables import MAJORITY, ORACLE, ORCH
 
 MOST_CATEGORIES = 60
 MOST_SYSTEMS = 24
@@ -199,7 +199,7 @@ def panel(summary: Summary) -> Markup:
 
 
 def _agents_cell(pair: object, side: int) -> Cell:
-    from orch_local.summary import AgentPair
+    from orch_local.results.summary import AgentPair
 
     if not isinstance(pair, AgentPair) or side == 0:
         return Cell("")

@@ -6,7 +6,7 @@ import math
 
 from orch_local.report.safe import visible
 from orch_local.report.terminal import NBSP, counted, p_value, percent, points
-from orch_local.summary import Estimate
+from orch_local.results.summary import Estimate
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"

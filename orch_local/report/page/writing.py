@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from orch_local.deciding import Deciding
-from orch_local.plans import Plan, load_plan
-from orch_local.questions import Questions, read_questions
+from orch_local.merge.deciding import Deciding
+from orch_local.plan.plans import Plan, load_plan
 from orch_local.report.page import answers, cost, plotted, sections
 from orch_local.report.page.base import Page, Section, body, json_for_script, render
 from orch_local.report.page.details import Blocks, details, pack
 from orch_local.report.page.index import Choice, choose, index
 from orch_local.report.page.wording import counted, name
-from orch_local.routes import read_routes
-from orch_local.store import RunFolder, Store, atomic_write
-from orch_local.summary import Summary
-from orch_local.tables import RunTable, read_table
-from orch_local.timeline import Timeline
+from orch_local.results.summary import Summary
+from orch_local.results.tables import RunTable, read_table
+from orch_local.results.timeline import Timeline
+from orch_local.router.routes import read_routes
+from orch_local.store.questions import Questions, read_questions
+from orch_local.store.store import RunFolder, Store, atomic_write
 
 MOST_BYTES = 2_900_000
 _RESERVE = 20_000

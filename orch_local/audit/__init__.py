@@ -1,0 +1,1 @@
+"""What can be proved of a run: verify, replay, and the differences between two runs."""

@@ -1,0 +1,80 @@
+"""Options and small words that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orch_local.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orch_local.store.store import RunFolder
+
+Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
+RunFile = Annotated[Path, typer.Argument(help="The run file (YAML); `orch-local schema` describes it.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder. [default: runs/NAME-OF-RUN-FILE]")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Where rows are kept. [default: beside the run]")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Ask the first N questions only.")]
+PerCategory = Annotated[
+    int | None, typer.Option("--per-category", min=1, help="Ask the first N questions of each category only.")
+]
+Categories = Annotated[str | None, typer.Option(help="Ask these categories only, separated by commas.")]
+Split = Annotated[str | None, typer.Option(help="Split of the benchmark.")]
+Shuffle = Annotated[int | None, typer.Option("--shuffle-seed", min=0, help="Fixed shuffle of the questions.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Record and count bad rows, do not stop.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Generate rows again that failed before.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Give the promise of equal bytes up for speed (docs/determinism.md).")
+]
+NewEnvironment = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-environment",
+        help="Continue with other libraries or on another device: all rows are generated anew.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+
+
+def given(
+    categories: str | None, skip_bad_rows: bool, fast: bool, **benchmark: int | str | None
+) -> dict[str, Any]:
+    """The options of the command line that were given, by the key of the run file that they stand for."""
+    values: dict[str, Any] = {f"benchmark.{name}": value for name, value in benchmark.items()}
+    values["benchmark.categories"] = [name.strip() for name in categories.split(",")] if categories else None
+    values["benchmark.skip_bad_rows"] = skip_bad_rows or None
+    values["engine.fast"] = fast or None
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def run_folder_at(path: Path) -> RunFolder:
+    from orch_local.store.store import RunFolder
+
+    if path.is_file():
+        raise InputError("is a file, not the folder of a run", where=str(path))
+    return RunFolder(path.absolute())
+
+
+def console_of(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, stderr=stderr)
+
+
+def short(path: Path) -> Path:
+    """The path as the user would type it."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def told(path: Path) -> str:
+    """The same for a line of output: a path may hold what moves a cursor, or ends the line."""
+    from orch_local.report.safe import visible
+
+    return visible(str(short(path)))

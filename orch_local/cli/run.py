@@ -1,0 +1,177 @@
+"""Commands that run a run file, or say what a run of it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orch_local.cli.options import (
+    Categories,
+    Fast,
+    Limit,
+    NewEnvironment,
+    Out,
+    PerCategory,
+    Quiet,
+    RetryFailed,
+    RunFile,
+    Shuffle,
+    SkipBadRows,
+    Split,
+    StoreOption,
+    console_of,
+    given,
+    run_folder_at,
+    told,
+)
+from orch_local.cli.watching import watched
+
+if TYPE_CHECKING:
+    from orch_local.run.pipeline import Result
+    from orch_local.store.store import RunFolder
+
+
+def run(
+    run_file: RunFile,
+    out: Out = None,
+    store: StoreOption = None,
+    limit: Limit = None,
+    per_category: PerCategory = None,
+    categories: Categories = None,
+    split: Split = None,
+    shuffle_seed: Shuffle = None,
+    skip_bad_rows: SkipBadRows = False,
+    retry_failed: RetryFailed = False,
+    fast: Fast = False,
+    accept_new_environment: NewEnvironment = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run, or continue, what a run file describes."""
+    from orch_local.benchmarks.gold_checks import gold_facts
+    from orch_local.config.run_files import load_run
+    from orch_local.report.plan import print_notes, print_obstacles
+    from orch_local.report.questions import gold_warnings, print_gold_warnings
+    from orch_local.run.pipeline import prepare
+    from orch_local.store.questions import read_questions
+
+    settings = given(
+        categories,
+        skip_bad_rows,
+        fast,
+        limit=limit,
+        per_category=per_category,
+        split=split,
+        shuffle_seed=shuffle_seed,
+    )
+    folder = run_folder_at(out or Path("runs") / run_file.stem)
+    store = (store or folder.root.parent / "store").absolute()
+    planned = prepare(load_run(run_file, settings), folder, store, accept_new_environment)
+    golds = gold_facts(read_questions(folder.questions))
+    if not quiet:
+        print_gold_warnings(console_of(stderr=True), golds, planned)
+        print_obstacles(console_of(stderr=True), planned)
+        print_notes(console_of(stderr=True), planned)
+    finish(folder, retry_failed=retry_failed, quiet=quiet, warnings=gold_warnings(golds, planned))
+
+
+def plan(
+    run_file: RunFile,
+    limit: Limit = None,
+    per_category: PerCategory = None,
+    categories: Categories = None,
+    split: Split = None,
+    shuffle_seed: Shuffle = None,
+    skip_bad_rows: SkipBadRows = False,
+    fast: Fast = False,
+    store: StoreOption = None,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Print the first prompt of every agent.")
+    ] = False,
+    machine: Annotated[
+        str | None, typer.Option(help="Place on other GPUs than here, e.g. 4x80GiB or 8xH100:80GiB.")
+    ] = None,
+) -> None:
+    """Check a run file, show what it needs and what would run where; loads no model."""
+    from orch_local.config.run_files import load_run
+    from orch_local.report.plan import print_outline
+    from orch_local.run.forecast import check, draft, elsewhere, outline, read_machine
+
+    settings = given(
+        categories,
+        skip_bad_rows,
+        fast,
+        limit=limit,
+        per_category=per_category,
+        split=split,
+        shuffle_seed=shuffle_seed,
+    )
+    there = read_machine(machine) if machine else None
+    # Where `run` keeps rows; checks that lie there decide whether a prefix cache is on.
+    drafted = draft(load_run(run_file, settings), (store or Path("runs") / "store").absolute())
+    drafted = elsewhere(drafted, there) if there else drafted
+    check(drafted.plan, drafted.questions, there)
+    print_outline(console_of(), outline(drafted, there), prompts=prompts)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the demo.")] = Path("runs/demo"),
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of held-out questions.")] = 1000,
+    engine: Annotated[Literal["vllm", "transformers"], typer.Option(help="What runs the models.")] = "vllm",
+    quiet: Quiet = False,
+) -> None:
+    """Run four tiny trained models on a synthetic benchmark."""
+    from orch_local.config.run_files import load_run
+    from orch_local.demo.settings import EXPLANATION, RUN_FILE, demo_overrides
+    from orch_local.report.terminal import print_paragraph
+    from orch_local.run.pipeline import prepare
+    from orch_local.store.questions import read_questions
+    from orch_local.store.store import RunFolder
+
+    folder = RunFolder(out.absolute())
+    config = load_run(RUN_FILE, demo_overrides(folder.root, limit, engine))
+    prepare(config, folder, folder.root.parent / "store")
+    console = console_of()
+    if not quiet:
+        for paragraph in EXPLANATION:
+            print_paragraph(console, paragraph)
+    finish(folder, retry_failed=False, quiet=quiet)
+    if not quiet:
+        first = read_questions(folder.questions)[0].id
+        console.print(
+            f"\nOne question's story: orch-local show {told(out)} {first}", markup=False, soft_wrap=True
+        )
+        console.print(f"A page for a browser: orch-local report {told(out)}", markup=False, soft_wrap=True)
+        console.print(f"The run file:         {told(RUN_FILE)}", markup=False, soft_wrap=True)
+
+
+def finish(folder: RunFolder, *, retry_failed: bool, quiet: bool, warnings: Sequence[str] = ()) -> Result:
+    """Execute a prepared run with progress, and print its result; ``warnings`` go to its log."""
+    import logging
+
+    from orch_local.report.terminal import NBSP
+    from orch_local.run.pipeline import execute
+
+    with watched(folder, quiet=quiet) as (display, stop):
+        for warning in warnings:
+            logging.getLogger(__name__).warning(warning.replace(NBSP, " "))
+        result = execute(folder, display, retry_failed, stop)
+    print_result(result, folder)
+    return result
+
+
+def print_result(result: Result, folder: RunFolder) -> None:
+    from orch_local.report.findings import findings
+    from orch_local.report.proof import print_recheck_cost, print_standing
+    from orch_local.report.terminal import print_metrics, print_warnings
+
+    console = console_of()
+    found = findings(result.diagnostics, result.plan.config.merge.policy)
+    values = result.metrics, result.costs
+    print_metrics(console, *values, digest=result.digest, run_dir=folder.root, findings=found)
+    print_standing(console, result.standing)
+    print_recheck_cost(console, result.costs.values())
+    counts = result.plan.questions.bad_rows, result.violations, result.damaged
+    print_warnings(console, *counts, result.deaths)

@@ -1,0 +1,177 @@
+"""Commands for SLURM, and those that its jobs call."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orch_local.cli.options import (
+    Categories,
+    Fast,
+    Folder,
+    Limit,
+    NewEnvironment,
+    Out,
+    PerCategory,
+    Quiet,
+    RetryFailed,
+    RunFile,
+    Shuffle,
+    SkipBadRows,
+    Split,
+    StoreOption,
+    console_of,
+    given,
+    run_folder_at,
+    short,
+)
+from orch_local.cli.watching import held, watched
+
+if TYPE_CHECKING:
+    pass
+
+
+from orch_local.cli.run import print_result
+
+
+def submit(
+    run_file: RunFile,
+    out: Out = None,
+    store: StoreOption = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Parts of the questions, one job each, at most 100,000. [default: as before, or 1]"
+        ),
+    ] = None,
+    limit: Limit = None,
+    per_category: PerCategory = None,
+    categories: Categories = None,
+    split: Split = None,
+    shuffle_seed: Shuffle = None,
+    skip_bad_rows: SkipBadRows = False,
+    retry_failed: RetryFailed = False,
+    fast: Fast = False,
+    accept_new_environment: NewEnvironment = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the scripts; write and submit nothing.")
+    ] = False,
+) -> None:
+    """Submit a run to SLURM; again: just what is missing (docs/slurm.md)."""
+    from orch_local.config.run_files import load_run
+    from orch_local.report.status import print_submission, print_submitting
+    from orch_local.run.waves import refuse_shards
+    from orch_local.slurm import submitting
+    from orch_local.slurm.scripts import Scripts
+
+    settings = given(
+        categories,
+        skip_bad_rows,
+        fast,
+        limit=limit,
+        per_category=per_category,
+        split=split,
+        shuffle_seed=shuffle_seed,
+    )
+    folder = run_folder_at(out or Path("runs") / run_file.stem)
+    store = (store or folder.root.parent / "store").absolute()
+    config = load_run(run_file, settings)
+    submitting.check(config)
+    parts = shards or submitting.shards_before(folder)
+    refuse_shards(config, parts)
+    scripts = Scripts(folder, store, config.slurm, parts, accept_new_environment, retry_failed)
+    composed = submitting.compose(scripts, config)
+    if dry_run:
+        print_submitting(console_of(), composed, folder)
+        return
+    print_submission(console_of(), submitting.submit(scripts, composed), short(folder.root))
+
+
+def status(
+    run_folder: Folder,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show how far a run is. Code 0: finished and scored; 1: failed or stopped; 3: not finished yet."""
+    from orch_local.report.status import print_status, print_status_json
+    from orch_local.slurm.submitting import look
+
+    found = look(run_folder_at(run_folder))
+    if json:
+        print_status_json(found)
+    else:
+        print_status(console_of(), found, short(run_folder.absolute()))
+    raise typer.Exit(found.exit_code)
+
+
+def prepare(
+    run_file: RunFile,
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")],
+    store: Annotated[Path, typer.Option("--store", help="Where rows are kept.")],
+    accept_new_environment: NewEnvironment = False,
+) -> None:
+    """Make the plan of a run, or check the one there is: the first job of `submit`."""
+    from orch_local.benchmarks.gold_checks import gold_facts
+    from orch_local.config.run_files import load_run
+    from orch_local.report.plan import print_notes, print_obstacles
+    from orch_local.report.questions import print_gold_warnings
+    from orch_local.report.terminal import counted
+    from orch_local.run.pipeline import prepare as prepare_run
+    from orch_local.slurm.task import Job
+    from orch_local.store.questions import read_questions
+
+    folder = run_folder_at(out)
+    with Job.here(folder, "plan").recorded():
+        planned = prepare_run(load_run(run_file), folder, store.absolute(), accept_new_environment)
+    golds = gold_facts(read_questions(folder.questions))
+    print_gold_warnings(console_of(stderr=True), golds, planned)
+    print_obstacles(console_of(stderr=True), planned)
+    print_notes(console_of(stderr=True), planned)
+    print(f"planned: {counted(planned.questions.count, 'question')}, {counted(len(planned.agents), 'agent')}")
+
+
+def shard(
+    run_folder: Folder,
+    part: Annotated[str, typer.Argument(metavar="SHARD", help="Such as 3/8: the third of eight.")],
+    attempts: Annotated[int, typer.Option(min=1, help="So often may SLURM start it.")] = 10,
+    stage_to: Annotated[
+        str | None, typer.Option("--stage-to", help="Copy the weights to this local folder first.")
+    ] = None,
+    retry_failed: RetryFailed = False,
+) -> None:
+    """Generate the rows of one shard: an array task of `submit`, or by hand."""
+    # Imports take a second, and a signal that comes meanwhile is to be heeded behind them, not to kill.
+    with held(signal.SIGTERM, signal.SIGUSR1) as release:
+        from orch_local.plan.plans import load_plan
+        from orch_local.run.pipeline import work
+        from orch_local.run.staging import expanded
+        from orch_local.slurm.task import Job, run_shard
+        from orch_local.store.shards import Shard
+
+        folder, mine = run_folder_at(run_folder), Shard.parse(part)
+        load_plan(folder)  # what is no run must not get files
+        again = "`orch-local status` tells what is left"
+        with watched(folder, quiet=True, again=again, log=False) as (display, stop):
+
+            def go() -> None:
+                release()
+                local = expanded(stage_to) if stage_to else None
+                work(folder, display, mine, retry_failed=retry_failed, stop=stop, stage_to=local)
+
+            run_shard(Job.here(folder, mine.name), attempts, go)
+    print(f"shard {mine}: all rows are there")
+
+
+def score(run_folder: Folder, quiet: Quiet = False) -> None:
+    """Decide and score from the stored rows; loads no model. The last job of `submit`."""
+    from orch_local.plan.plans import load_plan
+    from orch_local.run.pipeline import score as score_run
+    from orch_local.slurm.task import Job
+
+    folder = run_folder_at(run_folder)
+    load_plan(folder)
+    with Job.here(folder, "score").recorded(), watched(folder, quiet=quiet):
+        result = score_run(folder)
+    print_result(result, folder)

@@ -1,0 +1,1 @@
+"""Run files, model configs, and the answer schema with its grammar and parser."""

@@ -1,0 +1,1 @@
+"""What a machine needs for a run, and whether it has it: fetch, bundle, doctor."""

@@ -1,0 +1,105 @@
+"""What a theme is told when it runs: the request, where it is, and the run that is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orch_local.deploy.doctor.subject import Subject
+
+STEP_S = 30.0
+MEND = "reinstall the package that `Packages import` names, or make the environment anew (README, set-up)"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for. It goes to the child processes as JSON."""
+
+    run_file: str | None = None
+    """``None`` looks at the embedded demo."""
+    out: str | None = None
+    store: str | None = None
+    shards: int | None = None
+    fresh: bool = False
+    """Hash all weights anew."""
+    quick: bool = False
+    """Do not import torch and the engine."""
+    scratch: str | None = None
+    """A folder for files that are needed while looking; the parent removes it."""
+    silence: tuple[tuple[str, str], ...] = ()
+    """Those variables of :data:`orch_local.util.offline.SILENCE` that the user had set himself."""
+    lost: tuple[str, ...] = ()
+    """Checks at which an earlier child died or hung."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is being done, told before it is done."""
+
+    check: str
+    doing: str
+    """As in `while importing torch`."""
+    seconds: float = STEP_S
+    """After so long the child is ended."""
+    advice: str = MEND
+    """What to do if the child hangs here."""
+
+
+def _nobody(step: Step) -> None:
+    """Tells nobody."""
+
+
+@dataclass
+class Look:
+    """What a theme is called with."""
+
+    request: Request
+    tell: Callable[[Step], None] = field(default=_nobody)
+    questions: int = 0
+    """How many there are, once they were read."""
+
+    def step(self, check: str, doing: str, seconds: float = STEP_S, advice: str = MEND) -> None:
+        """Say what comes now, so that it can be named if nothing else comes."""
+        self.tell(Step(check, doing, seconds, advice))
+
+    def is_lost(self, check: str) -> bool:
+        """Whether a child died at this check already."""
+        return check in self.request.lost
+
+    @cached_property
+    def subject(self) -> Subject | None:
+        """The run, or ``None`` where it cannot be read; the check `run-file` says why."""
+        if self.is_lost("run-file"):
+            return None
+        try:
+            from orch_local.deploy.doctor.subject import read_subject
+
+            return read_subject(self.request)
+        except Exception:  # noqa: BLE001 - told once, by the check `run-file`
+            return None
+
+
+def request_from(values: dict[str, Any]) -> Request:
+    """A request that came as JSON."""
+    pairs = tuple((name, value) for name, value in values.pop("silence", ()))
+    return Request(**{**values, "silence": pairs, "lost": tuple(values.get("lost", ()))})
+
+
+def run_folder(request: Request) -> Path:
+    """Where the run would be, as `orch-local run` and `orch-local demo` have it."""
+    name = Path(request.run_file).stem if request.run_file else "demo"
+    return Path(request.out or Path("runs") / name).absolute()
+
+
+def store_folder(request: Request) -> Path:
+    """Where its rows would be kept."""
+    return Path(request.store).absolute() if request.store else run_folder(request).parent / "store"
+
+
+def run_name(request: Request) -> str:
+    """How the page calls the run."""
+    return Path(request.run_file).name if request.run_file else "demo"

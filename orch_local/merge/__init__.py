@@ -1,0 +1,1 @@
+"""From a panel to a decision: votes, tie-breaks, the requests of the merge agent. Pure."""

@@ -1,0 +1,1 @@
+"""Model folders on disk: where their files are, whether they are whole and safe, and their digests."""

@@ -1,0 +1,1 @@
+"""A run file frozen: specs, environment, and the differences between two plans."""

@@ -1,0 +1,1 @@
+"""Decisions to figures: accuracy, paired tests, intervals, calibration, cost."""

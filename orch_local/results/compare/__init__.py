@@ -1,0 +1,1 @@
+"""Which of several runs is best, on the questions that they have in common."""

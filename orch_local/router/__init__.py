@@ -1,0 +1,1 @@
+"""The router: EMA state, ranking rules, feedback, routes. Pure."""

@@ -1,0 +1,1 @@
+"""What every layer may use: text made harmless, child processes, locks, the offline guard."""
