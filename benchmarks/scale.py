@@ -5,7 +5,7 @@
 Questions and plan are written, then each shard is worked on by a process of its own, two side by side: it
 looks up what is missing, a table in the place of the engine gives each row, and the real writer, lookups,
 panels, merge tasks and evidence do the rest. Then the run is scored as `orch-local score` does it. Prompts,
-tokenizers and the parser have no part in it (tests/soak.py is for those).
+tokenizers and the parser have no part in it (tests/support/soak.py is for those).
 
 The clock of the writers is simulated: it goes on by 1/``--rate`` seconds a row, so the chunks are those of a
 worker that makes so many rows a second. ``--traced`` runs the first shard and the scoring under strace and

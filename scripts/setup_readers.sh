@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make (or bring up to date) the environment of other tools that read exported runs, for tests/test_exporting.py.
+# Make (or bring up to date) the environment of other tools that read exported runs, for tests/system/test_exporting.py.
 #
 #     ORCH_READERS=DIR bash scripts/setup_readers.sh
 #

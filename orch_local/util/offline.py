@@ -1,7 +1,7 @@
 """No network: the variables that keep libraries silent, and a guard that refuses what they try all the same.
 
 The guard sees what goes through Python's own sockets. Native code does not: vLLM's ZeroMQ, Gloo and NCCL in
-torch, gRPC, and Rust as in hf_xet. The variables are for that, and ``tests/test_no_network.py``, which
+torch, gRPC, and Rust as in hf_xet. The variables are for that, and ``tests/engine/test_no_network.py``, which
 watches a whole run from outside. It is a fence against what libraries do unasked, not against code that
 wants out: a network namespace or a firewall is. Nor does it reach programs that are started, such as SLURM's.
 """

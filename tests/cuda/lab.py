@@ -49,7 +49,7 @@ class Lab:
             "STUB_GPUS": MACHINES[machine].stub,
             "LD_LIBRARY_PATH": str(self.stubs),
             "PATH": f"{self.stubs}:{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(HERE)]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support"), str(HERE)]),
             "XDG_CACHE_HOME": str(self.cache),
             "VLLM_CACHE_ROOT": str(self.cache / "vllm"),
             "TRITON_CACHE_DIR": str(self.cache / "triton"),

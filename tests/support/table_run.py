@@ -1,0 +1,75 @@
+"""The command line of the project with a table in the place of the engine, also in the jobs that it submits.
+
+    python tests/support/table_run.py submit RUN.yaml --shards 8
+
+Told by variables, which the `setup` lines of a run file may set:
+
+TABLE_GATE   a path; while it exists, an engine that has answered TABLE_FREE questions waits
+TABLE_FREE   how many questions are answered all the same (default 1)
+TABLE_SICK   number of an array task whose engine cannot be loaded
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from soak import TableEngine
+
+from orch_local.engines.base import Completion, EngineSettings
+from orch_local.errors import EngineError
+
+_WORKER = "--worker"
+
+
+class GatedEngine(TableEngine):
+    """Answers one question at a step, and waits while the gate is closed."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        if os.environ.get("TABLE_SICK", "none") == os.environ.get("SLURM_ARRAY_TASK_ID"):
+            raise EngineError("this node has no GPU", hint="ask for one")
+        # A copy of a model is the same model: its folder must not tell.
+        self._model = hashlib.sha256((settings.model_path / "model.safetensors").read_bytes()).hexdigest()
+        self._gate = Path(os.environ.get("TABLE_GATE", "/nowhere/at/all"))
+        self._free = int(os.environ.get("TABLE_FREE", "1"))
+
+    def step(self) -> list[Completion]:
+        """See the protocol; the first question comes first."""
+        while self._free <= 0 and self._gate.exists():
+            time.sleep(0.05)
+        self._free -= 1
+        taken, self._queue = self._queue[:1], self._queue[1:]
+        return [self._answer(request) for request in taken]
+
+
+def as_worker() -> None:
+    """The worker of the project; each row is a chunk, so that what is finished can be seen."""
+    from orch_local.run import worker
+    from orch_local.store import store
+
+    patched: Any = worker
+    patched.open_engine, store.FLUSH_ROWS = GatedEngine, 1
+    sys.exit(worker.main(sys.argv[2:]))
+
+
+def as_command() -> None:
+    """The command line of the project."""
+    from orch_local.cli import app
+    from orch_local.run import supervisor
+    from orch_local.slurm import scripts
+
+    supervisor.WORKER_COMMAND = (sys.executable, __file__, _WORKER)
+    scripts.COMMAND = (sys.executable, __file__)
+    app.main()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [_WORKER]:
+        as_worker()
+    else:
+        as_command()
