@@ -42,7 +42,7 @@ from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import digest
 from orch_local.run.forecast import draft
-from orch_local.run.generating import Scribe, Unit
+from orch_local.run.generating import PromptWriter, Unit
 
 _BLOCK = 32
 _NEVER = 10**9
@@ -67,7 +67,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     config = load_run(RUN_FILE, demo_overrides(folder, options.questions, "vllm"))
     plan, asked, _ = draft(config, folder / "store")
     agent = plan.agents[0]
-    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+    scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     units = [Unit(question.key, analysis_task(question, agent.answer)) for question in asked]
     requests = [replace(request_of(scribe, unit), max_tokens=options.bound) for unit in units]
     longest = max(len(request.prompt_ids) for request in requests) + options.bound

@@ -31,7 +31,7 @@ from orch_local.merge.merging import Panel, confidence_vote, decide, majority, m
 from orch_local.plan.plans import AgentPlan, Plan, load_plan
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Question
-from orch_local.run.generating import Hooks, Scribe, Unit, generate
+from orch_local.run.generating import Hooks, PromptWriter, Unit, generate
 from orch_local.stats import wilson
 from orch_local.store.questions import read_questions
 from orch_local.store.store import RunFolder, Store, write_text
@@ -152,7 +152,7 @@ def attacked(case: Case, attack: Attack, place: int) -> Panel:
 class Chair:
     """The merge agent of a run: asked once about each panel, all panels in one stream."""
 
-    def __init__(self, plan: Plan, merger: AgentPlan, scribe: Scribe) -> None:
+    def __init__(self, plan: Plan, merger: AgentPlan, scribe: PromptWriter) -> None:
         self._plan, self._merger, self._scribe = plan, merger, scribe
         self.rows: dict[str, Analysis] = {}
 
@@ -205,7 +205,7 @@ def measured(folder: RunFolder, count: int) -> str:
         for attack in tried
         for place in places
     }
-    chair = Chair(plan, merger, Scribe(merger, tokenizer))
+    chair = Chair(plan, merger, PromptWriter(merger, tokenizer))
     every = [[case.panel for case in cases], *changed.values()]
     chair.ask((case.question, panel) for panels in every for case, panel in zip(cases, panels, strict=True))
     systems: dict[str, Callable[[Question, Panel], str | None]] = {

@@ -33,7 +33,7 @@ from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.run.forecast import draft
-from orch_local.run.generating import LOGPROBS, Hooks, Scribe, Unit, generate
+from orch_local.run.generating import LOGPROBS, Hooks, PromptWriter, Unit, generate
 from orch_local.store.store import Store
 
 
@@ -55,7 +55,7 @@ def measure(folder: Path, questions: int, rounds: int) -> None:
     plan, asked, _ = draft(config, folder / "store")
     agent = plan.agents[0]
     os.environ.update(environment(agent.settings))
-    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+    scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     units = [Unit(question.key, analysis_task(question, agent.answer)) for question in asked]
     requests = [request_of(scribe, unit) for unit in units]
     engine = vllm.VllmEngine(agent.settings)
@@ -80,7 +80,7 @@ def measure(folder: Path, questions: int, rounds: int) -> None:
         print(f"ratio {name}/orch {medians[name] / medians['orch']:.3f}")
 
 
-def request_of(scribe: Scribe, unit: Unit) -> Request:
+def request_of(scribe: PromptWriter, unit: Unit) -> Request:
     """The very request that a worker makes of a unit."""
     task = unit.task
     return Request(unit.name, tuple(scribe.prompt(task)), scribe.budget(task), task.schema.pattern, LOGPROBS)
@@ -98,7 +98,7 @@ def bare_loop(engine: vllm.VllmEngine, requests: Sequence[Request]) -> None:
 
 
 def worker_loop(
-    engine: vllm.VllmEngine, scribe: Scribe, units: Sequence[Unit], agent: AgentPlan, folder: Path
+    engine: vllm.VllmEngine, scribe: PromptWriter, units: Sequence[Unit], agent: AgentPlan, folder: Path
 ) -> None:
     """The loop of a worker process, into a store of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as store, Store(Path(store)).writer(agent.spec) as writer:

@@ -39,7 +39,7 @@ from orch_local.merge.deciding import RunDigest
 from orch_local.merge.merging import Panel, merge_task
 from orch_local.placement.placing import Machine, Placement
 from orch_local.plan.plans import Plan, load_plan
-from orch_local.records import Analysis, Decision, How, Level, Outcome, Question, Standing, Usage
+from orch_local.records import Analysis, Decision, How, Level, LevelAssessment, Outcome, Question, Usage
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.report.page.index import choose
 from orch_local.results.scoring import Cost, Scorer
@@ -129,7 +129,7 @@ def make(folder: RunFolder, questions: int, agents: int) -> None:
     write_decisions(folder.root, counted(), made.names)
     cost = Cost(questions, 0, Usage(300 * questions, 256 * questions, 120 * questions), 0.0, 0.0)
     costs = {one.name: cost for one in made.workers}
-    standing = Standing(Level.BITWISE, 8 * len(costs), 8 * len(costs), ())
+    standing = LevelAssessment(Level.BITWISE, 8 * len(costs), 8 * len(costs), ())
     write_metrics(folder.root, scorer.metrics(), costs, digest.value, standing)
     _write_timelines(folder, made, questions)
 

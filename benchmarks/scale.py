@@ -35,10 +35,10 @@ from orch_local.config.run_files import AnswerConfig, ModelConfig, RunConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, write_plan
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
-from orch_local.run.missing import Lack, Merges, lacking_analyses
-from orch_local.run.pipeline import score
-from orch_local.run.sessions import Session
-from orch_local.run.supervisor import Progress
+from orch_local.router.routes import begun_routes
+from orch_local.run.context import RunContext
+from orch_local.run.missing import MissingRows, WantedMerges, missing_analyses
+from orch_local.run.pipeline import score_stored
 from orch_local.store.evidence import Evidence, keep_evidence
 from orch_local.store.questions import questions_digest, read_questions, write_questions
 from orch_local.store.shards import Shard
@@ -52,17 +52,6 @@ TEXTS = 512
 RECHECKED = 8
 CALLS = ("open", "os.rename", "os.mkdir", "os.remove", "os.chmod", "os.listdir", "os.scandir")
 """Events of Python that stand for operations on metadata."""
-
-
-class Quiet:
-    """A display that shows nothing."""
-
-    def stage(self, name: str, total: int, done: int) -> Progress:  # noqa: ARG002 - see Display
-        """See :class:`orch_local.run.sessions.Display`."""
-        return lambda done: None  # noqa: ARG005
-
-    def again(self, name: str, rows: int) -> None:
-        """See :class:`orch_local.run.sessions.Display`."""
 
 
 class Table:
@@ -167,30 +156,35 @@ def plan(folder: RunFolder, questions: int, agents: int) -> None:
 
 def look(folder: RunFolder, shard: Shard | None) -> dict[str, Any]:
     """What the parent of a run, or of a shard, finds out before it starts a worker."""
-    session = Session.of(folder, Quiet(), shard)
-    lacks, merges = lacking_analyses(session), Merges(session)
-    return {"missing": sum(len(lack.rows) for lack in lacks) + merges.most()}
+    _, missing, merges = _missing(folder, shard)
+    return {"missing": sum(len(one.rows) for one in missing) + merges.most()}
+
+
+def _missing(folder: RunFolder, shard: Shard | None) -> tuple[RunContext, list[MissingRows], WantedMerges]:
+    context = RunContext.of(folder, shard=shard)
+    routes = begun_routes(folder, context.plan)
+    return context, missing_analyses(context, context.questions, routes), WantedMerges(context, routes)
 
 
 def work(folder: RunFolder, shard: Shard, rate: float) -> dict[str, Any]:
     """What the task of a shard does to the store: all its analyses, then its merges."""
-    session, table = Session.of(folder, Quiet(), shard), Table()
-    assert session.plan.merger
-    for agent in session.plan.workers:
-        session.store.declare(agent.full_spec)
-    lacks, merges = lacking_analyses(session), Merges(session)
-    rows = sum(_generate(session, lack, table, rate) for lack in lacks)
-    merges.look()  # reads each panel, as the worker of the merge agent does
-    return {"rows": rows + _generate(session, merges.lack(session.plan.merger), table, rate)}
+    table = Table()
+    context, missing, merges = _missing(folder, shard)
+    assert context.plan.merger
+    for agent in context.plan.workers:
+        context.store.declare(agent.full_spec)
+    rows = sum(_generate(context, one, table, rate) for one in missing)
+    merges.update()  # reads each panel, as the worker of the merge agent does
+    return {"rows": rows + _generate(context, merges.missing(context.plan.merger), table, rate)}
 
 
-def _generate(session: Session, lack: Lack, table: Table, rate: float) -> int:
+def _generate(context: RunContext, missing: MissingRows, table: Table, rate: float) -> int:
     """What a worker does to the store; returns how many rows it wrote."""
-    clock, name, spec = Clock(rate), lack.agent.name, lack.agent.spec
+    clock, name, spec = Clock(rate), missing.agent.name, missing.agent.spec
     first: list[Analysis] = []
     written = 0
-    with session.store.writer(spec, clock) as writer:
-        for key in lack.rows.values():
+    with context.store.writer(spec, clock) as writer:
+        for key in missing.rows.values():
             row = table.row(name, key)
             clock.tick()
             writer.add(row)
@@ -198,7 +192,7 @@ def _generate(session: Session, lack: Lack, table: Table, rate: float) -> int:
             if len(first) < RECHECKED:
                 first.append(row)
     if first:
-        keep_evidence(session.store, spec, Evidence.of("worker", [(row, row) for row in first]))
+        keep_evidence(context.store, spec, Evidence.of("worker", [(row, row) for row in first]))
     return written
 
 
@@ -228,9 +222,9 @@ def as_step(options: argparse.Namespace) -> dict[str, Any]:
         case "work":
             found = work(folder, shard, options.rate)
         case _:
-            result = score(folder)
+            result = score_stored(RunContext.of(folder))
             found = {"digest": result.digest, "answered": result.metrics.answered}
-            found["level"] = str(result.standing.level)
+            found["level"] = str(result.level.level)
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     measured = {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu}
     return {**found, **measured, "peak_mib": int(peak[1]) / 1024 if peak else 0.0, "calls": dict(calls)}

@@ -253,7 +253,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LevelAssessment:
     """The level of a run and what it rests on."""
 
     level: Level

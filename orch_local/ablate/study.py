@@ -15,7 +15,7 @@ from orch_local.ablate.scores import Row, System, adjusted, row_of
 from orch_local.ablate.variants import Merges, Variant, Variants, wanted
 from orch_local.ablate.votes import MOST_AGENTS, VOTES, Places, Votes, subsets
 from orch_local.results.finished import read_decisions
-from orch_local.run.sessions import Display, StopRequest
+from orch_local.run.context import Display, StopRequest
 from orch_local.store.store import RunFolder, read_json
 
 ALONE, FULL, LEFT_OUT, SUBSETS = (

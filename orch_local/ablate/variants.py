@@ -22,9 +22,9 @@ from orch_local.config.run_files import MergeConfig
 from orch_local.errors import StoreError
 from orch_local.plan.plans import AgentPlan, Plan, load_plan, write_plan
 from orch_local.router.routes import Routes
-from orch_local.run.missing import Merges as WantedMerges
-from orch_local.run.pipeline import execute
-from orch_local.run.sessions import Blind, Display, Session, StopRequest
+from orch_local.run.context import Display, RunContext, StopRequest
+from orch_local.run.missing import WantedMerges
+from orch_local.run.pipeline import run
 from orch_local.run.supervisor import Progress
 from orch_local.store.questions import read_questions
 from orch_local.store.store import RunFolder, Spec, Store, atomic_write, read_json, write_json
@@ -142,7 +142,7 @@ def derived(plan: Plan, variant: Variant) -> Plan:
     merger = plan.merger
     if merger and rules.candidates != plan.config.merge.candidates:
         merger = _with_panel(merger, rules)
-    return plan.model_copy(update={"config": config, "agents": agents, "merger": merger, "standing": None})
+    return plan.model_copy(update={"config": config, "agents": agents, "merger": merger})
 
 
 def _with_panel(merger: AgentPlan, rules: MergeConfig) -> AgentPlan:
@@ -190,10 +190,8 @@ class Variants:
         if plan.merger is None or self.finished(variant):
             return 0
         questions, everybody = read_questions(self._folder.questions), Routes(len(plan.agents))
-        session = Session(
-            self.folder(variant), plan, questions, Store(plan.store), Blind(), everybody, looks_only=True
-        )
-        return len(WantedMerges(session).lack(plan.merger).rows)
+        context = RunContext(self.folder(variant), plan, questions, Store(plan.store), read_only=True)
+        return len(WantedMerges(context, everybody).missing(plan.merger).rows)
 
     def finished(self, variant: Variant) -> bool:
         """Whether a variant has its results, from this plan and these analyses."""
@@ -213,7 +211,7 @@ class Variants:
             if name.exists():
                 _provide(name, folder.root / name.name)
         write_plan(folder, derived(self._plan, variant))
-        result = execute(folder, display, stop=stop)
+        result = run(RunContext.of(folder, display, stop))
         merger = self._plan.merger.name if self._plan.merger else ""
         analysed = sum(cost.generated_now for name, cost in result.costs.items() if name != merger)
         if analysed:

@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from orch_local.audit.replay import replay
 from orch_local.errors import OrchError, StoreError
-from orch_local.merge.merging import merge_task, needs_merge
 from orch_local.merge.panels import Panels
 from orch_local.plan.plans import AgentPlan, Plan, load_plan
 from orch_local.plan.unchanged import changed_files, environment_changes
 from orch_local.records import Analysis
 from orch_local.router.routes import Routes, begun_routes, read_routes
-from orch_local.run.sessions import Display, StopRequest
-from orch_local.run.supervisor import AgentRun, Patience
+from orch_local.run.context import Display, StopRequest
+from orch_local.run.conversation import Patience
+from orch_local.run.supervisor import Supervisor, WorkerOptions
 from orch_local.store.evidence import SMALL_BATCH, Evidence, keep_evidence, other_batches, same_bytes, sampled
 from orch_local.store.questions import Questions, questions_digest, read_questions
 from orch_local.store.store import RunFolder, Spec, Store, read_json
@@ -186,18 +186,21 @@ class _Again:
         if not keys:
             return self._compared(wanted, batches, {})
         with tempfile.TemporaryDirectory(prefix="orch-verify-") as scratch:
-            patience = Patience.of(self._plan.config.engine)
-            runner = AgentRun(self._folder, self._agent, Store(Path(scratch)), patience)
-            if not os.access(self._folder.root, os.W_OK):  # an archive
-                runner.log = Path(scratch) / runner.log.name
-            stop.running = [runner]
+            supervisor = self._supervisor(Path(scratch))
             progress = display.stage(f"{self._agent.name} again", len(keys), 0)
-            runner.run({key: wanted[key] for key in keys}, progress, batches)
-            stop.running = []
+            with stop.covering([supervisor]):
+                supervisor.run({key: wanted[key] for key in keys}, progress, batches)
             made = self._compared(wanted, batches, Store(Path(scratch)).read(self._agent.spec))
         if not stop.asked:
             self._keep(made.evidence)
         return made
+
+    def _supervisor(self, scratch: Path) -> Supervisor:
+        """Generates into a store of its own."""
+        writable = os.access(self._folder.root, os.W_OK)  # an archive is not
+        log = None if writable else scratch / f"{self._agent.name}.log"
+        options = WorkerOptions(Patience.of(self._plan.config.engine), log=log)
+        return Supervisor(self._folder, self._agent, Store(scratch), options)
 
     def _keep(self, evidence: Evidence) -> None:
         try:
@@ -212,11 +215,10 @@ class _Again:
             keys = (question.key for question in self._questions if place in self._routes.of(question.key))
             yield from ((key, key) for key in keys)
             return
-        panels, config = Panels(self._plan, self._store, self._routes), self._plan.config.merge
+        panels = Panels(self._plan, self._store, self._routes)
         for question in self._questions:
-            panel = panels.of(question)
-            if needs_merge(panel, config):
-                yield question.key, merge_task(question, panel, config).key
+            if request := panels.merge_of(question):
+                yield question.key, request.key
 
     def _compared(
         self, wanted: Mapping[str, str], batches: Sequence[Sequence[str]], again: Mapping[str, Analysis]

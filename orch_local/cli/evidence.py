@@ -51,7 +51,7 @@ def verify(
     from orch_local.audit.verify import verify as verify_run
     from orch_local.plan.plans import load_plan
     from orch_local.report.proof import print_verification
-    from orch_local.results.levels import state
+    from orch_local.results.levels import record_level
 
     folder = run_folder_at(run_folder)
     load_plan(folder)  # what is no run must not get a log
@@ -60,7 +60,7 @@ def verify(
         stop,
     ):
         found = verify_run(folder, None if every else sample, display, stop)
-    print_verification(console_of(), found, state(folder, found.plan, found.unused))
+    print_verification(console_of(), found, record_level(folder, found.plan, found.unused))
     raise typer.Exit(0 if found.passed else 1)
 
 

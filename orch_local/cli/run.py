@@ -54,7 +54,7 @@ def run(
     from orch_local.config.run_files import load_run
     from orch_local.report.plan import print_notes, print_obstacles
     from orch_local.report.questions import gold_warnings, print_gold_warnings
-    from orch_local.run.pipeline import prepare
+    from orch_local.run.preparation import prepare
     from orch_local.store.questions import read_questions
 
     settings = given(
@@ -126,7 +126,7 @@ def demo(
     from orch_local.config.run_files import load_run
     from orch_local.demo.settings import EXPLANATION, RUN_FILE, demo_overrides
     from orch_local.report.terminal import print_paragraph
-    from orch_local.run.pipeline import prepare
+    from orch_local.run.preparation import prepare
     from orch_local.store.questions import read_questions
     from orch_local.store.store import RunFolder
 
@@ -152,26 +152,27 @@ def finish(folder: RunFolder, *, retry_failed: bool, quiet: bool, warnings: Sequ
     import logging
 
     from orch_local.report.terminal import NBSP
-    from orch_local.run.pipeline import execute
+    from orch_local.run.context import RunContext
+    from orch_local.run.pipeline import run as run_pipeline
 
     with watched(folder, quiet=quiet) as (display, stop):
         for warning in warnings:
             logging.getLogger(__name__).warning(warning.replace(NBSP, " "))
-        result = execute(folder, display, retry_failed, stop)
+        result = run_pipeline(RunContext.of(folder, display, stop, retry_failed=retry_failed))
     print_result(result, folder)
     return result
 
 
 def print_result(result: Result, folder: RunFolder) -> None:
     from orch_local.report.findings import findings
-    from orch_local.report.proof import print_recheck_cost, print_standing
+    from orch_local.report.proof import print_level, print_recheck_cost
     from orch_local.report.terminal import print_metrics, print_warnings
 
     console = console_of()
     found = findings(result.diagnostics, result.plan.config.merge.policy)
     values = result.metrics, result.costs
     print_metrics(console, *values, digest=result.digest, run_dir=folder.root, findings=found)
-    print_standing(console, result.standing)
+    print_level(console, result.level)
     print_recheck_cost(console, result.costs.values())
     counts = result.plan.questions.bad_rows, result.violations, result.damaged
     print_warnings(console, *counts, result.deaths)

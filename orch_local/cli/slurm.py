@@ -118,7 +118,7 @@ def prepare(
     from orch_local.report.plan import print_notes, print_obstacles
     from orch_local.report.questions import print_gold_warnings
     from orch_local.report.terminal import counted
-    from orch_local.run.pipeline import prepare as prepare_run
+    from orch_local.run.preparation import prepare as prepare_run
     from orch_local.slurm.task import Job
     from orch_local.store.questions import read_questions
 
@@ -145,7 +145,8 @@ def shard(
     # Imports take a second, and a signal that comes meanwhile is to be heeded behind them, not to kill.
     with held(signal.SIGTERM, signal.SIGUSR1) as release:
         from orch_local.plan.plans import load_plan
-        from orch_local.run.pipeline import work
+        from orch_local.run.context import RunContext
+        from orch_local.run.pipeline import run_shard as generate
         from orch_local.run.staging import expanded
         from orch_local.slurm.task import Job, run_shard
         from orch_local.store.shards import Shard
@@ -158,7 +159,11 @@ def shard(
             def go() -> None:
                 release()
                 local = expanded(stage_to) if stage_to else None
-                work(folder, display, mine, retry_failed=retry_failed, stop=stop, stage_to=local)
+                generate(
+                    RunContext.of(
+                        folder, display, stop, shard=mine, retry_failed=retry_failed, stage_to=local
+                    )
+                )
 
             run_shard(Job.here(folder, mine.name), attempts, go)
     print(f"shard {mine}: all rows are there")
@@ -167,11 +172,12 @@ def shard(
 def score(run_folder: Folder, quiet: Quiet = False) -> None:
     """Decide and score from the stored rows; loads no model. The last job of `submit`."""
     from orch_local.plan.plans import load_plan
-    from orch_local.run.pipeline import score as score_run
+    from orch_local.run.context import RunContext
+    from orch_local.run.pipeline import score_stored
     from orch_local.slurm.task import Job
 
     folder = run_folder_at(run_folder)
     load_plan(folder)
     with Job.here(folder, "score").recorded(), watched(folder, quiet=quiet):
-        result = score_run(folder)
+        result = score_stored(RunContext.of(folder))
     print_result(result, folder)

@@ -14,7 +14,7 @@ from orch_local.errors import OrchError
 if TYPE_CHECKING:
     import logging
 
-    from orch_local.run.sessions import Display, StopRequest
+    from orch_local.run.context import Display, StopRequest
     from orch_local.store.store import RunFolder
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from orch_local.errors import StoreError
-from orch_local.merge.merging import Panel, merge_task, needs_merge
+from orch_local.merge.merging import Panel, merge_of
 from orch_local.plan.plans import MERGE, AgentPlan, Plan, load_plan
 from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import Message, fill, question_data
@@ -217,9 +217,9 @@ class FinishedRun:
     def _merge(self, question: Question, calls: Mapping[str, Call], decision: Decision) -> Call | None:
         merger, rules = self.plan.merger, self.plan.config.merge
         panel = Panel(tuple(calls), tuple(call.analysis for call in calls.values()))
-        if merger is None or not needs_merge(panel, rules):
+        task = merge_of(question, panel, rules) if merger else None
+        if merger is None or task is None:
             return None
-        task = merge_task(question, panel, rules)
         if decision.how is not How.MERGE and task.key not in self._rows[MERGE]:
             return None
         return Call(self._prompts.of(merger, task), self._row(MERGE, task.key))

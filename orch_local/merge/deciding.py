@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orch_local.merge.merging import Panel, decide, merge_task, needs_merge
+from orch_local.merge.merging import Panel, decide, merge_of, needs_merge
 from orch_local.merge.panels import Panels
 from orch_local.plan.plans import Plan
 from orch_local.records import Analysis, Decision, Question, Usage, canonical_json
@@ -83,10 +83,10 @@ class Deciding:
 
     def merged(self, question: Question, panel: Panel) -> Analysis | None:
         """What the merge agent wrote about this panel, where it was asked."""
-        config = self._plan.config.merge
-        if self._merged is None or not needs_merge(panel, config):
+        if self._merged is None:
             return None
-        return self._merged.get(merge_task(question, panel, config).key)
+        request = merge_of(question, panel, self._plan.config.merge)
+        return self._merged.get(request.key) if request else None
 
     def _cluster(self, question: Question) -> str:
         column = self._plan.config.benchmark.cluster
@@ -94,11 +94,7 @@ class Deciding:
         return str(value)
 
     def _merge_keys(self, questions: Iterable[Question]) -> Iterator[str]:
-        config = self._plan.config.merge
-        for question in questions:
-            panel = self.panel(question)
-            if needs_merge(panel, config):
-                yield merge_task(question, panel, config).key
+        yield from (request.key for one in questions if (request := self._panels.merge_of(one)))
 
     def _count(self, name: str, row: Analysis | None) -> None:
         if row is None:

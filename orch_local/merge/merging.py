@@ -113,6 +113,11 @@ def merge_task(question: Question, panel: Panel, config: MergeConfig) -> Task:
     return Task(key, data, schema)
 
 
+def merge_of(question: Question, panel: Panel, config: MergeConfig) -> Task | None:
+    """The request to the merge agent about this panel; ``None`` where it is not asked."""
+    return merge_task(question, panel, config) if needs_merge(panel, config) else None
+
+
 def _panel_text(panel: Panel, shown: bool) -> str:
     """One JSON object a line: its escapes keep any analysis inside its own line."""
     lines = []

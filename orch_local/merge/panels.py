@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Container
 
 from orch_local.errors import StoreError
-from orch_local.merge.merging import Panel
+from orch_local.merge.merging import Panel, merge_of
 from orch_local.plan.plans import Plan
+from orch_local.prompts.tasks import Task
 from orch_local.records import Question
 from orch_local.router.routes import Routes
 from orch_local.store.rows import Rows
@@ -30,6 +31,7 @@ class Panels:
         self.rows: tuple[Rows, ...] = tuple(store.read(agent.spec, only) for agent in plan.agents)
         """Rows of each agent, in agent order."""
         self._names = plan.names
+        self._rules = plan.config.merge
         if routes is None and plan.config.router:
             raise ValueError("the panels of a routed run need its routes")
         self._routes = routes or Routes(len(plan.agents))
@@ -57,3 +59,13 @@ class Panels:
         asked = self._routes.of(question.key)
         names = tuple(self._names[place] for place in asked)
         return Panel(names, tuple(self.rows[place].get(question.key) for place in asked))
+
+    def merge_of(self, question: Question) -> Task | None:
+        """The request to the merge agent about this question; ``None`` where it is not asked.
+
+        Raises
+        ------
+        StoreError
+            If the question is not routed yet.
+        """
+        return merge_of(question, self.of(question), self._rules)

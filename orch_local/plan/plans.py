@@ -41,7 +41,7 @@ from orch_local.prompts.arrival import Asked, arrive
 from orch_local.prompts.template import Template, answer_form, builtin_text, load_template, parse_template
 from orch_local.prompts.thoughts import Tags
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
-from orch_local.records import LABELS, Standing, digest
+from orch_local.records import LABELS, digest
 from orch_local.store.store import RunFolder, Spec, read_json, write_json
 from orch_local.util.devices import cpu_cores, gpus, machine
 
@@ -162,8 +162,6 @@ class Plan(_Frozen):
     """What is common to the environments of all workers."""
     tokens: dict[str, TokensPerRow] = {}
     """By agent; what the placement is made from. No part of the identity."""
-    standing: Standing | None = None
-    """How far the answers of the finished run are promised to come again."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -225,6 +223,7 @@ def load_plan(folder: RunFolder) -> Plan:
     if not isinstance(values, dict):
         raise StoreError("is not a plan", where=str(folder.plan), hint=hint)
     seal = values.pop("sha256", None)
+    values.pop("standing", None)  # earlier versions wrote the level of the finished run here
     try:
         plan = Plan.model_validate(restored(values, _places(folder)))
     except ValidationError as error:
@@ -247,8 +246,8 @@ def _places(folder: RunFolder) -> Mapping[str, object]:
 
 
 def _seal(values: Mapping[str, Any]) -> str:
-    """Digest of a plan as it was frozen; the level is stated later."""
-    return digest({name: value for name, value in values.items() if name != "standing"})
+    """Digest of a plan as it was frozen."""
+    return digest(dict(values))
 
 
 class PlanChanges(NamedTuple):

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orch_local.records import Decision, Standing
+from orch_local.records import Decision, LevelAssessment
 from orch_local.results.diagnostics import Diagnostics
 from orch_local.results.scoring import Cost, Metrics, is_correct
 from orch_local.store.store import RunFolder, atomic_write, write_json
@@ -92,11 +92,11 @@ def write_metrics(
     metrics: Metrics,
     costs: Mapping[str, Cost],
     digest: str,
-    standing: Standing,
+    level: LevelAssessment,
     diagnostics: Diagnostics | None = None,
 ) -> None:
     """Write ``metrics.json``: digest, level, all numbers of ``metrics``, costs by agent, diagnostics."""
-    values = {"digest": digest, "standing": dataclasses.asdict(standing), **metrics.to_dict()}
+    values = {"digest": digest, "standing": dataclasses.asdict(level), **metrics.to_dict()}
     values["cost"] = {name: dataclasses.asdict(value) for name, value in costs.items()}
     if diagnostics is not None:
         values["diagnostics"] = dataclasses.asdict(diagnostics)

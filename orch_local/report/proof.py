@@ -11,7 +11,7 @@ from rich.text import Text
 
 from orch_local.audit.replay import Replay
 from orch_local.audit.verify import Mismatch, Stage, Verification
-from orch_local.records import Analysis, Level, Standing
+from orch_local.records import Analysis, Level, LevelAssessment
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import counted, percent, print_paragraph, print_table, table
 from orch_local.results.scoring import Cost
@@ -27,7 +27,7 @@ _MEANING = {
 _DECLARED = "every engine is batch-invariant by its set-up, on a GPU as vLLM declares and these rows show"
 
 
-def print_standing(console: Console, standing: Standing) -> None:
+def print_level(console: Console, standing: LevelAssessment) -> None:
     """Print how far the answers are promised to come again, and why no further."""
     again, same = standing.generated_again, standing.same
     times = f"{again:,} times a row was generated again in another batch, in all runs with these specs"
@@ -72,7 +72,7 @@ def print_places(console: Console, **values: object) -> None:
         console.print(Text.assemble((f"{name:<9}", "dim"), safe(str(value))), soft_wrap=True)
 
 
-def print_verification(console: Console, found: Verification, standing: Standing) -> None:
+def print_verification(console: Console, found: Verification, standing: LevelAssessment) -> None:
     """Print what is wrong with the files, the match rates, and the first difference of each stage."""
     if found.problems:
         print_paragraph(console, f"{counted(len(found.problems), 'problem')} with the files:", "bold red")
@@ -88,7 +88,7 @@ def print_verification(console: Console, found: Verification, standing: Standing
         if stage.first is not None:
             _print_mismatch(console, stage.agent, stage.first)
     print_places(console, store=found.plan.store)
-    print_standing(console, standing)
+    print_level(console, standing)
     differed = sum(stage.evidence.rows - stage.evidence.same for stage in found.stages)
     wrong = f"{counted(len(found.problems), 'problem')} with the files, {counted(differed, 'row')} differed"
     print_paragraph(

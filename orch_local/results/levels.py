@@ -15,15 +15,15 @@ from collections.abc import Collection
 from dataclasses import asdict
 
 from orch_local.errors import StoreError
-from orch_local.plan.plans import AgentPlan, Plan, write_plan
-from orch_local.records import Level, Standing
+from orch_local.plan.plans import AgentPlan, Plan
+from orch_local.records import Level, LevelAssessment
 from orch_local.store.evidence import Found, read_evidence
 from orch_local.store.store import RunFolder, Store, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 
-def assess(plan: Plan, unused: Collection[str] = ()) -> Standing:
+def assess(plan: Plan, unused: Collection[str] = ()) -> LevelAssessment:
     """The level of a run: the weakest among its agents.
 
     ``unused`` are those that the run has no row of, as a merge agent whose panels all agreed: what is not
@@ -33,7 +33,7 @@ def assess(plan: Plan, unused: Collection[str] = ()) -> Standing:
     found = {agent.name: read_evidence(store, agent.spec) for agent in plan.workers}
     judged = [_judge(agent, found[agent.name]) for agent in plan.workers if agent.name not in unused]
     every = [one for each in found.values() for one in each.evidence]
-    return Standing(
+    return LevelAssessment(
         level=min((level for level, _ in judged), key=list(Level).index, default=Level.RULES),
         generated_again=sum(one.rows for one in every),
         same=sum(one.same for one in every),
@@ -65,14 +65,14 @@ def _judge(agent: AgentPlan, found: Found) -> tuple[Level, str]:
     return Level.BITWISE, ""
 
 
-def state(folder: RunFolder, plan: Plan, unused: Collection[str] = ()) -> Standing:
-    """Assess the level of a run, and state it in its ``run.json`` and ``metrics.json`` if it can."""
-    standing = assess(plan, unused)
+def record_level(folder: RunFolder, plan: Plan, unused: Collection[str] = ()) -> LevelAssessment:
+    """Assess the level of a run, and record it in its ``level.json`` and ``metrics.json`` if it can."""
+    assessment = assess(plan, unused)
     try:
-        write_plan(folder, plan.model_copy(update={"standing": standing}))
+        write_json(folder.level, asdict(assessment))
         metrics = read_json(folder.metrics) if folder.metrics.exists() else None
         if isinstance(metrics, dict):
-            write_json(folder.metrics, metrics | {"standing": asdict(standing)})
+            write_json(folder.metrics, metrics | {"standing": asdict(assessment)})
     except StoreError as error:  # an archived run
-        log.warning("the level is not stated in its files: %s", error)
-    return standing
+        log.warning("the level is not recorded in the files of the run: %s", error)
+    return assessment

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orch_local.errors import StoreError
 from orch_local.plan.plans import AgentPlan, Plan, load_plan
-from orch_local.records import How, Standing
+from orch_local.records import How, LevelAssessment
 from orch_local.results.calibration import calibration
 from orch_local.results.diagnostics import Diagnostics
 from orch_local.results.scoring import Cost
@@ -39,7 +39,7 @@ class Recorded(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     digest: str
-    standing: Standing
+    level: LevelAssessment = Field(alias="standing")
     questions: int
     cost: Mapping[str, Cost]
     diagnostics: Diagnostics | None = None
@@ -84,17 +84,17 @@ def summary_of(folder: RunFolder, plan: Plan, recorded: Recorded, table: RunTabl
     """All numbers, from what was read."""
     found = systems(table)
     best, orch = best_agent(found), next(one for one in found if one.name == ORCH)
-    gold, standing = int(np.count_nonzero(table.has_gold)), recorded.standing
+    gold, level = int(np.count_nonzero(table.has_gold)), recorded.level
     return Summary(
         title=folder.root.name,
         benchmark=_benchmark(plan),
         version=plan.version,
         digest=recorded.digest,
-        level=str(standing.level),
-        level_reasons=standing.reasons,
-        declared=standing.declared,
-        generated_again=standing.generated_again,
-        same=standing.same,
+        level=str(level.level),
+        level_reasons=level.reasons,
+        declared=level.declared,
+        generated_again=level.generated_again,
+        same=level.same,
         questions=len(table),
         gold=gold,
         no_gold=len(table) - gold,

@@ -291,4 +291,4 @@ class Summary:
     diagnostics: Diagnostics | None = None
     """How the agents answered; ``None`` in runs that were decided before this was counted."""
     declared: bool = False
-    """Whether batch invariance is in part vLLM's word; see :class:`orch_local.records.Standing`."""
+    """Whether batch invariance is in part vLLM's word; see :class:`orch_local.records.LevelAssessment`."""

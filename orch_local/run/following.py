@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from orch_local.merge.merging import merge_task, needs_merge
 from orch_local.merge.panels import Panels
 from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import Question
@@ -30,7 +29,6 @@ class Following:
         questions: Mapping[str, Question],
         routes: Routes | None = None,
     ) -> None:
-        self._rules = plan.config.merge
         self._panels = Panels(plan, store, routes)
         self._stored = store.read(merger.spec)
         self._questions = questions
@@ -68,9 +66,5 @@ class Following:
         return ready, waiting
 
     def _unit(self, key: str) -> Unit | None:
-        question = self._questions[key]
-        panel = self._panels.of(question)
-        if not needs_merge(panel, self._rules):
-            return None
-        task = merge_task(question, panel, self._rules)
-        return None if task.key in self._stored else Unit(key, task)
+        task = self._panels.merge_of(self._questions[key])
+        return None if task is None or task.key in self._stored else Unit(key, task)

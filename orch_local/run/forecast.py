@@ -33,7 +33,7 @@ from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.router.states import plan_router
-from orch_local.run.generating import Scribe
+from orch_local.run.generating import PromptWriter
 from orch_local.run.longest import Asking, depends_on_length, longest_request, panel_tokens
 from orch_local.store.questions import questions_digest
 from orch_local.util.devices import machine
@@ -121,7 +121,7 @@ def _with_longest(agent: AgentPlan, plan: Plan, questions: Sequence[Question]) -
         return agent
     members = sorted(plan.agents, key=lambda one: -one.answer.reasoning_chars)[: asked_at_most(plan)]
     more = panel_tokens(questions, members) if agent.kind == "merge" else 0
-    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+    scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     asking = Asking(scribe, lambda question: _task(agent, plan, question), more)
     settings = replace(agent.settings, longest=longest_request(asking, questions))
     return agent.model_copy(update={"settings": settings})
@@ -145,7 +145,7 @@ def check(plan: Plan, questions: Sequence[Question], machine: Machine | None = N
     """
     placed(plan, machine or machine_for(plan))
     for agent in plan.workers:
-        scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+        scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
         for question in _one_of_each_shape(questions):
             scribe.prompt(_task(agent, plan, question))
 
@@ -247,7 +247,7 @@ def _sampled(questions: Sequence[Question]) -> Sequence[Question]:
 
 
 def _asked(agent: AgentPlan, plan: Plan, sample: Sequence[Question]) -> _Asked:
-    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+    scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     tasks = [_task(agent, plan, question) for question in sample]
     prompts = [scribe.prompt(task) for task in tasks]
     thought = agent.thinking.tokens if agent.thinking else 0

@@ -50,7 +50,7 @@ class _Flight:
     thought_cut: bool = False
 
 
-class Scribe:
+class PromptWriter:
     """Knows how one agent is asked and how its output is read; holds no engine."""
 
     def __init__(self, plan: AgentPlan, tokenizer: PromptTokenizer) -> None:
@@ -266,7 +266,7 @@ class _Source:
 
 
 def generate(
-    engine: Engine, scribe: Scribe, units: Iterable[Unit | None], context: int, hooks: Hooks
+    engine: Engine, scribe: PromptWriter, units: Iterable[Unit | None], context: int, hooks: Hooks
 ) -> None:
     """Generate a row for each unit.
 
@@ -300,7 +300,7 @@ def generate(
 
 def _admit(
     engine: Engine,
-    scribe: Scribe,
+    scribe: PromptWriter,
     source: _Source,
     flights: dict[str, _Flight],
     context: int,
@@ -328,7 +328,7 @@ def _admit(
 
 
 def _submit(
-    engine: Engine, scribe: Scribe, flight: _Flight, flights: dict[str, _Flight], hooks: Hooks
+    engine: Engine, scribe: PromptWriter, flight: _Flight, flights: dict[str, _Flight], hooks: Hooks
 ) -> None:
     try:
         engine.submit(scribe.request(flight))

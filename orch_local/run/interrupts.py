@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from orch_local.run.sessions import StopRequest
+from orch_local.run.context import StopRequest
 
 # SIGUSR1 is what a batch system is asked to send some time before the time limit.
 _AT_ONCE = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -31,7 +31,7 @@ def stopping_by_signals(say: Callable[[str], None]) -> Iterator[StopRequest]:
     request = StopRequest()
 
     def handle(signum: int, _frame: FrameType | None) -> None:
-        if signum != signal.SIGINT or request.asked or not request.running:
+        if signum != signal.SIGINT or request.asked or not request.covers_work:
             raise Stopped(signum)
         request.finish()
         say("Finishing the questions that are in flight; press Ctrl-C again to stop at once.")

@@ -95,6 +95,12 @@ class LoadedWorkers:
         self._waiting: dict[Place, WorkerProcess] = {}
         self._lock = threading.Lock()
 
+    def __enter__(self) -> LoadedWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     @property
     def engines(self) -> Loaded:
         """The engine that is loaded in each slot."""

@@ -14,7 +14,7 @@ from typing import Any
 from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.tasks import Task, analysis_schema
 from orch_local.records import Question
-from orch_local.run.generating import Scribe
+from orch_local.run.generating import PromptWriter
 
 LOOKED_AT = 100
 """Questions whose prompts are tokenized, the largest ones."""
@@ -29,7 +29,7 @@ _AROUND_ANALYSIS = 200
 class Asking:
     """How an agent is asked."""
 
-    scribe: Scribe
+    scribe: PromptWriter
     task: Callable[[Question], Task]
     more_tokens: int = 0
     """What its prompts may be longer than those of ``task``, as where the analyses to merge are not known."""
@@ -61,11 +61,11 @@ def _with_largest_budget(asking: Asking, questions: Sequence[Question]) -> Itera
     yield from itertools.islice(wide, 1)
 
 
-def _behind(scribe: Scribe, task: Task) -> int:
+def _behind(scribe: PromptWriter, task: Task) -> int:
     """The most tokens behind a prompt: a thought, and an answer with its whole budget.
 
-    ``Scribe.needed`` asks for less where the budget is seldom used up, but with less room such an answer
-    would be cut where another run did not cut it.
+    ``PromptWriter.needed`` asks for less where the budget is seldom used up, but with less room such an
+    answer would be cut where another run did not cut it.
     """
     budget = scribe.budget(task)
     return scribe.needed(task, []) + budget - min(budget, task.schema.enough_tokens)

@@ -1,4 +1,4 @@
-"""What a run still lacks, told from the store alone."""
+"""What of the rows of a run is missing, told from the store alone."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import logging
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from orch_local.merge.merging import merge_task, needs_merge
 from orch_local.merge.panels import Panels
 from orch_local.plan.plans import AgentPlan
-from orch_local.run.sessions import Session
+from orch_local.router.routes import Routes
+from orch_local.run.context import RunContext
 from orch_local.store.keys import RowKeys
-from orch_local.store.questions import as_number
+from orch_local.store.questions import Questions, as_number
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
+class MissingRows:
     """The rows of one agent that are wanted and not in the store."""
 
     agent: AgentPlan
     wanted: int
     rows: RowKeys
     """Question key -> row key, in the order of the questions."""
+    damaged: tuple[Path, ...] = ()
+    """Chunks that were damaged and were set aside."""
 
     @property
     def stored(self) -> int:
@@ -32,68 +35,77 @@ class Lack:
         return self.wanted - len(self.rows)
 
 
-def lacking_analyses(session: Session) -> list[Lack]:
-    """What each agent of the panel lacks, in agent order."""
-    return [lack_of(session, agent, wanted) for agent, wanted in _wanted_analyses(session)]
+def missing_analyses(context: RunContext, questions: Questions, routes: Routes) -> list[MissingRows]:
+    """The analyses of these questions that each agent has not written, in agent order."""
+    agents = context.plan.agents
+    return [
+        missing_rows(context, agent, wanted)
+        for agent, wanted in zip(agents, _wanted(context, questions, routes), strict=True)
+    ]
 
 
-def _wanted_analyses(session: Session) -> Iterator[tuple[AgentPlan, RowKeys]]:
-    agents, routes = session.plan.agents, session.routes
-    if session.plan.config.router is None:  # then all agents have the same keys, held once
-        wanted = RowKeys(array("Q", map(as_number, session.questions.keys())))
-        yield from ((agent, wanted) for agent in agents)
+def _wanted(context: RunContext, questions: Questions, routes: Routes) -> Iterator[RowKeys]:
+    """Question key -> row key of the analyses that each agent is asked for."""
+    if context.plan.config.router is None:  # then all agents have the same keys, held once
+        everything = RowKeys(array("Q", map(as_number, questions.keys())))
+        yield from (everything for _ in context.plan.agents)
         return
-    for place, agent in enumerate(agents):
-        asked = (key for key in session.questions.keys() if place in routes.of(key))  # noqa: SIM118 - a method
-        yield agent, RowKeys(array("Q", map(as_number, asked)))
+    for place in range(len(context.plan.agents)):
+        asked = (key for key in questions.keys() if place in routes.of(key))  # noqa: SIM118 - a method
+        yield RowKeys(array("Q", map(as_number, asked)))
 
 
-def lack_of(session: Session, agent: AgentPlan, wanted: RowKeys) -> Lack:
+def missing_rows(context: RunContext, agent: AgentPlan, wanted: RowKeys) -> MissingRows:
     """Which of the rows ``wanted`` (question key -> row key) are missing; damaged chunks are set aside."""
-    stored, retry = session.store.read(agent.spec), session.retry_failed
-    lacking = (row not in stored or (retry and stored.failed(row)) for row in wanted.values())
-    rows = wanted.picked(place for place, lacks in enumerate(lacking) if lacks)
-    for chunk in () if session.looks_only else stored.damaged:
-        session.store.set_aside(chunk)
-        session.damaged.add(chunk)
+    stored, retry = context.store.read(agent.spec), context.retry_failed
+    missing = (row not in stored or (retry and stored.failed(row)) for row in wanted.values())
+    rows = wanted.picked(place for place, is_missing in enumerate(missing) if is_missing)
+    damaged = () if context.read_only else tuple(stored.damaged)
+    for chunk in damaged:
+        context.store.set_aside(chunk)
         log.warning("%s: %s was damaged and is set aside; its rows are generated again", agent.name, chunk)
     log.info("%s: %d of %d rows are in the store", agent.name, len(wanted) - len(rows), len(wanted))
-    return Lack(agent, len(wanted), rows)
+    return MissingRows(agent, len(wanted), rows, damaged)
 
 
-class Merges:
+class WantedMerges:
     """The merges that a run wants: known where the panel is complete, open where it is not."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, context: RunContext, routes: Routes) -> None:
+        self._context, self._routes = context, routes
         self._asked, self._merges = array("Q"), array("Q")
         """Keys of the questions that want a merge, and of its row."""
-        self.open = session.questions
-        """Questions whose panel is not complete."""
-        # A failed analysis that is made again is another panel, so nothing is known yet.
-        if session.plan.merger and not session.retry_failed:
-            self.look()
+        self._open = context.questions
+        self.damaged: frozenset[Path] = frozenset()
+        """Chunks of the merge agent that were damaged and were set aside."""
+        # A failed analysis that is generated again is another panel, so nothing is known yet.
+        if context.plan.merger and not context.retry_failed:
+            self.update()
 
-    def look(self) -> None:
+    @property
+    def open(self) -> list[str]:
+        """Keys of the questions whose panel is not complete."""
+        return list(self._open.keys())
+
+    def update(self) -> None:
         """Look again at the questions that are open."""
-        session, rules = self._session, self._session.plan.config.merge
-        panels, still_open = Panels(session.plan, session.store, session.routes), array("I")
-        for place, key in enumerate(self.open.keys()):
+        panels = Panels(self._context.plan, self._context.store, self._routes)
+        still_open = array("I")
+        for place, key in enumerate(self._open.keys()):
             if not panels.complete(key):
                 still_open.append(place)
-                continue
-            question = self.open[place]
-            panel = panels.of(question)
-            if needs_merge(panel, rules):
+            elif request := panels.merge_of(self._open[place]):
                 self._asked.append(as_number(key))
-                self._merges.append(as_number(merge_task(question, panel, rules).key))
-        self.open = self.open.picked(still_open)
+                self._merges.append(as_number(request.key))
+        self._open = self._open.picked(still_open)
 
     def most(self) -> int:
         """The most merges that may still be missing, if every open question comes to want one."""
-        merger = self._session.plan.merger
-        return len(self.lack(merger).rows) + len(self.open) if merger else 0
+        merger = self._context.plan.merger
+        return len(self.missing(merger).rows) + len(self._open) if merger else 0
 
-    def lack(self, merger: AgentPlan) -> Lack:
-        """What the merge agent lacks, of what is known."""
-        return lack_of(self._session, merger, RowKeys(self._asked, self._merges))
+    def missing(self, merger: AgentPlan) -> MissingRows:
+        """The merges that are missing, of those that are known."""
+        found = missing_rows(self._context, merger, RowKeys(self._asked, self._merges))
+        self.damaged |= frozenset(found.damaged)
+        return found

@@ -1,43 +1,32 @@
-"""The order of the stages: questions, analyses, merge, decisions, score. They talk through the store.
+"""One execution of a prepared run, stage by stage. The stages talk through the store, never to each other.
 
-:func:`prepare` freezes a plan into a run folder; :func:`execute` brings that folder to its end, however
-often it was interrupted before, and generates only the rows that the store does not hold yet.
+An execution brings its run to the end, however often it was interrupted before, and generates only the rows
+that the store does not hold yet.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from orch_local.config.run_files import RunConfig
 from orch_local.errors import StoreError
 from orch_local.merge.deciding import Deciding, RunDigest
-from orch_local.plan.differences import Change
-from orch_local.plan.plans import Plan, load_plan, plan_changes, write_plan
-from orch_local.records import Decision, Standing
+from orch_local.plan.plans import Plan
+from orch_local.records import Decision, LevelAssessment
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.results.diagnostics import Diagnostics, DiagnosticsCounter
-from orch_local.results.levels import state
+from orch_local.results.levels import record_level
 from orch_local.results.scoring import Cost, Metrics, Scorer
-from orch_local.router.routes import begun_routes, read_routes, write_routes
-from orch_local.run import waves
-from orch_local.run.forecast import asked_at_most, check, draft
-from orch_local.run.missing import Merges, lacking_analyses
-from orch_local.run.scheduler import Crew
-from orch_local.run.sessions import Blind, Display, Session, StopRequest
-from orch_local.run.supervisor import Timing
-from orch_local.store.questions import read_questions, write_questions
-from orch_local.store.shards import Shard
-from orch_local.store.store import RunFolder, Store, write_text
+from orch_local.router.routes import read_routes
+from orch_local.run.context import RunContext
+from orch_local.run.missing import WantedMerges, missing_analyses
+from orch_local.run.scheduler import Scheduler
+from orch_local.run.stats import RunStats, Timing
+from orch_local.run.waves import Wave, refuse_shards, route
 
 log = logging.getLogger(__name__)
-
-_LONGEST_CHANGE = 160
 
 
 class Result(NamedTuple):
@@ -51,81 +40,52 @@ class Result(NamedTuple):
     """Rows of the store with two different answers under one key."""
     damaged: int
     """Chunks of the store that were damaged and have been set aside."""
-    standing: Standing
+    level: LevelAssessment
     deaths: Mapping[str, int]
     """How often a worker died and was replaced, by agent."""
     diagnostics: Diagnostics
 
 
-def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_environment: bool = False) -> Plan:
-    """Check a run file against models and questions and freeze it into the run folder.
-
-    Parameters
-    ----------
-    accept_new_environment:
-        Take over a folder whose run was begun with other libraries or on another device. All its rows are
-        then generated anew: the environment is part of every spec.
-
-    Raises
-    ------
-    InputError
-        Whatever of the input cannot be used, before any model is loaded.
-    StoreError
-        If the folder belongs to another plan, or cannot be written.
-    """
-    begun = load_plan(folder) if folder.plan.exists() else None
-    plan, questions, bad_rows = draft(config, store, begun)
-    check(plan, questions)
-    if begun:
-        _refuse_other_plan(folder, begun, plan, accept_new_environment)
-    write_questions(folder.questions, questions)
-    lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in bad_rows]
-    write_text(folder.bad_rows, "".join(lines))
-    write_plan(folder, plan)
-    if plan.config.router and not waves.size(plan.config):
-        write_routes(folder, plan, read_questions(folder.questions))
-    return plan
-
-
-def execute(
-    folder: RunFolder, display: Display, retry_failed: bool = False, stop: StopRequest | None = None
-) -> Result:
-    """Bring a prepared run to its end and write its result files.
+def run(context: RunContext) -> Result:
+    """Bring a prepared run to its end and write its result files, a line a stage.
 
     Raises
     ------
     EngineError
         If an engine fails as a whole; finished rows are kept and the same command continues.
+    StoreError
+        If a row or a result file cannot be read or written.
     KeyboardInterrupt
-        If ``stop`` asked to finish early; the same command continues.
+        If ``context.stop`` asked to finish early; the same command continues.
     """
-    session = Session.of(folder, display)
-    session.retry_failed, session.stop = retry_failed, stop or session.stop
-    generate(session)
-    return report(session)
+    stats = RunStats()
+    with context.workers:
+        for wave in route(context):  # one wave, unless the router learns while the run goes on
+            parts = decompose(context, wave)
+            analysed = analyse(context, parts)
+            stats += analysed.stats
+        stats += merge(context, analysed)
+    decisions = decide(context)
+    scores = score(context, decisions)
+    return write(context, scores, stats)
 
 
-def work(
-    folder: RunFolder,
-    display: Display,
-    shard: Shard,
-    *,
-    retry_failed: bool = False,
-    stop: StopRequest | None = None,
-    stage_to: Path | None = None,
-) -> None:
-    """Bring the analyses and merges of one shard into the store; decisions are for :func:`score`.
+def run_shard(context: RunContext) -> RunStats:
+    """Bring the analyses and merges of one shard into the store; decisions are for :func:`score_stored`.
 
-    ``stage_to`` is a folder on a local disk that the weights are copied to first. Raises as
-    :func:`execute` does.
+    Raises as :func:`run`, and :class:`InputError` where the run cannot be divided.
     """
-    session = Session.of(folder, display, shard)
-    waves.refuse_shards(session.plan.config, shard.of)
-    session.retry_failed, session.stop, session.stage_to = retry_failed, stop or session.stop, stage_to
-    generate(session)
+    if context.store.shard:
+        refuse_shards(context.plan.config, context.store.shard.of)
+    stats = RunStats()
+    with context.workers:
+        for wave in route(context):
+            analysed = analyse(context, decompose(context, wave))
+            stats += analysed.stats
+        return stats + merge(context, analysed)
 
 
-def score(folder: RunFolder) -> Result:
+def score_stored(context: RunContext) -> Result:
     """Decide and score a run whose rows are all in the store, and write its result files; loads no model.
 
     Raises
@@ -133,94 +93,132 @@ def score(folder: RunFolder) -> Result:
     StoreError
         Naming what is missing.
     """
-    return report(Session.of(folder, Blind()))
+    return write(context, score(context, decide(context)), RunStats())
 
 
-def left(folder: RunFolder) -> int:
-    """Rows that a run still lacks, at most: analyses, and merges, one for each panel that is not complete.
+def decompose(context: RunContext, wave: Wave) -> Wave:  # noqa: ARG001 - no policy reads the context yet
+    """The sub-questions of a wave: each agent is asked the whole question, in its role."""
+    return wave
+
+
+class Analysed(NamedTuple):
+    """What became of the analyses of a wave."""
+
+    stats: RunStats
+    scheduler: Scheduler | None
+    """Also schedules the merges; ``None`` behind a wave that is not the last."""
+
+
+def analyse(context: RunContext, wave: Wave) -> Analysed:
+    """Generate the missing analyses of a wave; with the last one merges may begin. Raises as :func:`run`."""
+    for agent in context.plan.workers:
+        context.store.declare(agent.full_spec)
+    missing = missing_analyses(context, wave.questions, wave.routes)
+    if not wave.last and not any(one.rows for one in missing):
+        return Analysed(RunStats.set_aside(chunk for one in missing for chunk in one.damaged), None)
+    merges = WantedMerges(context, wave.routes) if wave.last else None
+    scheduler = Scheduler(context, missing, merges)
+    try:
+        stats = scheduler.analyse()
+    except BaseException:
+        scheduler.keep_timeline()
+        raise
+    if wave.last:
+        return Analysed(stats, scheduler)
+    scheduler.keep_timeline()
+    return Analysed(stats, None)
+
+
+def merge(context: RunContext, analysed: Analysed) -> RunStats:  # noqa: ARG001 - every stage takes it
+    """Generate the missing merges, whose panels are complete now. Raises as :func:`run`."""
+    if analysed.scheduler is None:
+        return RunStats()
+    try:
+        return analysed.scheduler.merge()
+    finally:
+        analysed.scheduler.keep_timeline()
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """The decisions of a run, made one by one from the stored rows while they are iterated over."""
+
+    deciding: Deciding
+    context: RunContext
+    diagnostics: DiagnosticsCounter
+
+    def __iter__(self) -> Iterator[Decision]:
+        for question in self.context.questions:
+            panel = self.deciding.panel(question)
+            merged = self.deciding.merged(question, panel)
+            decision = self.deciding.decide_with(question, panel, merged)
+            self.diagnostics.add(question, panel, merged, decision.answer)
+            yield decision
+        _refuse_missing(self.deciding)
+
+
+def decide(context: RunContext) -> Decisions:
+    """What each question comes to, by the stored rows alone; nothing is decided before it is iterated over.
 
     Raises
     ------
     StoreError
-        If the folder holds no plan, or the store cannot be read.
+        If rows or routes cannot be read and, at the end of the iteration, if rows are missing.
     """
-    session = Session.of(folder, Blind())
-    session.looks_only = True
-    return _left(session)
+    routes = read_routes(context.folder, context.plan)
+    return Decisions(Deciding(context.plan, context.store, routes), context, DiagnosticsCounter(context.plan))
 
 
-def left_by_shard(folder: RunFolder, shards: int) -> list[int]:
-    """What each of so many shards lacks, one shard in memory at a time. Raises as :func:`left`."""
-    plan, parts = load_plan(folder), read_questions(folder.questions).by_shard(shards)
-    waves.refuse_shards(plan.config, shards)
-    routes, left = begun_routes(folder, plan), list[int]()
-    for number, part in enumerate(parts, 1):
-        store = Store(plan.store, Shard(number, shards))
-        left.append(_left(Session(folder, plan, part, store, Blind(), routes, looks_only=True)))
-    return left
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The decisions of a run, counted while they are iterated over."""
 
+    decisions: Decisions
+    scorer: Scorer
+    digest: RunDigest
 
-def _left(session: Session) -> int:
-    unrouted = len(waves.look(session)) if waves.size(session.plan.config) else 0
-    analyses = sum(len(lack.rows) for lack in lacking_analyses(session)) + unrouted * asked_at_most(
-        session.plan
-    )
-    return analyses + Merges(session).most()
-
-
-def generate(session: Session) -> None:
-    """Bring all rows into the store: the panels, then what the merge agent makes of them."""
-    for agent in session.plan.workers:
-        session.store.declare(agent.full_spec)
-    try:
-        _generate(session)
-    finally:
-        session.loaded.end()
-
-
-def _generate(session: Session) -> None:
-    if waves.size(session.plan.config):
-        waves.analyse(session)
-    lacks, merges, merger = lacking_analyses(session), Merges(session), session.plan.merger
-    crew = Crew(session, lacks, merges)
-    try:
-        crew.analyse(lacks, merges)
-        if merger:
-            merges.look()
-            crew.merge(merges.lack(merger))
-    finally:
-        crew.keep_timeline()
-
-
-def report(session: Session) -> Result:
-    """Decide and score in one pass over the questions, and write the result files."""
-    plan, names = session.plan, session.plan.names
-    deciding = Deciding(plan, session.store, read_routes(session.folder, plan))
-    scorer, digest, diagnosing = Scorer(names), RunDigest(names), DiagnosticsCounter(plan)
-
-    def decisions() -> Iterator[Decision]:
-        for question in session.questions:
-            panel = deciding.panel(question)
-            merged = deciding.merged(question, panel)
-            decision = deciding.decide_with(question, panel, merged)
-            scorer.add(decision)
-            digest.add(decision)
-            diagnosing.add(question, panel, merged, decision.answer)
+    def __iter__(self) -> Iterator[Decision]:
+        for decision in self.decisions:
+            self.scorer.add(decision)
+            self.digest.add(decision)
             yield decision
-        _refuse_missing(deciding)
 
-    write_decisions(session.folder.root, decisions(), names)
+
+def score(context: RunContext, decisions: Decisions) -> Scores:
+    """Score decisions against gold; they are counted in the one pass in which they are written."""
+    return Scores(decisions, Scorer(context.plan.names), RunDigest(context.plan.names))
+
+
+def write(context: RunContext, scores: Scores, stats: RunStats) -> Result:
+    """Write the result files of a run: decisions, metrics, level.
+
+    Raises
+    ------
+    StoreError
+        If rows are missing, or a file cannot be written.
+    """
+    folder, plan, deciding = context.folder, context.plan, scores.decisions.deciding
+    write_decisions(folder.root, scores, plan.names)
     unused = [name for name, rows in deciding.used.items() if not rows]
-    standing = state(session.folder, plan, unused)
-    metrics, costs = scorer.metrics(), _costs(session, deciding)
-    diagnostics = diagnosing.diagnostics()
-    write_metrics(session.folder.root, metrics, costs, digest.value, standing, diagnostics)
+    level = record_level(folder, plan, unused)
+    metrics, digest = scores.scorer.metrics(), scores.digest.value
+    costs = {agent.name: _cost(agent.name, deciding, stats) for agent in plan.workers}
+    diagnostics = scores.decisions.diagnostics.diagnostics()
+    write_metrics(folder.root, metrics, costs, digest, level, diagnostics)
     for violation in deciding.violations:
         log.warning("two different answers under one key: %s", violation)
-    log.info("finished: digest %s, level %s", digest.value, standing.level)
-    counts = len(deciding.violations), len(session.damaged)
-    deaths = {name: timing.deaths for name, timing in session.timings.items() if timing.deaths}
-    return Result(plan, metrics, costs, digest.value, *counts, standing, deaths, diagnostics)
+    log.info("finished: digest %s, level %s", digest, level.level)
+    return Result(
+        plan=plan,
+        metrics=metrics,
+        costs=costs,
+        digest=digest,
+        violations=len(deciding.violations),
+        damaged=len(stats.damaged),
+        level=level,
+        deaths={name: timing.deaths for name, timing in stats.timings.items() if timing.deaths},
+        diagnostics=diagnostics,
+    )
 
 
 def _refuse_missing(deciding: Deciding) -> None:
@@ -233,46 +231,14 @@ def _refuse_missing(deciding: Deciding) -> None:
         )
 
 
-def _costs(session: Session, deciding: Deciding) -> dict[str, Cost]:
-    return {agent.name: _cost(agent.name, session, deciding) for agent in session.plan.workers}
-
-
-def _cost(name: str, session: Session, deciding: Deciding) -> Cost:
-    timing = session.timings.get(name, Timing())
+def _cost(name: str, deciding: Deciding, stats: RunStats) -> Cost:
+    timing = stats.timings.get(name, Timing())
     return Cost(
         rows=deciding.used[name],
-        generated_now=session.generated.get(name, 0),
+        generated_now=stats.generated.get(name, 0),
         usage=deciding.usage[name],
         load_s=timing.load_s,
         generate_s=timing.generate_s,
         recheck_s=timing.recheck_s,
         rechecked=timing.rechecked,
     )
-
-
-def _refuse_other_plan(folder: RunFolder, begun: Plan, now: Plan, accept_new_environment: bool) -> None:
-    """Rows of two plans, or of two environments, are never mixed in one run without a word."""
-    changed = plan_changes(begun, now)
-    if changed.plan:
-        fast = any(one.field.endswith("engine.fast") for one in changed.plan)
-        way = (
-            "give or leave out --fast as before, or choose another --out" if fast else "choose another --out"
-        )
-        raise StoreError(
-            f"this folder holds a run of a different plan; it differs in: {_told(changed.plan)}",
-            where=str(folder.root),
-            hint=f"{way}; rows that both plans need are taken from the store, not made again",
-        )
-    if changed.environment and accept_new_environment:
-        # There is no log yet: this goes to standard error.
-        log.warning("Another environment, so all rows are made anew: %s.", _told(changed.environment))
-    elif changed.environment:
-        raise StoreError(
-            f"this run was begun in another environment; it differs in: {_told(changed.environment)}",
-            where=str(folder.root),
-            hint="continue it there, choose another --out, or make its rows anew by --accept-new-environment",
-        )
-
-
-def _told(changed: Sequence[Change]) -> str:
-    return "; ".join(textwrap.shorten(str(one), _LONGEST_CHANGE, placeholder=" ...") for one in changed)

@@ -32,10 +32,14 @@ from orch_local.placement.estimates import width
 from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.plan.profiles import AgentProfile, Profile
 from orch_local.records import Analysis, Usage, canonical_json
-from orch_local.run.missing import Lack, Merges, lacking_analyses
-from orch_local.run.pipeline import prepare
-from orch_local.run.sessions import Display, Session, StopRequest
-from orch_local.run.supervisor import AgentRun, Patience, Seat, Timing
+from orch_local.router.routes import Routes
+from orch_local.run.context import Display, RunContext, StopRequest
+from orch_local.run.conversation import Patience
+from orch_local.run.missing import MissingRows, WantedMerges, missing_analyses
+from orch_local.run.preparation import prepare
+from orch_local.run.stats import Timing
+from orch_local.run.supervisor import Supervisor, WorkerOptions
+from orch_local.run.worker_slots import WorkerSlot
 from orch_local.store.questions import Questions
 from orch_local.store.store import RunFolder, write_json
 from orch_local.util.devices import gpu_names
@@ -98,14 +102,14 @@ def profile(config: RunConfig, rows: int, display: Display, stop: StopRequest) -
     with _scratch() as root:
         folder = RunFolder(root / "run")
         plan = prepare(_limited(config, rows), folder, root / "store")
-        session = Session.of(folder, display)
-        session.stop = stop
-        lacks = lacking_analyses(session)
-        _refuse_few(lacks[0], plan)
-        measured = {lack.agent.name: _measure(session, lack) for lack in lacks}
-        merges = Merges(session).lack(plan.merger) if plan.merger else None
+        context = RunContext.of(folder, display, stop)
+        routes = Routes(len(plan.agents))
+        missing = missing_analyses(context, context.questions, routes)
+        _refuse_few(missing[0], plan)
+        measured = {one.agent.name: _measure(context, one) for one in missing}
+        merges = WantedMerges(context, routes).missing(plan.merger) if plan.merger else None
         if merges and len(merges.rows) >= LEAST_ROWS:
-            measured[merges.agent.name] = _measure(session, merges)
+            measured[merges.agent.name] = _measure(context, merges)
     return Profile(measured=f"{_now()} on {_machine(plan.agents[0])}", agents=measured)
 
 
@@ -172,10 +176,10 @@ def _limited(config: RunConfig, rows: int) -> RunConfig:
     return config.model_copy(update={"benchmark": benchmark, "router": None})
 
 
-def _refuse_few(lack: Lack, plan: Plan) -> None:
-    if len(lack.rows) < LEAST_ROWS:
+def _refuse_few(missing: MissingRows, plan: Plan) -> None:
+    if len(missing.rows) < LEAST_ROWS:
         raise InputError(
-            f"there are too few questions to measure: {len(lack.rows)}, and {LEAST_ROWS} are needed",
+            f"there are too few questions to measure: {len(missing.rows)}, and {LEAST_ROWS} are needed",
             where=str(plan.config.benchmark.path),
             hint="name more questions in the run file",
         )
@@ -205,9 +209,9 @@ class _Run(NamedTuple):
     log: Path
 
 
-def _measure(session: Session, lack: Lack) -> AgentProfile:
-    agent, parts = lack.agent, parted(_lengths(session.questions, lack))
-    run = _generate(session, lack, parts.batches())
+def _measure(context: RunContext, missing: MissingRows) -> AgentProfile:
+    agent, parts = missing.agent, parted(_lengths(context.questions, missing))
+    run = _generate(context, missing, parts.batches())
     alone, together = _finished(run.rows, parts.alone), _finished(run.rows, parts.together)
     if not alone or not together:
         outcomes = ", ".join(sorted({str(row.outcome) for row in run.rows.values()}))
@@ -227,29 +231,26 @@ def _measure(session: Session, lack: Lack) -> AgentProfile:
     )
 
 
-def _generate(session: Session, lack: Lack, batches: Sequence[Sequence[str]]) -> _Run:
+def _generate(context: RunContext, missing: MissingRows, batches: Sequence[Sequence[str]]) -> _Run:
     """Let one worker generate the rows of an agent."""
-    agent, patience = lack.agent, Patience.of(session.plan.config.engine)
-    runner = AgentRun(session.folder, agent, session.store, patience, seat=_seat(agent))
-    progress = session.display.stage(agent.name, len(lack.rows), 0)
-    if session.stop.asked:
+    agent, patience = missing.agent, Patience.of(context.plan.config.engine)
+    supervisor = Supervisor(context.folder, agent, context.store, WorkerOptions(patience, _slot(agent)))
+    progress = context.display.stage(agent.name, len(missing.rows), 0)
+    if context.stop.asked:
         raise KeyboardInterrupt
-    session.stop.running = [runner]
-    try:
-        timing = runner.run(lack.rows, progress, batches)
-    finally:
-        session.stop.running = []
-    if session.stop.asked:
+    with context.stop.covering([supervisor]):
+        timing = supervisor.run(missing.rows, progress, batches)
+    if context.stop.asked:
         raise KeyboardInterrupt
     if timing.deaths:
-        raise _unmeasured(agent, "its worker died", runner.log)
-    stored = session.store.read(agent.spec)
-    return _Run({key: stored[row] for key, row in lack.rows.items()}, timing, runner.log)
+        raise _unmeasured(agent, "its worker died", supervisor.log)
+    stored = context.store.read(agent.spec)
+    return _Run({key: stored[row] for key, row in missing.rows.items()}, timing, supervisor.log)
 
 
-def _lengths(questions: Questions, lack: Lack) -> dict[str, int]:
+def _lengths(questions: Questions, missing: MissingRows) -> dict[str, int]:
     """The length of each question that is asked, with its choices and examples."""
-    asked = set(lack.rows)
+    asked = set(missing.rows)
     return {one.key: len(canonical_json(one.to_row())) for one in questions if one.key in asked}
 
 
@@ -262,10 +263,10 @@ def _unmeasured(agent: AgentPlan, why: str, log: Path) -> EngineError:
     return EngineError(f"agent {agent.name!r} cannot be measured: {why}", hint=f"see {log}")
 
 
-def _seat(agent: AgentPlan) -> Seat:
+def _slot(agent: AgentPlan) -> WorkerSlot:
     """The first devices of this machine, alone."""
     names = gpu_names() if agent.settings.device == "cuda" else ()
-    return Seat(gpus=",".join(names[: width(agent.settings)]) if names else None)
+    return WorkerSlot(gpus=",".join(names[: width(agent.settings)]) if names else None)
 
 
 def _device(agent: AgentPlan) -> str:

@@ -1,4 +1,4 @@
-"""The workers of one execution: who sits where, and what each of them generates."""
+"""Schedules the workers of one execution: which model runs where and when, and runs each in its turn."""
 
 from __future__ import annotations
 
@@ -7,41 +7,46 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
-from orch_local.errors import OrchError, StoreError
-from orch_local.models.folders import open_model_folder
+from orch_local.errors import StoreError
 from orch_local.placement.estimates import need_of
-from orch_local.placement.placing import Placement, Replica, Slot, predecessors
+from orch_local.placement.placing import Placement, Replica, predecessors
 from orch_local.plan.plans import AgentPlan
 from orch_local.results.timeline import Stint, Timeline, keep
+from orch_local.run.context import RunContext
+from orch_local.run.conversation import Patience
 from orch_local.run.forecast import machine_for, placed
-from orch_local.run.loaded import Handover, Place
-from orch_local.run.missing import Lack, Merges
-from orch_local.run.pinning import core_sets, usable_cores
-from orch_local.run.prefetch import ReadAhead
+from orch_local.run.loaded import Handover
+from orch_local.run.missing import MissingRows, WantedMerges
+from orch_local.run.next_model import NextModel
 from orch_local.run.rechecking import recheck_for
-from orch_local.run.sessions import Session
-from orch_local.run.staging import stage
 from orch_local.run.starting import Gate
-from orch_local.run.supervisor import AgentRun, Patience, Progress, Seat, Timing
-from orch_local.run.worker_jobs import SharedProgress, Shift, run_shifts
+from orch_local.run.stats import RunStats
+from orch_local.run.supervisor import Progress, Supervisor, WorkerOptions
+from orch_local.run.worker_jobs import SharedProgress, WorkerJob
+from orch_local.run.worker_slots import WorkerSlots
 from orch_local.store.keys import RowKeys
-from orch_local.util.devices import gpu_names
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 1.0
+"""Seconds between two looks whether a worker that has to wait may start."""
 
-class Crew:
+
+class Scheduler:
     """Generates what is missing, as a placement made for this machine and these rows says.
 
     Parameters
     ----------
-    more:
-        Whether another crew comes behind, so that the last workers wait with their models loaded.
+    missing:
+        The analyses that are to be generated, in agent order.
+    merges:
+        The merges of the run, where they are scheduled together with the analyses; ``None`` where another
+        scheduler comes behind, for which the last workers then wait with their models loaded.
 
     Raises
     ------
@@ -50,45 +55,55 @@ class Crew:
     """
 
     def __init__(
-        self, session: Session, lacks: Sequence[Lack], merges: Merges | None = None, more: bool = False
+        self, context: RunContext, missing: Sequence[MissingRows], merges: WantedMerges | None
     ) -> None:
-        self._session = session
-        self._more = more
-        self._agents = {agent.name: agent for agent in session.plan.workers}
-        self._shifts_run: list[Shift] = []
-        self._near: set[str] = set()
-        """Agents whose weights were read, or are being read."""
+        self._context = context
+        self._missing = missing
+        self._merges = merges
+        self._agents = {agent.name: agent for agent in context.plan.workers}
+        self._jobs: list[WorkerJob] = []
         self._began, self._clock = datetime.now(UTC), time.monotonic()
-        rows = {lack.agent.name: len(lack.rows) for lack in lacks}
-        merger = session.plan.merger
-        self.placement = self._placed(rows | ({merger.name: merges.most()} if merger and merges else {}))
-        session.loaded.keep_only(self._place(one) for one in self._firsts())
+        rows = {one.agent.name: len(one.rows) for one in missing}
+        merger = context.plan.merger
+        self._place(rows | ({merger.name: merges.most()} if merger and merges else {}))
+        on_gpus = self.placement.machine.kind == "cuda"
+        starter = self._start_worker if on_gpus else None
+        self._next = NextModel(self._agents, starter, context.stage_to)
+        context.workers.keep_only(self._slots.first_places())
 
-    def analyse(self, lacks: Sequence[Lack], merges: Merges | None = None) -> None:
+    def analyse(self) -> RunStats:
         """Generate the missing analyses, and the merges of a merge agent that has a device of its own."""
-        shifts = [shift for lack in lacks for shift in self._shifts(lack)]
-        self._run(shifts + (self._followers(merges) if shifts and merges else []))
+        jobs = [job for one in self._missing for job in self._jobs_of(one)]
+        stats = self._run(jobs + (self._followers(self._merges) if jobs and self._merges else []))
+        counts = RunStats(generated={one.agent.name: len(one.rows) for one in self._missing})
+        return stats + counts + RunStats.set_aside(chunk for one in self._missing for chunk in one.damaged)
 
-    def merge(self, lack: Lack) -> None:
+    def merge(self) -> RunStats:
         """Generate the missing merges, whose panels are complete."""
-        if lack.rows and not self._replicas(lack.agent):  # more are missing than were a moment ago
-            self.placement = self._placed({lack.agent.name: len(lack.rows)})
-        self._run(self._shifts(lack))
+        merger = self._context.plan.merger
+        if merger is None or self._merges is None:
+            return RunStats()
+        self._merges.update()
+        missing = self._merges.missing(merger)
+        if missing.rows and not self._replicas(merger):  # more are missing than were a moment ago
+            self._place({merger.name: len(missing.rows)})
+        stats = self._run(self._jobs_of(missing))
+        return stats + RunStats(generated={merger.name: len(missing.rows)}, damaged=self._merges.damaged)
 
     def keep_timeline(self) -> None:
         """Write down when each worker loaded and generated; a run does not fail for want of it."""
-        stints = tuple(self._stint(shift) for shift in self._shifts_run if shift.began)
-        shard, began = self._session.store.shard, self._began.isoformat(timespec="milliseconds")
+        stints = tuple(self._stint(job) for job in self._jobs if job.began)
+        shard, began = self._context.store.shard, self._began.isoformat(timespec="milliseconds")
         timeline = Timeline(began, platform.node(), str(shard or ""), self.placement, stints)
         try:
             if stints:
-                keep(self._session.folder, timeline)
+                keep(self._context.folder, timeline)
         except StoreError as error:
             log.warning("the timeline is not kept: %s", error)
 
-    def _stint(self, shift: Shift) -> Stint:
-        one, timing = shift.replica, shift.runner.timing
-        begin, end = shift.began - self._clock, (shift.ended or time.monotonic()) - self._clock
+    def _stint(self, job: WorkerJob) -> Stint:
+        one, timing = job.replica, job.supervisor.timing
+        begin, end = job.began - self._clock, (job.ended or time.monotonic()) - self._clock
         return Stint(
             agent=one.agent,
             number=one.number,
@@ -98,177 +113,173 @@ class Crew:
             start_s=round(begin, 3),
             loaded_s=round(begin + timing.load_s, 3) if timing.generate_s else None,
             end_s=round(end, 3),
-            rows=shift.rows,
+            rows=job.rows,
             recheck_s=round(timing.recheck_s, 3),
             rechecked=timing.rechecked,
         )
 
-    def _placed(self, rows: Mapping[str, int]) -> Placement:
-        """Where the rows that each agent lacks are to be generated."""
-        plan, wanted = self._session.plan, {name: count for name, count in rows.items() if count}
-        return placed(plan, machine_for(plan), wanted, self._session.loaded.engines)
+    def _place(self, rows: Mapping[str, int]) -> None:
+        """Decide where the rows that each agent misses are to be generated."""
+        plan, wanted = self._context.plan, {name: count for name, count in rows.items() if count}
+        self.placement: Placement = placed(plan, machine_for(plan), wanted, self._context.workers.engines)
+        self._slots = WorkerSlots(self.placement, self._agents, self._context.stage_to)
 
     def _replicas(self, agent: AgentPlan) -> list[Replica]:
         return [one for one in self.placement.replicas if one.agent == agent.name]
 
-    def _shifts(self, lack: Lack) -> list[Shift]:
+    def _jobs_of(self, missing: MissingRows) -> list[WorkerJob]:
         """What generates the rows of one agent; empty where none is missing."""
-        session, agent = self._session, lack.agent
-        session.generated[agent.name] = session.generated.get(agent.name, 0) + len(lack.rows)
-        shown = SharedProgress(session.display.stage(agent.name, lack.wanted, lack.stored))
-        if not lack.rows:
+        agent = missing.agent
+        shown = SharedProgress(self._context.display.stage(agent.name, missing.wanted, missing.stored))
+        if not missing.rows:
             return []
         replicas = [replace(one, follows=False) for one in self._replicas(agent)]
-        return [self._shift(one, lack.rows, shown.of(one.number)) for one in replicas]
+        return [self._job(one, missing.rows, shown.of(one.number)) for one in replicas]
 
-    def _shift(self, replica: Replica, rows: RowKeys, progress: Progress) -> Shift:
+    def _job(self, replica: Replica, rows: RowKeys, progress: Progress) -> WorkerJob:
         mine = rows.picked(replica.part(range(len(rows))))
-        runner = self._runner(replica)
-        return Shift(replica, runner, lambda: runner.run(mine, self._then(replica, progress)), len(mine))
+        supervisor = self._supervisor(replica)
+        shown = self._next.after_first_row(replica, self._slots, progress)
+        return WorkerJob(replica, supervisor, lambda: supervisor.run(mine, shown), len(mine))
 
-    def _followers(self, merges: Merges) -> list[Shift]:
+    def _followers(self, merges: WantedMerges) -> list[WorkerJob]:
         """What merges panels while others are still written; empty where the merge agent has to wait."""
-        merger = self._session.plan.merger
+        merger = self._context.plan.merger
         replicas = [one for one in self._replicas(merger) if one.follows] if merger else []
         if not merger or not replicas:
             return []
-        keys = [*merges.lack(merger).rows, *merges.open.keys()]
-        shown = SharedProgress(self._session.display.stage(_stage_name(replicas[0]), len(keys), 0))
+        keys = [*merges.missing(merger).rows, *merges.open]
+        shown = SharedProgress(self._context.display.stage(_stage_name(replicas[0]), len(keys), 0))
         return [self._follower(one, keys, shown.of(one.number)) for one in replicas]
 
-    def _follower(self, replica: Replica, keys: Sequence[str], progress: Progress) -> Shift:
+    def _follower(self, replica: Replica, keys: Sequence[str], progress: Progress) -> WorkerJob:
         mine = replica.part(keys)
-        runner = self._runner(replica)
-        generated = self._session.generated
+        supervisor = self._supervisor(replica)
 
         def counted(done: int) -> None:
             progress(done)
-            shift.rows = done
+            job.rows = done
 
-        def work() -> None:
-            runner.follow(mine, counted)
-            generated[replica.agent] = generated.get(replica.agent, 0) + shift.rows
+        job = WorkerJob(replica, supervisor, lambda: supervisor.follow(mine, counted), 0)
+        return job
 
-        shift = Shift(replica, runner, work, 0)
-        return shift
-
-    def _runner(self, replica: Replica) -> AgentRun:
-        session, engine = self._session, self._session.plan.config.engine
+    def _supervisor(self, replica: Replica) -> Supervisor:
+        context, engine = self._context, self._context.plan.config.engine
         agent = self._agents[replica.agent]
-        seat = replace(self._seat(replica), stage_to=session.stage_to)
-        recheck = recheck_for(engine, agent.settings.device)
-        runner = AgentRun(session.folder, agent, session.store, Patience.of(engine), recheck, seat)
-        runner.again = partial(session.display.again, _stage_name(replica))
-        if not replica.follows:
-            runner.handover = Handover(session.loaded, self._place(replica), self._stays(replica))
-        return runner
+        options = WorkerOptions(
+            patience=Patience.of(engine),
+            slot=self._slots.of(replica),
+            recheck=recheck_for(engine, agent.settings.device),
+            handover=None if replica.follows else self._handover(replica),
+            rechecking=partial(context.display.again, _stage_name(replica)),
+        )
+        return Supervisor(context.folder, agent, context.store, options)
 
-    def _place(self, replica: Replica) -> Place:
-        """Where a replica has its model loaded, to tell who can take it over."""
-        means = replace(self._seat(replica), label="")
-        return Place(self.placement.slots(replica), self._agents[replica.agent].engine, means)
+    def _handover(self, replica: Replica) -> Handover:
+        """A worker waits at its end for the next one in its place, or for the next scheduler."""
+        stays = self._slots.hands_over(replica)
+        place = self._slots.place(replica)
+        return Handover(self._context.workers, place, self._merges is None if stays is None else stays)
 
-    def _stays(self, replica: Replica) -> bool:
-        """Whether the worker of a replica waits at its end: for the next one there, or the next crew."""
-        following = next(self._later(replica), None)
-        if following is None:
-            return self._more
-        return not following.follows and self._place(following) == self._place(replica)
+    def _start_worker(self, replica: Replica) -> None:
+        """Start the worker of a replica ahead."""
+        for job in self._jobs:
+            if job.replica == replica and not job.began:
+                job.supervisor.prepare()
 
-    def _later(self, replica: Replica) -> Iterator[Replica]:
-        """The replicas that come behind one on its devices, in order."""
-        place, slots = self.placement, set(self.placement.slots(replica))
-        later = (one for one in place.replicas if one.start_s >= replica.end_s and one != replica)
-        return (one for one in later if slots & set(place.slots(one)))
-
-    def _firsts(self) -> list[Replica]:
-        """The first replica in each slot."""
-        found: dict[Slot, Replica] = {}
-        for one in self.placement.replicas:
-            for slot in self.placement.slots(one):
-                found.setdefault(slot, one)
-        return list(found.values())
-
-    def _seat(self, replica: Replica) -> Seat:
-        label = f"@{replica.number}" if replica.of > 1 else ""
-        here = self.placement.machine
-        if here.kind == "cpu":
-            return Seat(label, cores=self._cores(replica))
-        names = gpu_names()
-        gpus = ",".join(names[device] for device in replica.devices) if names else None
-        return Seat(label, gpus, memory_share=replica.memory_share)
-
-    def _cores(self, replica: Replica) -> tuple[int, ...]:
-        """Cores of its own, where all sets of cores are at work; else the kernel knows best."""
-        used = {device for one in self.placement.replicas for device in one.devices}
-        here, threads = self.placement.machine, self._agents[replica.agent].settings.threads
-        sets = core_sets(usable_cores(), here.devices, threads)
-        return sets[replica.devices[0]] if sets and len(used) == here.devices > 1 else ()
-
-    def _run(self, shifts: Sequence[Shift]) -> None:
-        session = self._session
-        session.stop.running = [shift.runner for shift in shifts]
-        self._shifts_run += shifts
-        try:
-            run_shifts(shifts, predecessors(self.placement), self._gate())
-        finally:
-            session.stop.running = []
-            for shift in shifts:
-                session.timings.setdefault(shift.replica.agent, Timing()).add(shift.runner.timing)
-        if session.stop.asked:
+    def _run(self, jobs: Sequence[WorkerJob]) -> RunStats:
+        self._jobs += jobs
+        with self._context.stop.covering([job.supervisor for job in jobs]):
+            run_jobs(jobs, predecessors(self.placement), self._gate())
+        if self._context.stop.asked:
             raise KeyboardInterrupt
+        timed = (RunStats({job.replica.agent: job.supervisor.timing}) for job in jobs)
+        followed = (RunStats(generated={job.replica.agent: job.rows}) for job in jobs if job.replica.follows)
+        return sum((*timed, *followed), RunStats())
 
     def _gate(self) -> Gate:
         """What lets workers start; on a CPU by the memory that each of them takes."""
         needs: dict[str, float] = {}
-        plan, here = self._session.plan, self.placement.machine
+        plan, here = self._context.plan, self.placement.machine
         if here.kind == "cpu":
             needs = {name: need_of(agent, plan, 1, here).memory_gib for name, agent in self._agents.items()}
-        return Gate(needs, takes_over=lambda one: self._session.loaded.holds(self._place(one)))
+        return Gate(needs, takes_over=lambda one: self._context.workers.holds(self._slots.place(one)))
 
-    def _then(self, replica: Replica, progress: Progress) -> Progress:
-        """The progress of a worker, at whose first sign the next model on its devices is brought near."""
-        told = threading.Event()
 
-        def update(done: int) -> None:
-            if not told.is_set():
-                told.set()
-                self._near.add(replica.agent)
-                self._bring_near(replica)
-            progress(done)
+@dataclass(slots=True)
+class _Queue:
+    """Jobs at work, and those that wait for them."""
 
-        return update
+    before: Mapping[Replica, set[Replica]]
+    waiting: list[WorkerJob]
+    gate: Gate | None = None
+    held: bool = False
+    """Whether one of them could start but for the gate."""
+    running: dict[Future[None], WorkerJob] = field(default_factory=dict)
 
-    def _bring_near(self, replica: Replica) -> None:
-        """Start ahead what is loaded next on the devices of ``replica``, and copy or read its weights."""
-        engine = self._agents[replica.agent].engine
-        others = (one for one in self._later(replica) if self._agents[one.agent].engine != engine)
-        following = next(others, None)
-        if following is None or following.agent in self._near:
-            return
-        self._near.add(following.agent)
-        if self.placement.machine.kind == "cuda":  # on a CPU importing would take time from generating
-            self._prepare(following)
-        agent, root = self._agents[following.agent], self._session.stage_to
-        if root:
-            threading.Thread(target=_copy, args=(agent, root), daemon=True).start()
-        else:
-            ReadAhead(open_model_folder(agent.model).weights).start()
+    def ready(self) -> Iterator[WorkerJob]:
+        """Jobs whose turn it is, taken off those that wait."""
+        unfinished = {job.replica for job in (*self.waiting, *self.running.values())}
+        running, self.held = list(self.running.values()), False
+        for job in list(self.waiting):
+            if self.before.get(job.replica, set()) & unfinished:
+                continue
+            if self.gate and not self.gate.may_start(job.replica, running):
+                self.held = True
+                continue
+            self.waiting.remove(job)
+            running.append(job)
+            yield job
 
-    def _prepare(self, replica: Replica) -> None:
-        """Start the worker of a replica ahead."""
-        for shift in self._shifts_run:
-            if shift.replica == replica and not shift.began:
-                shift.runner.prepare()
+    def analysing(self) -> bool:
+        """Whether a worker is still to write what others follow."""
+        return any(not job.replica.follows for job in (*self.waiting, *self.running.values()))
+
+
+def run_jobs(
+    jobs: Sequence[WorkerJob], before: Mapping[Replica, set[Replica]], gate: Gate | None = None
+) -> None:
+    """Run all jobs, each when those before it have ended and the gate, if any, lets it in.
+
+    Those that follow are told when no other is left.
+
+    Raises
+    ------
+    OrchError
+        The first failure of a worker; all others are stopped, and keep what they finished.
+    """
+    queue = _Queue(before, list(jobs), gate)
+    with ThreadPoolExecutor(max_workers=max(1, len(jobs))) as pool:
+        try:
+            while queue.waiting or queue.running:
+                queue.running |= {pool.submit(job.run): job for job in queue.ready()}
+                if not queue.analysing():
+                    _complete(jobs)
+                look_again_s = _LOOK_S if queue.held else None
+                done, _ = wait(queue.running, look_again_s, return_when=FIRST_COMPLETED)
+                for future in done:
+                    del queue.running[future]
+                    future.result()
+        except BaseException:
+            _stop(jobs)
+            raise
+
+
+def _complete(jobs: Sequence[WorkerJob]) -> None:
+    for job in jobs:
+        if job.replica.follows:
+            job.supervisor.complete()
+
+
+def _stop(jobs: Sequence[WorkerJob]) -> None:
+    """Stop all workers at once: each may take its time, and a batch system does not wait for long."""
+    stops = [threading.Thread(target=job.supervisor.stop) for job in jobs]
+    for stop in stops:
+        stop.start()
+    for stop in stops:
+        stop.join()
 
 
 def _stage_name(replica: Replica) -> str:
     """What the display calls the stage that a replica works at."""
     return f"{replica.agent} (following)" if replica.follows else replica.agent
-
-
-def _copy(agent: AgentPlan, root: Path) -> None:
-    try:
-        stage(agent, root)
-    except OrchError as error:
-        log.info("the model of %s could not be copied ahead: %s", agent.name, error)

@@ -15,7 +15,7 @@ from orch_local.util.devices import free_memory_gib
 
 
 class Runner(Protocol):
-    """What is asked of a worker; :class:`orch_local.run.supervisor.AgentRun` is one."""
+    """What is asked of a worker; :class:`orch_local.run.supervisor.Supervisor` is one."""
 
     loaded: bool
     """Whether its model is loaded."""
@@ -26,14 +26,14 @@ class Runner(Protocol):
 
 
 class Started(Protocol):
-    """A worker that runs; :class:`orch_local.run.worker_jobs.Shift` is one."""
+    """A worker that runs; :class:`orch_local.run.worker_jobs.WorkerJob` is one."""
 
     @property
     def replica(self) -> Replica:
         """What it generates, and where."""
 
     @property
-    def runner(self) -> Runner:
+    def supervisor(self) -> Runner:
         """Its process."""
 
 
@@ -65,12 +65,12 @@ class Gate:
         if not running or self._takes_over(replica):
             return True
         if not self._needs_gib:
-            return not any(_meet(replica, one.replica) and not one.runner.loaded for one in running)
+            return not any(_meet(replica, one.replica) and not one.supervisor.loaded for one in running)
         # One that follows ends when all others have ended, so waiting for its memory would be in vain.
         if all(one.replica.follows for one in running):
             return True
         # What those that still load have not taken yet is not free, though it looks so.
-        coming = sum(max(0.0, self._need(one.replica) - one.runner.resident_gib) for one in running)
+        coming = sum(max(0.0, self._need(one.replica) - one.supervisor.resident_gib) for one in running)
         return self._need(replica) <= self._free_gib() - coming
 
     def _need(self, replica: Replica) -> float:

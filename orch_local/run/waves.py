@@ -1,19 +1,28 @@
-"""Analyses of a run whose router learns while it runs: wave after wave, each routed from those before it."""
+"""The routes of a run, and the waves of one whose router learns: each is routed from those before it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import islice
 
 from orch_local.config.run_files import RunConfig
 from orch_local.errors import InputError
-from orch_local.router.routes import MissingRowError, Walk, write_routes
+from orch_local.router.routes import MissingRowError, Routes, Walk, begun_routes, write_routes
 from orch_local.router.routing import block
-from orch_local.run.missing import lacking_analyses
-from orch_local.run.scheduler import Crew
-from orch_local.run.sessions import Session
+from orch_local.run.context import RunContext
 from orch_local.store.questions import Questions
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Questions whose routes are known."""
+
+    questions: Questions
+    routes: Routes
+    """Of these questions and of those before them."""
+    last: bool = True
+    """Whether all questions of the run are in it, so that merges can be scheduled with the analyses."""
 
 
 def size(config: RunConfig) -> int | None:
@@ -36,40 +45,47 @@ def refuse_shards(config: RunConfig, shards: int) -> None:
         )
 
 
-def analyse(session: Session) -> None:
-    """Generate the analyses of each wave, and record the routes of all."""
-    shown, routed = session.display.stage("routed", len(session.questions), 0), 0
-    for wave in _waves(session):
-        routed += len(wave)
-        shown(routed)
-        lacks = lacking_analyses(replace(session, questions=wave))
-        if not any(lack.rows for lack in lacks):
-            continue
-        crew = Crew(session, lacks, more=True)
-        try:
-            crew.analyse(lacks)
-        finally:
-            crew.keep_timeline()
-    write_routes(session.folder, session.plan, session.questions)
+def route(context: RunContext) -> Iterator[Wave]:
+    """Route the questions: all at once or, where the router learns, wave after wave.
+
+    The analyses of a wave must be in the store before the next wave is asked for. The last wave holds all
+    questions of the run, and their routes are then recorded.
+
+    Raises
+    ------
+    StoreError
+        If the record of the routes cannot be read or written.
+    """
+    routes = begun_routes(context.folder, context.plan)
+    if size(context.plan.config):
+        shown, routed = context.display.stage("routed", len(context.questions), 0), 0
+        for questions in _waves(context, routes):
+            routed += len(questions)
+            shown(routed)
+            yield Wave(questions, routes, last=False)
+        write_routes(context.folder, context.plan, context.questions)
+    yield Wave(context.questions, routes)
 
 
-def look(session: Session) -> Questions:
-    """Route as far as the rows in the store allow; returns the questions that are not routed."""
-    routed = 0
+def route_stored(context: RunContext) -> tuple[Routes, Questions]:
+    """Route as far as the rows in the store allow; returns the routes and the questions without one."""
+    routes, routed = begun_routes(context.folder, context.plan), 0
+    if not size(context.plan.config):
+        return routes, context.questions[len(context.questions) :]
     try:
-        for wave in _waves(session):
-            routed += len(wave)
+        for questions in _waves(context, routes):
+            routed += len(questions)
     except MissingRowError:
         pass
-    return session.questions[routed:]
+    return routes, context.questions[routed:]
 
 
-def _waves(session: Session) -> Iterator[Questions]:
-    """The questions of each wave, whose routes are known then; its rows must be there before the next."""
-    walk, start = Walk(session.plan, session.questions, session.store), 0
-    while lookups := list(islice(walk, size(session.plan.config))):
-        for question, route in lookups:
-            session.routes.add(question.key, route.agents)
-        yield session.questions[start : start + len(lookups)]
+def _waves(context: RunContext, routes: Routes) -> Iterator[Questions]:
+    """The questions of each wave, whose routes are then added; its rows must be there before the next."""
+    walk, start = Walk(context.plan, context.questions, context.store), 0
+    while lookups := list(islice(walk, size(context.plan.config))):
+        for question, found in lookups:
+            routes.add(question.key, found.agents)
+        yield context.questions[start : start + len(lookups)]
         start += len(lookups)
         walk.update()

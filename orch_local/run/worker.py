@@ -3,24 +3,7 @@
 Started by `run/supervisor.py` as ``python -m orch_local.run.worker RUN_FOLDER [ENGINE]``; with the name of
 an engine it imports that before it reads its first order. It reads the frozen plan, the
 questions and (for the merge agent) the panel from files, and writes its rows to the store itself.
-The parent and the worker exchange one line at a time, JSON but for single words of the parent:
-
-========================= =====================================================================
-parent, first line        an :class:`orch_local.run.orders.Order`; another one after the end of one that let
-                          the worker stay
-parent, ``finish``        take no further question, finish those the engine has
-parent, ``complete``      to a worker that follows: the store holds all panels that there will be
-parent, end of input      the parent is gone or wants the worker to stop
-worker                    ``{"event": "loading"}`` as a sign of life
-                          ``{"event": "loaded", "seconds": s}``; 0 where the model was there
-                          ``{"event": "admitted", "keys": [...]}`` before the engine sees them
-                          ``{"event": "progress", "done": n}``, also as a sign of life
-                          ``{"event": "busy"}`` while it waits for others or generates rows again
-                          ``{"event": "again", "rows": n}`` before it generates so many rows again
-                          ``{"event": "error", "kind": "engine" or "store", "message": m,
-                          "where": w, "hint": h}``
-                          ``{"event": "end", "seconds": s, "done": n, "again": m, "again_s": t}``
-========================= =====================================================================
+What the two say to each other is listed in `run/worker_channel.py`.
 
 Before it ends a worker generates a few of its rows again in other batches (`run/rechecking.py`), and
 leaves what it found as evidence in the store: that is what a run's level rests on.
@@ -28,24 +11,20 @@ leaves what it found as evidence in the store: that is what a run's level rests 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from orch_local.engines.base import Engine
 from orch_local.engines.registry import import_engine, open_engine
 from orch_local.errors import EngineError, OrchError, StoreError
-from orch_local.merge.merging import merge_task
 from orch_local.merge.panels import Panels
 from orch_local.placement.estimates import graphs
 from orch_local.plan.plans import AgentPlan, Plan, load_plan
@@ -55,113 +34,20 @@ from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Question
 from orch_local.router.routes import Routes, read_routes
-from orch_local.run import orders
 from orch_local.run.compile_cache import first_alone
 from orch_local.run.following import Following
-from orch_local.run.generating import Hooks, Scribe, Unit, generate
+from orch_local.run.generating import Hooks, PromptWriter, Unit, generate
 from orch_local.run.orders import Order
 from orch_local.run.pinning import pin
 from orch_local.run.rechecking import Rechecking, Signs
 from orch_local.run.staging import at, stage
+from orch_local.run.worker_channel import Parent, Reporter
 from orch_local.store.evidence import keep_evidence
 from orch_local.store.keys import QuestionsByKey
 from orch_local.store.questions import Questions, read_questions
 from orch_local.store.store import RowWriter, RunFolder, Store, unwritable
 from orch_local.util.devices import machine
 from orch_local.util.offline import go_offline, tell_refusals
-
-BEAT_SECONDS = 0.5
-LOADING_BEAT_SECONDS = 5.0
-
-
-class Reporter:
-    """Sends events to the parent."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._done = 0
-        self._last = 0.0
-
-    def send(self, event: str, **values: Any) -> None:
-        """Send one event; from any thread."""
-        with self._lock:
-            print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
-
-    def count(self) -> None:
-        """Count one finished row."""
-        self._done += 1
-
-    def again(self, rows: int) -> None:
-        """Report that so many rows are now generated again."""
-        self.send("again", rows=rows)
-
-    def end(self, seconds: float, recheck: Rechecking) -> None:
-        """Report the regular end."""
-        again = {"again": recheck.rows, "again_s": round(recheck.seconds, 3)}
-        self.send("end", seconds=round(seconds, 3), done=self._done, **again)
-        self._done = 0
-
-    @contextmanager
-    def loading(self) -> Iterator[None]:
-        """Show every few seconds that a model is being loaded, as long as the block lasts."""
-        loaded = threading.Event()
-        self.send("loading")
-
-        def beat() -> None:
-            while not loaded.wait(LOADING_BEAT_SECONDS):
-                self.send("loading")
-
-        beating = threading.Thread(target=beat, daemon=True)
-        beating.start()
-        try:
-            yield
-        finally:
-            loaded.set()
-            beating.join()
-
-    def beat(self) -> None:
-        """Report progress now and then; the parent takes long silence for a hanging engine."""
-        self._now_and_then("progress", done=self._done)
-
-    def alive(self) -> None:
-        """Show now and then that something goes on which is no progress."""
-        self._now_and_then("busy")
-
-    def _now_and_then(self, event: str, **values: Any) -> None:
-        now = time.monotonic()
-        if now - self._last >= BEAT_SECONDS:
-            self._last = now
-            self.send(event, **values)
-
-
-@dataclass(slots=True)
-class Parent:
-    """What the parent has said since its first order."""
-
-    finishing: threading.Event = field(default_factory=threading.Event)
-    """Set when no further question is to be taken."""
-    complete: threading.Event = field(default_factory=threading.Event)
-    """Set when all panels are in the store."""
-    _orders: queue.SimpleQueue[Order] = field(default_factory=queue.SimpleQueue)
-
-    def next_order(self) -> Order:
-        """Wait for the next order."""
-        return self._orders.get()
-
-    def listen(self, stream: TextIO) -> None:
-        """Heed the parent; end this process when its pipe closes, even if an engine is in native code."""
-        for line in stream:
-            match line.rstrip():
-                case orders.FINISH:
-                    self.finishing.set()
-                case orders.COMPLETE:
-                    self.complete.set()
-                case line:
-                    self._orders.put(Order.from_line(line))
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(20)
-        os._exit(1)
 
 
 @dataclass(slots=True)
@@ -170,7 +56,7 @@ class _Work:
 
     agent: AgentPlan
     engine: Engine
-    scribe: Scribe
+    prompts: PromptWriter
     parent: Parent
     in_flight: dict[str, Unit] = field(default_factory=dict)
     """By row key."""
@@ -182,7 +68,7 @@ class _Work:
 
     def generate(self, units: Iterable[Unit | None], hooks: Hooks) -> None:
         """Generate rows as one batch, until the parent wants no more."""
-        generate(self.engine, self.scribe, self._wanted(units), self.agent.settings.max_model_len, hooks)
+        generate(self.engine, self.prompts, self._wanted(units), self.agent.settings.max_model_len, hooks)
 
     def _wanted(self, units: Iterable[Unit | None]) -> Iterator[Unit | None]:
         for unit in units:
@@ -200,7 +86,13 @@ def unit_maker(
     if agent.kind == "analysis":
         return lambda question: Unit(question.key, analysis_task(question, agent.answer))
     panels = Panels(plan, store, routes)
-    return lambda question: Unit(question.key, merge_task(question, panels.of(question), plan.config.merge))
+
+    def unit(question: Question) -> Unit:
+        request = panels.merge_of(question)
+        assert request is not None  # else it was not ordered
+        return Unit(question.key, request)
+
+    return unit
 
 
 def work(folder: RunFolder, order: Order, parent: Parent, reporter: Reporter) -> None:
@@ -215,17 +107,17 @@ def work(folder: RunFolder, order: Order, parent: Parent, reporter: Reporter) ->
     agent = _ordered(plan, order, reporter)
     started = time.monotonic()
     # Prompts need no engine: a broken template or tokenizer shows before minutes of loading.
-    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+    prompts = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     engine = _loaded(agent, reporter)
     reporter.send("loaded", seconds=round(time.monotonic() - started, 3))
-    _generate(folder, plan, order, _Work(agent, engine, scribe, parent), reporter)
+    _generate(folder, plan, order, _Work(agent, engine, prompts, parent), reporter)
     while order.stay and not parent.finishing.is_set():
         order = parent.next_order()
         _redirect(order.log)
         following = _served(plan, order, agent)
-        scribe = Scribe(following, PromptTokenizer(following.settings.model_path))
+        prompts = PromptWriter(following, PromptTokenizer(following.settings.model_path))
         reporter.send("loaded", seconds=0.0)
-        _generate(folder, plan, order, _Work(following, engine, scribe, parent), reporter)
+        _generate(folder, plan, order, _Work(following, engine, prompts, parent), reporter)
     _leave(0)
 
 

@@ -19,7 +19,7 @@ from orch_local.errors import BenchmarkError, InputError, OrchError, StoreError
 from orch_local.models.folders import open_model_folder
 from orch_local.prompts.template import load_template
 from orch_local.router.states import check_files
-from orch_local.run.pipeline import left_by_shard
+from orch_local.run.remaining import remaining_by_shard
 from orch_local.slurm import queue
 from orch_local.slurm.jobs import Submission, note, ranges, submissions
 from orch_local.slurm.queue import QueuedJob
@@ -197,7 +197,7 @@ def _left(folder: RunFolder, shards: int) -> list[int] | None:
     """Rows that each shard lacks; ``None`` where there is no plan."""
     if not folder.plan.exists():
         return None
-    return left_by_shard(folder, shards)
+    return remaining_by_shard(folder, shards)
 
 
 def _refuse_active(folder: RunFolder) -> None:

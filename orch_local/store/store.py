@@ -296,6 +296,11 @@ class RunFolder:
         return self.root / "routes.jsonl"
 
     @property
+    def level(self) -> Path:
+        """``level.json``: how far the answers are promised to come again, and why no further."""
+        return self.root / "level.json"
+
+    @property
     def metrics(self) -> Path:
         """``metrics.json``."""
         return self.root / "metrics.json"

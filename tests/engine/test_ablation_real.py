@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from run_folders import snapshot
-from running import Silent
+from running import Silent, execute
 
 from orch_local.ablate.study import Ablating
 from orch_local.ablate.variants import wanted
 from orch_local.config.run_files import load_run
 from orch_local.demo.settings import RUN_FILE, demo_overrides
-from orch_local.run.pipeline import execute, prepare
+from orch_local.run.preparation import prepare
 from orch_local.store.store import RunFolder
 
 

@@ -19,8 +19,8 @@ from orch_local.records import Analysis, Question, Usage, question_id
 from orch_local.router.routes import read_routes
 from orch_local.router.routing import RouterState
 from orch_local.run import scheduler
-from orch_local.run.orders import Recheck
-from orch_local.run.supervisor import Progress, Seat, Timing
+from orch_local.run.stats import Timing
+from orch_local.run.supervisor import Progress, WorkerOptions
 from orch_local.store.questions import questions_digest, read_questions, write_questions
 from orch_local.store.store import RunFolder, Store
 
@@ -60,7 +60,7 @@ def routed_run(root: Path, count: int, start: RouterState | None = None, **route
 
 
 class Table:
-    """Stands for `AgentRun`: writes the rows that it is asked for, and remembers which."""
+    """Stands for `Supervisor`: writes the rows that it is asked for, and remembers which."""
 
     def __init__(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         self.run_ = run
@@ -68,11 +68,9 @@ class Table:
         """Agent and keys of the questions, in the order of the calls."""
         self.dies_after: int | None = None
         """Raises at the call after so many."""
-        monkeypatch.setattr(scheduler, "AgentRun", self)
+        monkeypatch.setattr(scheduler, "Supervisor", self)
 
-    def __call__(
-        self, folder: RunFolder, agent: AgentPlan, store: Store, stall_s: float, recheck: Recheck, seat: Seat
-    ) -> _Worker:
+    def __call__(self, folder: RunFolder, agent: AgentPlan, store: Store, options: WorkerOptions) -> _Worker:
         return _Worker(self, agent, store)
 
     def keys_of(self, agent: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from orch_local.config.run_files import AnswerConfig, ModelConfig, RunConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, write_plan
-from orch_local.records import Decision, How, Level, Standing
+from orch_local.records import Decision, How, Level, LevelAssessment
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.results.diagnostics import Diagnostics
 from orch_local.results.scoring import score
@@ -112,7 +112,7 @@ def write_results(
 ) -> None:
     """Write decisions and metrics by the functions that end a run."""
     write_decisions(run.root, decisions, made.names)
-    standing = Standing(Level.RULES, 0, 0, ())
+    standing = LevelAssessment(Level.RULES, 0, 0, ())
     write_metrics(run.root, score(decisions, made.names), {}, digest, standing, diagnostics)
 
 

@@ -258,7 +258,7 @@ def test_a_changed_byte_of_the_weights_is_found(
     small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from orch_local.config.run_files import load_run
-    from orch_local.run.pipeline import prepare
+    from orch_local.run.preparation import prepare
     from orch_local.store.store import RunFolder
 
     folder = RunFolder(tmp_path / "out")

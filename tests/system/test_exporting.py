@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import SUPPORT
 from run_folders import Run, analysis
-from running import Silent
+from running import Silent, execute
 
 from orch_local.errors import InputError, StoreError
 from orch_local.export.cases import FinishedRun, clean
@@ -32,7 +32,6 @@ from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.template import continued
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
 from orch_local.router.routes import read_routes
-from orch_local.run.pipeline import execute
 from orch_local.store.store import RunFolder
 
 HERE = SUPPORT

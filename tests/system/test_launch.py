@@ -1,4 +1,4 @@
-"""AgentRun against real worker processes that die, hang, and are told to leave."""
+"""The supervisor against real worker processes that die, hang, and are told to leave."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ from hypothesis import strategies as st
 from orch_local.errors import EngineError, StoreError
 from orch_local.records import Question
 from orch_local.run import supervisor
+from orch_local.run.conversation import Conversation, Patience
 from orch_local.run.loaded import Handover, LoadedWorkers, Place, WorkerProcess
 from orch_local.run.orders import NO_RECHECK, Recheck
-from orch_local.run.supervisor import POISONED_IN_A_ROW, AgentRun, Patience, Timing
+from orch_local.run.stats import Timing
+from orch_local.run.supervisor import POISONED_IN_A_ROW, Supervisor, WorkerOptions
 from orch_local.store.evidence import Evidence, read_evidence
 from orch_local.store.questions import write_questions
 from orch_local.store.rows import Rows
@@ -39,8 +41,8 @@ SPEC = "5" * 32
 PATIENT = Patience(60.0)
 
 
-class FakeRun(AgentRun):
-    """Starts `fake_worker.py` instead of `workers.py`; all else is the real thing."""
+class FakeSupervisor(Supervisor):
+    """Starts `fake_worker.py` instead of `worker.py`; all else is the real thing."""
 
     scene_file: Path
     options: tuple[str, ...] = ("-S",)
@@ -49,7 +51,7 @@ class FakeRun(AgentRun):
         return subprocess.Popen(
             # Without site-packages Python starts in half the time; the real worker needs them.
             [sys.executable, *self.options, fake_worker.__file__, str(self.scene_file)],
-            env={**os.environ, "PYTHONPATH": str(Path(fake_worker.__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(fake_worker.__file__).parents[2])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -57,6 +59,11 @@ class FakeRun(AgentRun):
             encoding="utf-8",
             start_new_session=True,
         )
+
+
+def optioned(supervised: Supervisor, **changes: Any) -> None:
+    """Let a supervisor have other options."""
+    supervised._options = replace(supervised._options, **changes)
 
 
 def key_of(number: int) -> str:
@@ -82,7 +89,7 @@ class Stage:
         self.starts_file = root / "starts"
         self.scene = Scene(str(self.store.root), SPEC, str(self.starts_file), self.rows, **scene)
         plan = agent_plan().model_copy(update={"spec": SPEC})
-        self.run_ = FakeRun(self.folder, plan, self.store, patience, recheck)
+        self.run_ = FakeSupervisor(self.folder, plan, self.store, WorkerOptions(patience, recheck=recheck))
         self.run_.scene_file = self.scene.write(root / "scene.json")
         self.run_.options = () if self.scene.real else ("-S",)
         self.progress: list[int] = []
@@ -135,7 +142,7 @@ def test_a_normal_end(stage: Callable[..., Stage]) -> None:
 def test_rows_generated_again_are_told_and_timed(stage: Callable[..., Stage]) -> None:
     run = stage(10, again=7)
     heard: list[int] = []
-    run.run_.again = heard.append
+    optioned(run.run_, rechecking=heard.append)
     timing = run.run()
     assert heard == [7, 0]
     assert (timing.rechecked, timing.recheck_s) == (7, 0.07)
@@ -324,7 +331,7 @@ def test_a_worker_that_dies_without_hearing_its_order(
 
     monkeypatch.setattr(supervisor, "WORKER_COMMAND", ("/bin/false",))
     monkeypatch.setattr(WorkerProcess, "tell", too_late)
-    run = AgentRun(RunFolder(tmp_path), agent_plan(), Store(tmp_path / "store"), Patience(60.0))
+    run = Supervisor(RunFolder(tmp_path), agent_plan(), Store(tmp_path / "store"), WorkerOptions(PATIENT))
     with pytest.raises(EngineError, match="exit code 1 while loading"):
         run.run({key_of(0): key_of(0)}, lambda done: None)
 
@@ -398,13 +405,13 @@ def test_the_real_worker_finishes_what_is_in_flight(
     run = real(1000, capacity=8, slow_s=0.02)
     run.rows = {key: key for key in run.keys}
     heard: list[str] = []
-    note = run.run_._note
+    note = Conversation._note
 
-    def listen(event: Mapping[str, Any], *rest: Any) -> None:
+    def listen(conversation: Conversation, event: Mapping[str, Any]) -> None:
         heard.append(event["event"])
-        note(event, *rest)
+        note(conversation, event)
 
-    monkeypatch.setattr(run.run_, "_note", listen)
+    monkeypatch.setattr(Conversation, "_note", listen)
     thread = in_thread(run, lambda: any(run.progress))
     seen = run.progress[-1]
     run.run_.finish()
@@ -468,13 +475,13 @@ class Shared:
         self.loaded = LoadedWorkers()
         self.place = Place(((0, 0),), "engine")
         self.stage, self.first, self.second = first, first.run_, self._other(first)
-        self.first.handover = Handover(self.loaded, self.place, stay=True)
-        self.second.handover = Handover(self.loaded, self.place)
+        optioned(self.first, handover=Handover(self.loaded, self.place, stay=True))
+        optioned(self.second, handover=Handover(self.loaded, self.place))
 
     @staticmethod
-    def _other(first: Stage) -> FakeRun:
+    def _other(first: Stage) -> FakeSupervisor:
         plan = agent_plan().model_copy(update={"name": "solver1", "spec": OTHER})
-        made = FakeRun(first.folder, plan, first.store, Patience(60.0))
+        made = FakeSupervisor(first.folder, plan, first.store, WorkerOptions(PATIENT))
         made.scene_file, made.options = first.run_.scene_file, ()
         return made
 
@@ -513,7 +520,7 @@ def test_a_model_that_another_took_the_place_of_is_ended(shared: Callable[..., S
     both = shared(2)
     both.run_first(both.stage.keys)
     worker = both.loaded._waiting[both.place]
-    both.second.handover = Handover(both.loaded, Place(((0, 0), (1, 0)), "another"))
+    optioned(both.second, handover=Handover(both.loaded, Place(((0, 0), (1, 0)), "another")))
     both.run_second(both.stage.keys)
     assert worker.process.returncode is not None
     assert both.loads("solver1") == 1
@@ -571,7 +578,7 @@ def test_waiting_workers_end_with_the_execution(shared: Callable[..., Shared]) -
 
 def test_a_worker_that_was_started_ahead_is_used_once(shared: Callable[..., Shared]) -> None:
     both = shared(2)
-    both.first.handover = None
+    optioned(both.first, handover=None)
     both.first.prepare()
     prepared = both.first._prepared
     assert prepared is not None

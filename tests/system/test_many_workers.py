@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from paths import SUPPORT
-from running import Silent
+from running import Silent, execute
 from soak import rows_twice, write_inputs
 
 from orch_local.audit.replay import replay
@@ -25,8 +25,11 @@ from orch_local.errors import StoreError
 from orch_local.placement.placing import Machine, Placement, Replica
 from orch_local.results.timeline import read_all
 from orch_local.run import scheduler, supervisor
-from orch_local.run.pipeline import execute, left, left_by_shard, prepare, score, work
-from orch_local.run.supervisor import AgentRun, Progress
+from orch_local.run.context import RunContext
+from orch_local.run.pipeline import run_shard, score_stored
+from orch_local.run.preparation import prepare
+from orch_local.run.remaining import remaining, remaining_by_shard
+from orch_local.run.supervisor import Progress, Supervisor
 from orch_local.store.shards import Shard
 from orch_local.store.store import RunFolder
 
@@ -127,15 +130,15 @@ def test_what_a_killed_follower_leaves_is_merged_in_the_end(
     prepared: Prepared, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "placed", with_follower)
-    follow = AgentRun.follow
+    follow = Supervisor.follow
 
-    def killed(runner: AgentRun, keys: Sequence[str], progress: Progress) -> None:
+    def killed(runner: Supervisor, keys: Sequence[str], progress: Progress) -> None:
         killer = threading.Thread(target=_kill_worker, args=(runner,))
         killer.start()
         follow(runner, keys, progress)
         killer.join()
 
-    monkeypatch.setattr(AgentRun, "follow", killed)
+    monkeypatch.setattr(Supervisor, "follow", killed)
     folder = prepared()
     result = execute(folder, Silent())
     assert result.digest == digest
@@ -143,7 +146,7 @@ def test_what_a_killed_follower_leaves_is_merged_in_the_end(
     assert rows_twice(folder.root.parent / "store") == 0
 
 
-def _kill_worker(runner: AgentRun) -> None:
+def _kill_worker(runner: Supervisor) -> None:
     deadline = time.monotonic() + 30
     while runner._worker is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -154,31 +157,31 @@ def _kill_worker(runner: AgentRun) -> None:
 def test_shards_come_to_the_digest_of_the_whole_run(prepared: Prepared, digest: str) -> None:
     folder = prepared()
     parts = [Shard(number, 3) for number in (1, 2, 3)]
-    assert left(folder) == 3 * QUESTIONS == sum(left_by_shard(folder, 3))
+    assert remaining(folder) == 3 * QUESTIONS == sum(remaining_by_shard(folder, 3))
     for shard in parts:
-        work(folder, Silent(), shard)
-        assert left_by_shard(folder, 3)[shard.number - 1] == 0
-    assert left(folder) == 0
-    assert score(folder).digest == digest
+        run_shard(RunContext.of(folder, Silent(), shard=shard))
+        assert remaining_by_shard(folder, 3)[shard.number - 1] == 0
+    assert remaining(folder) == 0
+    assert score_stored(RunContext.of(folder)).digest == digest
     store = folder.root.parent / "store"
     assert rows_twice(store) == 0
     assert {file.parent.name for file in store.rglob("*.jsonl")} == {shard.name for shard in parts}
     # Another number of shards finds all rows where they are.
-    assert left_by_shard(folder, 4) == [0, 0, 0, 0]
+    assert remaining_by_shard(folder, 4) == [0, 0, 0, 0]
 
 
 def test_what_is_missing_is_told_and_not_scored(prepared: Prepared) -> None:
     folder = prepared()
-    work(folder, Silent(), Shard(2, 2))
+    run_shard(RunContext.of(folder, Silent(), shard=Shard(2, 2)))
     with pytest.raises(StoreError, match=r"rows are missing.*\d+ of quant"):
-        score(folder)
+        score_stored(RunContext.of(folder))
     assert not folder.metrics.exists()
 
 
 def test_a_shard_begun_elsewhere_is_finished_by_the_whole_run(prepared: Prepared, digest: str) -> None:
     folder = prepared()
-    work(folder, Silent(), Shard(1, 2))
-    before = left(folder)
+    run_shard(RunContext.of(folder, Silent(), shard=Shard(1, 2)))
+    before = remaining(folder)
     assert 0 < before < 3 * QUESTIONS
     result = execute(folder, Silent())
     assert result.digest == digest

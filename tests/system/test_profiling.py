@@ -21,6 +21,7 @@ from orch_local.plan.profiles import AgentProfile, Profile, load_profile
 from orch_local.records import Usage
 from orch_local.report.profile import print_profile
 from orch_local.run import profiling, supervisor
+from orch_local.run.context import StopRequest
 from orch_local.run.profiling import (
     LEAST_ROWS,
     MOST_ALONE,
@@ -33,7 +34,6 @@ from orch_local.run.profiling import (
     profile,
     write_profile,
 )
-from orch_local.run.sessions import StopRequest
 
 TABLE_RUN = SUPPORT / "table_run.py"
 SECONDS = st.floats(0, 10)
@@ -181,7 +181,7 @@ def test_agents_and_merge_agent_are_measured_without_a_trace(
         assert one.rows == 10 - WARM_UP
         assert one.device == "cpu, 1 thread"
         assert one.device_s > 0
-    assert stop.running == []
+    assert not stop.covers_work
     assert not list(scratch.iterdir())
     assert {path for path in tmp_path.rglob("*") if path.is_file()} - before == {tmp_path / "run.yaml"}
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from orch_local.run.context import StopRequest
 from orch_local.run.interrupts import Stopped, stopping_by_signals
-from orch_local.run.sessions import StopRequest
 
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Runner:
-    """Stands for an `AgentRun`."""
+    """Stands for a `Supervisor`."""
 
     def __init__(self) -> None:
         self.finished = 0
@@ -40,7 +40,7 @@ def _plain_handlers() -> Iterator[None]:
 def running(stop: StopRequest, count: int = 2) -> list[Runner]:
     """Let some runners be at work."""
     made: list[Any] = [Runner() for _ in range(count)]
-    stop.running = made
+    stop._running = made
     return made
 
 
@@ -61,7 +61,7 @@ def test_the_second_interrupt_stops_at_once(still_running: bool) -> None:
     with stopping_by_signals(said.append) as stop:
         runners = running(stop)
         signal.raise_signal(signal.SIGINT)
-        stop.running = stop.running if still_running else []
+        stop._running = stop._running if still_running else ()
         with pytest.raises(Stopped) as caught:
             signal.raise_signal(signal.SIGINT)
     assert caught.value.signum == signal.SIGINT
@@ -139,9 +139,9 @@ def test_a_real_signal_wakes_a_process_that_waits() -> None:
         "class Runner:\n"
         "    def finish(self): done.set()\n"
         "with stopping_by_signals(print) as stop:\n"
-        "    stop.running = [Runner()]\n"
-        "    print('ready', flush=True)\n"
-        "    assert done.wait(60)\n"
+        "    with stop.covering([Runner()]):\n"
+        "        print('ready', flush=True)\n"
+        "        assert done.wait(60)\n"
         "    try:\n"
         "        print('asked', stop.asked, flush=True)\n"
         "        threading.Event().wait(60)\n"

@@ -180,7 +180,7 @@ def _entry(name: str, run: _Loaded, common: RunTable) -> Entry:
         router=plan.config.router.mode if plan.config.router else None,
         agents=plan.names,
         digest=run.recorded.digest,
-        level=str(run.recorded.standing.level),
+        level=str(run.recorded.level.level),
         questions=len(run.table),
         own=own,
         systems=found,

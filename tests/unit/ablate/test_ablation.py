@@ -40,8 +40,9 @@ from orch_local.results.finished import read_decisions, recorded_digest
 from orch_local.results.timeline import Stint, Timeline, keep
 from orch_local.router.routing import Case, Signal
 from orch_local.run import scheduler
-from orch_local.run.pipeline import execute
-from orch_local.run.supervisor import Timing
+from orch_local.run.context import RunContext
+from orch_local.run.pipeline import run as run_pipeline
+from orch_local.run.stats import Timing
 from orch_local.store.questions import read_questions
 from orch_local.store.store import RunFolder
 
@@ -351,7 +352,7 @@ def test_disagreement_is_told_from_the_merges_that_are_there(tmp_path: Path) -> 
 
 
 class Merger:
-    """Stands for `AgentRun`: writes the merges that it is asked for; ``started`` counts its runs."""
+    """Stands for `Supervisor`: writes the merges that it is asked for; ``started`` counts its runs."""
 
     started: list[str]
     loaded = True
@@ -361,7 +362,7 @@ class Merger:
         self._folder, self._store, self.timing = folder, store, Timing(1.0, 1.0)
 
     def run(self, rows: Any, progress: Any) -> None:
-        """See `AgentRun`."""
+        """See `Supervisor`."""
         self.started.append(self._folder.root.name)
         there = Run(
             self._folder, load_plan(self._folder), self._store, list(read_questions(self._folder.questions))
@@ -370,14 +371,14 @@ class Merger:
         progress(len(rows))
 
     def stop(self) -> None:
-        """See `AgentRun`."""
+        """See `Supervisor`."""
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Variants that an engine was started for; the engine is ours."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(scheduler, "AgentRun", Merger)
+    monkeypatch.setattr(scheduler, "Supervisor", Merger)
     Merger.started = []
     return Merger.started
 
@@ -487,13 +488,13 @@ def test_a_finished_variant_is_not_run_again(tmp_path: Path, monkeypatch: pytest
     run = run_with(tmp_path)
     ran: list[str] = []
 
-    def noted(folder: Any, *args: Any, **more: Any) -> Any:
-        ran.append(folder.root.name)
+    def noted(context: RunContext) -> Any:
+        ran.append(context.folder.root.name)
         if len(ran) == 2:
             raise KeyboardInterrupt
-        return execute(folder, *args, **more)
+        return run_pipeline(context)
 
-    monkeypatch.setattr("orch_local.ablate.variants.execute", noted)
+    monkeypatch.setattr("orch_local.ablate.variants.run", noted)
     with pytest.raises(KeyboardInterrupt):
         ablated(run.folder, "all")
     first, _ = ablated(run.folder, "all")

@@ -20,8 +20,8 @@ from orch_local.plan import unchanged
 from orch_local.plan.differences import Change as Differing
 from orch_local.plan.plans import AgentPlan
 from orch_local.records import Analysis, Outcome, Usage
-from orch_local.run.sessions import StopRequest
-from orch_local.run.supervisor import Patience, Progress
+from orch_local.run.context import StopRequest
+from orch_local.run.supervisor import Progress, WorkerOptions
 from orch_local.store.evidence import Evidence, other_batches, read_evidence
 from orch_local.store.questions import write_questions
 from orch_local.store.store import RunFolder, Store
@@ -30,7 +30,7 @@ Change = Callable[[Analysis], Analysis | None]
 
 
 class Again:
-    """Stands for `AgentRun`: puts the stored rows, each changed as a test wants, into the scratch store."""
+    """Stands for `Supervisor`: puts the stored rows, each changed as a test wants, into the scratch store."""
 
     def __init__(self, run: Run) -> None:
         self.run_ = run
@@ -42,9 +42,10 @@ class Again:
         self.scratch: list[Path] = []
         self.log = Path()
 
-    def __call__(self, folder: RunFolder, agent: AgentPlan, store: Store, patience: Patience) -> Again:
+    def __call__(self, folder: RunFolder, agent: AgentPlan, store: Store, options: WorkerOptions) -> Again:
         assert store.root != self.run_.store.root
-        self._agent, self._store, self.log = agent, store, folder.worker_log(agent.name)
+        self._agent, self._store = agent, store
+        self.log = options.log or folder.worker_log(agent.name)
         self.scratch.append(store.root)
         return self
 
@@ -89,7 +90,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def again(run: Run, monkeypatch: pytest.MonkeyPatch) -> Again:
     made = Again(run)
-    monkeypatch.setattr(verifying, "AgentRun", made)
+    monkeypatch.setattr(verifying, "Supervisor", made)
     return made
 
 
@@ -228,7 +229,7 @@ def test_failed_rows_are_not_generated_again(run: Run, again: Again) -> None:
 def test_the_merge_agent_is_asked_by_the_keys_of_its_panels(tmp_path: Path, monkeypatch: Any) -> None:
     run = finished_run(tmp_path, when="disagreement")
     again = Again(run)
-    monkeypatch.setattr(verifying, "AgentRun", again)
+    monkeypatch.setattr(verifying, "Supervisor", again)
     found = verified(run, None)
     assert found.passed
     assert stage_of(found, "merge").stored == 2
@@ -377,7 +378,7 @@ def test_what_was_stopped_is_no_evidence(run: Run, again: Again) -> None:
         verified(run, 4, stop)
     assert list(again.asked) == ["quant"]
     assert evidence(run, "quant") == []
-    assert stop.running == []
+    assert not stop.covers_work
 
 
 def test_an_archive_that_cannot_be_written_is_verified_all_the_same(

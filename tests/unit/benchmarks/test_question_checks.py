@@ -272,7 +272,7 @@ def test_a_run_begins_with_the_same_warnings_and_logs_them(
     def stopped(*_: Any) -> None:
         raise EngineError("stopped by the test")
 
-    monkeypatch.setattr("orch_local.run.pipeline.execute", stopped)
+    monkeypatch.setattr("orch_local.run.pipeline.run", stopped)
     said = planned(rows_of("A" * 9 + "-"), command="run")
     for warning in ("1 of 10 questions have no gold answer", "all 9 golds are A"):
         assert warning in said

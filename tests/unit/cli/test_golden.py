@@ -31,7 +31,7 @@ from orch_local.plan import plans
 from orch_local.plan.fingerprint import Fact
 from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import Analysis, Outcome, Question
-from orch_local.run.pipeline import prepare
+from orch_local.run.preparation import prepare
 from orch_local.slurm import scripts
 from orch_local.store.questions import read_questions
 from orch_local.store.store import RunFolder, Store

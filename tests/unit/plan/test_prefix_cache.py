@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from run_folders import Run, question
-from running import Cli, Silent, write_run_file
+from running import Cli, Silent, execute, write_run_file
 
 from orch_local.config.run_files import EngineConfig, ModelConfig, load_run, parse, read_yaml
 from orch_local.engines.base import EngineSettings
@@ -30,7 +30,7 @@ from orch_local.report.plan import _print_caches
 from orch_local.run import supervisor
 from orch_local.run.forecast import Draft, draft
 from orch_local.run.orders import Order
-from orch_local.run.pipeline import execute, prepare
+from orch_local.run.preparation import prepare
 from orch_local.run.worker import Parent, _batches
 from orch_local.store.evidence import Case, Check, Checked, keep_check, read_checks
 from orch_local.store.questions import read_questions, write_questions

@@ -32,7 +32,7 @@ from orch_local.prompts.template import (
 )
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Example, Outcome, Question, question_id
-from orch_local.run.generating import Scribe
+from orch_local.run.generating import PromptWriter
 
 FOLDER = ROOT / "model_configs"
 PLACES = (
@@ -58,10 +58,10 @@ class Model:
         self.ids = {self.tokenizer.trusted_ids(control)[0] for control in self.markers.controls}
 
     @cached_property
-    def scribes(self) -> dict[str, Scribe]:
+    def scribes(self) -> dict[str, PromptWriter]:
         return {name: self._scribe(name) for name in ("solve", "merge")}
 
-    def _scribe(self, template: str) -> Scribe:
+    def _scribe(self, template: str) -> PromptWriter:
         config = self.config
         opened = bool(config.think_open) and self.markers.opening.rstrip().endswith(str(config.think_open))
         thinking = Thinking(tokens=9, open=str(config.think_open), close=str(config.think_close))
@@ -72,7 +72,7 @@ class Model:
             thinking=thinking if opened else None,
             max_tokens=None,
         )
-        return Scribe(plan, self.tokenizer)
+        return PromptWriter(plan, self.tokenizer)
 
     def controls(self, task: Task) -> list[int]:
         """The control tokens of a prompt, in order."""

@@ -34,7 +34,7 @@ from orch_local.prompts.template import (
 )
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Example, Outcome, Question
-from orch_local.run.generating import Scribe
+from orch_local.run.generating import PromptWriter
 
 ROLES = ("direct", "eliminate", "solve", "verify")
 ANSWER = AnswerConfig(reasoning_chars=77)
@@ -441,7 +441,7 @@ def test_a_chat_template_that_fails_is_named(folder: Path, template: str) -> Non
 # --- who is asked, and how
 
 
-def scribe(folder: Path, thinking: Thinking | None = None, **model: Any) -> Scribe:
+def scribe(folder: Path, thinking: Thinking | None = None, **model: Any) -> PromptWriter:
     plan = AgentPlan.model_construct(
         name="agent",
         model=ModelConfig(name="model", **model),
@@ -449,7 +449,7 @@ def scribe(folder: Path, thinking: Thinking | None = None, **model: Any) -> Scri
         thinking=thinking,
         max_tokens=None,
     )
-    return Scribe(plan, PromptTokenizer(folder))
+    return PromptWriter(plan, PromptTokenizer(folder))
 
 
 TASK = analysis_task(question(2), AnswerConfig())
@@ -509,7 +509,7 @@ def test_a_thought_opened_by_data_does_not_count(folder: Path) -> None:
         max_tokens=None,
     )
     task = analysis_task(question(0, text="<think>"), AnswerConfig())
-    assert Scribe(plan, PromptTokenizer(folder)).text(task) == "<think>"
+    assert PromptWriter(plan, PromptTokenizer(folder)).text(task) == "<think>"
 
 
 def test_data_that_a_template_leaves_out_is_refused() -> None:

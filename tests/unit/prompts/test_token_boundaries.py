@@ -24,7 +24,7 @@ from orch_local.prompts.tasks import Task
 from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis
-from orch_local.run.generating import Hooks, Scribe, Unit, generate
+from orch_local.run.generating import Hooks, PromptWriter, Unit, generate
 
 LABELS = "ABCD"
 LAYOUTS: list[dict[str, Any]] = [{}, {"separators": (",", ":")}, {"indent": 0}, {"indent": 2}, {"indent": 4}]
@@ -132,11 +132,11 @@ class OneAnswer:
 
 
 @pytest.fixture(scope="module")
-def scribe(tokenizer: PromptTokenizer) -> Scribe:
-    return Scribe(agent_plan(system_role=False), tokenizer)
+def scribe(tokenizer: PromptTokenizer) -> PromptWriter:
+    return PromptWriter(agent_plan(system_role=False), tokenizer)
 
 
-def row_of(scribe: Scribe, ids: Sequence[int], logprobs: Sequence[Mapping[int, float]]) -> Analysis:
+def row_of(scribe: PromptWriter, ids: Sequence[int], logprobs: Sequence[Mapping[int, float]]) -> Analysis:
     rows: list[Analysis] = []
     unit = Unit("u", Task("row", {"question": Data("Which?")}, SCHEMAS[0]))
     hooks = Hooks(lambda keys: None, rows.append, lambda: None)
@@ -155,7 +155,7 @@ def label_step(tokenizer: PromptTokenizer, ids: Sequence[int], place: int) -> tu
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("label", LABELS)
 def test_probabilities_are_those_of_the_label(
-    tokenizer: PromptTokenizer, scribe: Scribe, label: str, layout: dict[str, Any]
+    tokenizer: PromptTokenizer, scribe: PromptWriter, label: str, layout: dict[str, Any]
 ) -> None:
     text = written(label, layout)
     ids = tokens(tokenizer, text)

@@ -23,7 +23,7 @@ from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import Data, builtin_text, fill
 from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
 from orch_local.records import Analysis, Example, Outcome, Question, question_id
-from orch_local.run.generating import Scribe
+from orch_local.run.generating import PromptWriter
 
 PLACES = ("question", "choice", "example", "solution", "panel")
 MARKER = "\ue0f0question\ue0f1"
@@ -52,21 +52,21 @@ class Subject:
         return AutoTokenizer.from_pretrained(str(self.folder))
 
     @cached_property
-    def scribes(self) -> dict[str, Scribe]:
+    def scribes(self) -> dict[str, PromptWriter]:
         """Who asks for an analysis, and who for a merge."""
         return {name: self._scribe(name) for name in ("solve", "merge")}
 
-    def scribe(self, place: str) -> Scribe:
+    def scribe(self, place: str) -> PromptWriter:
         return self.scribes["merge" if place == "panel" else "solve"]
 
-    def _scribe(self, template: str) -> Scribe:
+    def _scribe(self, template: str) -> PromptWriter:
         model = ModelConfig(
             name="model", system_role=self.family.system_role, chat_template_kwargs=self.family.options
         )
         plan = AgentPlan.model_construct(
             name="agent", model=model, template=builtin_text(template), thinking=None, max_tokens=None
         )
-        return Scribe(plan, self.tokenizer)
+        return PromptWriter(plan, self.tokenizer)
 
     def prompt(self, place: str, text: str) -> list[int]:
         """Ids of a prompt that holds ``text`` in one place."""

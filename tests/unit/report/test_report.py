@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orch_local.errors import StoreError
-from orch_local.records import Analysis, Decision, How, Level, Outcome, Question, Standing, Usage
+from orch_local.records import Analysis, Decision, How, Level, LevelAssessment, Outcome, Question, Usage
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.report.safe import safe, visible
 from orch_local.report.story import MAX_THOUGHT, print_story
@@ -30,7 +30,7 @@ AGENTS = ("quant", "chrono", "verbal")
 COST = Cost(
     rows=1000, generated_now=600, usage=Usage(1_234_567, 900_123, 41_235), load_s=12.3, generate_s=412.7
 )
-STANDING = Standing(Level.RULES, 40, 39, ("quant: 1 of 8 rows generated again differed",))
+STANDING = LevelAssessment(Level.RULES, 40, 39, ("quant: 1 of 8 rows generated again differed",))
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold][/] \u202eevil\u2066\x9b31m\ud800:skull:"
 
 

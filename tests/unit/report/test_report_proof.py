@@ -17,15 +17,15 @@ from two_runs import decision, usual_plan
 
 from orch_local.audit.replay import Misread, Replay
 from orch_local.audit.verify import Mismatch, Rate, Stage, Verification
-from orch_local.records import Analysis, Level, Outcome, Standing, Usage
-from orch_local.report.proof import print_recheck_cost, print_replay, print_standing, print_verification
+from orch_local.records import Analysis, Level, LevelAssessment, Outcome, Usage
+from orch_local.report.proof import print_level, print_recheck_cost, print_replay, print_verification
 from orch_local.report.safe import visible
 from orch_local.results.scoring import Cost
 from orch_local.store.evidence import Evidence
 from orch_local.store.rows import Violation
 
 PLAN = usual_plan(3)
-BITWISE = Standing(Level.BITWISE, 1, 1, ())
+BITWISE = LevelAssessment(Level.BITWISE, 1, 1, ())
 ROW = Analysis("k", Outcome.OK, "A", 80, text="same", probabilities={"A": 0.5, "B": 0.25})
 # Controls, bidi, wide, combining and zero-width characters, escapes, markup, a lone surrogate, an emoji.
 HOSTILE = "\x1b[2J\u202e\u2066漢字e\u0301\u200b\n\t[bold]x[/bold]\ud800😀\x9b31m:skull:"
@@ -44,26 +44,26 @@ def told(what: Any, *arguments: Any, width: int = 80, terminal: bool = False) ->
     ("standing", "at_80"),
     [
         (
-            Standing(Level.BITWISE, 1234, 1234, ()),
+            LevelAssessment(Level.BITWISE, 1234, 1234, ()),
             "\nLevel bitwise: every engine is batch-invariant by its set-up; 1,234 times a row\n"
             "was generated again in another batch, in all runs with these specs, and 1,234\n"
             "times it came to the same bytes.\n\n",
         ),
         (
-            Standing(Level.BITWISE, 16, 16, (), declared=True),
+            LevelAssessment(Level.BITWISE, 16, 16, (), declared=True),
             "\nLevel bitwise: every engine is batch-invariant by its set-up, on a GPU as vLLM\n"
             "declares and these rows show; 16 times a row was generated again in another\n"
             "batch, in all runs with these specs, and 16 times it came to the same bytes.\n\n",
         ),
         (
-            Standing(Level.VERIFIED, 1, 1, ("quant: its engine is not set up to be batch-invariant",)),
+            LevelAssessment(Level.VERIFIED, 1, 1, ("quant: its engine is not set up to be batch-invariant",)),
             "\nLevel verified: no engine differed, but not all are batch-invariant by their\n"
             "set-up; 1 times a row was generated again in another batch, in all runs with\n"
             "these specs, and 1 times it came to the same bytes. Not higher because: quant:\n"
             "its engine is not set up to be batch-invariant.\n\n",
         ),
         (
-            Standing(
+            LevelAssessment(
                 Level.RULES,
                 16,
                 15,
@@ -77,16 +77,16 @@ def told(what: Any, *arguments: Any, width: int = 80, terminal: bool = False) ->
     ],
     ids=["bitwise", "bitwise on a GPU", "verified", "rules"],
 )
-def test_a_standing(standing: Standing, at_80: str) -> None:
-    assert told(print_standing, standing) == at_80
-    at_120 = told(print_standing, standing, width=120)
+def test_a_standing(standing: LevelAssessment, at_80: str) -> None:
+    assert told(print_level, standing) == at_80
+    at_120 = told(print_level, standing, width=120)
     assert " ".join(at_120.split()) == " ".join(at_80.split())
     assert max(map(len, at_120.splitlines())) in range(81, 121)
 
 
 def test_a_standing_is_red_where_rows_differed() -> None:
     for same, red in ((15, True), (16, False)):
-        text = told(print_standing, Standing(Level.RULES, 16, same, ("x",)), terminal=True)
+        text = told(print_level, LevelAssessment(Level.RULES, 16, same, ("x",)), terminal=True)
         assert ("\x1b[1;31m" in text) == red
 
 
@@ -246,7 +246,7 @@ def test_a_verification_with_a_mismatch(width: int) -> None:
             f"{' ' * 35}^\n\n"
             "store    /store\n"
         )
-        + told(print_standing, BITWISE, width=width)
+        + told(print_level, BITWISE, width=width)
         + "NOT OK: 0 problems with the files, 1 row differed.\n\n"
     )
 

@@ -16,9 +16,9 @@ from two_runs import agent, plan
 
 from orch_local.errors import StoreError
 from orch_local.plan.plans import Plan, load_plan, write_plan
-from orch_local.records import Level
+from orch_local.records import Level, LevelAssessment
 from orch_local.results import levels
-from orch_local.results.levels import assess, state
+from orch_local.results.levels import assess, record_level
 from orch_local.store.evidence import Evidence, keep_evidence
 from orch_local.store.store import RunFolder, Store, read_json, write_json
 
@@ -66,13 +66,13 @@ def made(root: Path, cases: dict[str, Case]) -> Plan:
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.product(CASES, repeat=2)))
 def test_the_weakest_decides(tmp_path: Path, one: Case, other: Case) -> None:
-    standing = assess(made(tmp_path, {"quant": one, "merge": other}))
-    assert standing.level == min(one.level, other.level, key=lambda level: STRENGTH[level])
+    assessment = assess(made(tmp_path, {"quant": one, "merge": other}))
+    assert assessment.level == min(one.level, other.level, key=lambda level: STRENGTH[level])
     every = (*one.evidence, *other.evidence)
-    assert standing.generated_again == sum(each.rows for each in every)
-    assert standing.same == sum(each.same for each in every)
+    assert assessment.generated_again == sum(each.rows for each in every)
+    assert assessment.same == sum(each.same for each in every)
     # A reason for each agent that keeps the level down, and for no other.
-    told = [reason.split(":")[0] for reason in standing.reasons]
+    told = [reason.split(":")[0] for reason in assessment.reasons]
     expected = [name for name, case in (("quant", one), ("merge", other)) if case.level is not Level.BITWISE]
     assert told == expected
 
@@ -119,29 +119,33 @@ def test_what_vllm_declares_on_a_gpu_is_called_so_until_rows_are_generated_again
 ) -> None:
     one = agent("quant", {"environment": {"batch_invariant": True, **facts}})
     before = plan([one], None).model_copy(update={"store": tmp_path / "store"})
-    standing = assess(before)
-    assert (standing.level, standing.declared) == (Level.RULES, declared)
-    assert ("declared by vLLM, not measured" in standing.reasons[0]) is declared
+    assessment = assess(before)
+    assert (assessment.level, assessment.declared) == (Level.RULES, declared)
+    assert ("declared by vLLM, not measured" in assessment.reasons[0]) is declared
     keep_evidence(Store(before.store), one.spec, ON_GPU)
     after = assess(before)
     assert (after.level, after.reasons, after.declared) == (Level.BITWISE, (), declared)
 
 
+def recorded(folder: RunFolder) -> LevelAssessment:
+    """What ``level.json`` says."""
+    values = read_json(folder.level)
+    return LevelAssessment(**{**values, "level": Level(values["level"]), "reasons": tuple(values["reasons"])})
+
+
 @pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[6], CASES[3]])
-def test_it_is_stated_in_a_plan_that_still_loads(tmp_path: Path, case: Case) -> None:
+def test_it_is_recorded_in_a_file_of_its_own(tmp_path: Path, case: Case) -> None:
     folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": case})
     write_plan(folder, before)
-    assert load_plan(folder).standing is None
-    standing = state(folder, load_plan(folder))
-    after = load_plan(folder)
-    assert standing.level == case.level
-    assert after.standing == standing == assess(before)
-    assert after.model_copy(update={"standing": None}) == before
-    assert after.identity() == before.identity()
-    # Stated once more after a mismatch, it is lower.
+    frozen = folder.plan.read_bytes()
+    assessment = record_level(folder, load_plan(folder))
+    assert assessment.level == case.level
+    assert recorded(folder) == assessment == assess(before)
+    # Recorded once more after a mismatch, it is lower.
     keep_evidence(Store(before.store), before.agents[0].spec, NONE_CAME)
-    assert state(folder, after).level is Level.RULES
-    assert load_plan(folder).standing == assess(before) != standing
+    assert record_level(folder, before).level is Level.RULES
+    assert recorded(folder) == assess(before) != assessment
+    assert folder.plan.read_bytes() == frozen
 
 
 @pytest.mark.parametrize("whole", [(), (MATCHED, ALSO_MATCHED)])
@@ -153,28 +157,28 @@ def test_damaged_evidence_is_level_rules_and_named(tmp_path: Path, whole: tuple[
     file.write_text(file.read_text().replace('"same": 7', '"same": 8'))
     for one in whole:
         keep_evidence(store, spec, one)
-    standing = state(folder, before)
-    assert standing.level is Level.RULES
-    assert standing.reasons == (f"quant: evidence is damaged, delete {file} and verify again",)
+    assessment = record_level(folder, before)
+    assert assessment.level is Level.RULES
+    assert assessment.reasons == (f"quant: evidence is damaged, delete {file} and verify again",)
     # What is whole is counted, what is damaged is not.
-    assert standing.generated_again == standing.same == sum(one.rows for one in whole)
-    assert load_plan(folder).standing == standing
+    assert assessment.generated_again == assessment.same == sum(one.rows for one in whole)
+    assert recorded(folder) == assessment
     # As told: with the file gone, the level is what the rest shows.
     file.unlink()
-    assert state(folder, before).level == Case(True, whole).level
+    assert record_level(folder, before).level == Case(True, whole).level
 
 
 def test_metrics_state_the_same_level_and_keep_their_numbers(tmp_path: Path) -> None:
     folder, before = RunFolder(tmp_path / "run"), made(tmp_path, {"quant": CASES[1]})
     write_plan(folder, before)
     write_json(folder.metrics, {"digest": "d" * 64, "standing": {"level": "rules"}, "questions": 3})
-    standing = state(folder, before)
-    expected = {"digest": "d" * 64, "standing": json.loads(json.dumps(asdict(standing))), "questions": 3}
+    assessment = record_level(folder, before)
+    expected = {"digest": "d" * 64, "standing": json.loads(json.dumps(asdict(assessment))), "questions": 3}
     assert read_json(folder.metrics) == expected
     assert list(read_json(folder.metrics)) == list(expected)
     assert expected["standing"]["level"] == "bitwise"
     keep_evidence(Store(before.store), before.agents[0].spec, NONE_CAME)
-    state(folder, before)
+    record_level(folder, before)
     assert read_json(folder.metrics)["standing"]["level"] == "rules"
 
 
@@ -184,13 +188,13 @@ def test_metrics_that_are_no_object_stay_as_they_are(tmp_path: Path, text: str |
     write_plan(folder, before)
     if text is not None:
         folder.metrics.write_text(text)
-    standing = state(folder, before)
-    assert load_plan(folder).standing == standing == assess(before)
+    assessment = record_level(folder, before)
+    assert recorded(folder) == assessment == assess(before)
     assert folder.metrics.exists() == (text is not None)
     assert text is None or folder.metrics.read_text() == text
 
 
-@pytest.mark.parametrize("refused", ["write_plan", "write_json"])
+@pytest.mark.parametrize("refused", ["write_json"])
 def test_an_archive_that_cannot_be_written_has_its_level_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
@@ -201,5 +205,5 @@ def test_an_archive_that_cannot_be_written_has_its_level_all_the_same(
     write_plan(folder, before)
     write_json(folder.metrics, {"digest": "d" * 64})
     monkeypatch.setattr(levels, refused, refuse)
-    assert state(folder, before) == assess(before)
+    assert record_level(folder, before) == assess(before)
     assert read_json(folder.metrics) == {"digest": "d" * 64}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from routed_runs import KNOWS, Table, asked, routed_run, said
 from run_folders import NAMES, Run
-from running import Silent
+from running import Silent, execute
 
 from orch_local.audit.replay import replay
 from orch_local.errors import InputError, StoreError
@@ -20,7 +20,9 @@ from orch_local.results.trajectory import router_summary
 from orch_local.router.feedback import Meter
 from orch_local.router.routes import MissingRowError, Walk, read_routes, recorded, write_routes
 from orch_local.router.routing import Case, RouterState, learn, simulate
-from orch_local.run.pipeline import execute, left, left_by_shard, score, work
+from orch_local.run.context import RunContext
+from orch_local.run.pipeline import run_shard, score_stored
+from orch_local.run.remaining import remaining, remaining_by_shard
 from orch_local.store.shards import Shard
 
 ONLINE = {"mode": "online", "wave": 10, "warm_up": 4, "category_min": 1}
@@ -85,12 +87,12 @@ def test_a_stop_after_any_wave_changes_no_byte(
         table.dies_after = stop
         with pytest.raises(KeyboardInterrupt):
             execute(run.folder, Silent())
-        assert left(run.folder) > 0
+        assert remaining(run.folder) > 0
     table.dies_after = None
     assert execute(run.folder, Silent()).digest == digest
     assert run.folder.routes.read_bytes() == whole.folder.routes.read_bytes()
     assert max(Counter(key for name in NAMES for key in table.keys_of(name)).values()) == 1
-    assert left(run.folder) == 0
+    assert remaining(run.folder) == 0
 
 
 def test_the_gold_of_a_wave_does_not_change_its_routes(tmp_path: Path) -> None:
@@ -137,11 +139,11 @@ def test_a_frozen_state_gives_every_shard_the_routes_of_the_whole(
     Table(whole, monkeypatch)
     digest = execute(whole.folder, Silent()).digest
     table = Table(run, monkeypatch)
-    assert sum(left_by_shard(run.folder, 3)) == 80  # an analysis and a merge for each question
+    assert sum(remaining_by_shard(run.folder, 3)) == 80  # an analysis and a merge for each question
     for number in (3, 1, 2):
-        work(run.folder, Silent(), Shard(number, 3))
-    assert score(run.folder).digest == digest
-    assert left_by_shard(run.folder, 3) == [0, 0, 0]
+        run_shard(RunContext.of(run.folder, Silent(), shard=Shard(number, 3)))
+    assert score_stored(RunContext.of(run.folder)).digest == digest
+    assert remaining_by_shard(run.folder, 3) == [0, 0, 0]
     assert len(table.keys_of(NAMES[0]) + table.keys_of(NAMES[1])) == 40
     phases = Counter(row["phase"] for row in recorded(run.folder))
     assert set(phases) == {"score", "explore"}
@@ -150,22 +152,22 @@ def test_a_frozen_state_gives_every_shard_the_routes_of_the_whole(
 def test_a_router_that_learns_is_not_sharded(online: tuple[Run, Table]) -> None:
     run, _ = online
     with pytest.raises(InputError, match="cannot be divided into shards"):
-        work(run.folder, Silent(), Shard(1, 2))
+        run_shard(RunContext.of(run.folder, Silent(), shard=Shard(1, 2)))
     with pytest.raises(InputError, match="calibrate"):
-        left_by_shard(run.folder, 2)
-    work(run.folder, Silent(), Shard(1, 1))
-    assert score(run.folder).metrics.answered == 40
+        remaining_by_shard(run.folder, 2)
+    run_shard(RunContext.of(run.folder, Silent(), shard=Shard(1, 1)))
+    assert score_stored(RunContext.of(run.folder)).metrics.answered == 40
 
 
 def test_an_unfinished_run_is_not_scored(online: tuple[Run, Table]) -> None:
     run, table = online
     with pytest.raises(StoreError, match=r"routes\.jsonl"):
-        score(run.folder)
+        score_stored(RunContext.of(run.folder))
     table.dies_after = 3
     with pytest.raises(KeyboardInterrupt):
         execute(run.folder, Silent())
     with pytest.raises(StoreError):
-        score(run.folder)
+        score_stored(RunContext.of(run.folder))
 
 
 def test_a_changed_or_damaged_record_is_found(online: tuple[Run, Table]) -> None:

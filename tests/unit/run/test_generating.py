@@ -20,13 +20,13 @@ from orch_local.prompts.tasks import Task
 from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Usage
-from orch_local.run.generating import Hooks, Scribe, Unit, generate
+from orch_local.run.generating import Hooks, PromptWriter, Unit, generate
 
 SCHEMA = AnswerSchema("ABCD", ANSWER)
 
 
-def scribe_of(plan: AgentPlan | None = None, opens: str = "") -> Scribe:
-    return Scribe(plan or agent_plan(), cast(PromptTokenizer, CharTokenizer(opens)))
+def scribe_of(plan: AgentPlan | None = None, opens: str = "") -> PromptWriter:
+    return PromptWriter(plan or agent_plan(), cast(PromptTokenizer, CharTokenizer(opens)))
 
 
 def units(count: int, schema: AnswerSchema = SCHEMA) -> list[Unit]:
@@ -35,7 +35,7 @@ def units(count: int, schema: AnswerSchema = SCHEMA) -> list[Unit]:
 
 def run(
     engine: FakeEngine,
-    scribe: Scribe | None = None,
+    scribe: PromptWriter | None = None,
     wanted: Sequence[Unit] | None = None,
     context: int = CONTEXT,
 ) -> list[Analysis]:

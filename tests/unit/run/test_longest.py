@@ -19,7 +19,7 @@ from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.run import longest
 from orch_local.run.forecast import draft, elsewhere, read_machine
-from orch_local.run.generating import Scribe
+from orch_local.run.generating import PromptWriter
 from orch_local.run.longest import Asking, depends_on_length, longest_request, panel_tokens, size
 
 ASCII = ("apple", "7 %", "(a)", "of")
@@ -47,7 +47,7 @@ def drafted(run_values: dict[str, Any], tmp_path: Path) -> Any:
     return draft(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
 
 
-def needed(scribe: Scribe, task: Any) -> int:
+def needed(scribe: PromptWriter, task: Any) -> int:
     """Tokens of a request, its whole budget used."""
     thought = scribe.needed(task, []) - min(scribe.budget(task), task.schema.enough_tokens)
     return len(scribe.prompt(task)) + thought + scribe.budget(task)
@@ -57,7 +57,7 @@ def test_no_request_is_longer_than_the_bound(drafted: Any, monkeypatch: pytest.M
     monkeypatch.setattr(longest, "LOOKED_AT", 3)
     monkeypatch.setattr(longest, "_ROUND", 1)
     agent, questions = drafted.plan.agents[0], drafted.questions
-    scribe = Scribe(agent, PromptTokenizer(agent.settings.model_path))
+    scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
 
     def task(question: Question) -> Any:
         return analysis_task(question, agent.answer)
@@ -73,7 +73,7 @@ def test_no_request_is_longer_than_the_bound(drafted: Any, monkeypatch: pytest.M
 def test_no_panel_is_longer_than_the_bound(drafted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longest, "_ROUND", 1)
     plan, questions = drafted.plan, drafted.questions
-    scribe = Scribe(plan.merger, PromptTokenizer(plan.merger.settings.model_path))
+    scribe = PromptWriter(plan.merger, PromptTokenizer(plan.merger.settings.model_path))
 
     def task(question: Question, reasoning: str) -> Any:
         panel = Panel(

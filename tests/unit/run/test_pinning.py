@@ -59,7 +59,7 @@ def test_without_a_topology_cores_come_by_number(tmp_path: Path, monkeypatch: py
 
 PINS = """
 import os, sys, threading
-from orch_local.pinning import pin
+from orch_local.run.pinning import pin
 print(pin([int(core) for core in sys.argv[1].split(",")]), flush=True)
 found = []
 thread = threading.Thread(target=lambda: found.append(os.sched_getaffinity(0)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from run_folders import Run, analysis, question, snapshot
-from running import Silent
+from running import Silent, execute
 
 from orch_local.audit.replay import replay
 from orch_local.benchmarks.loading import BadRow
@@ -19,12 +19,14 @@ from orch_local.config.run_files import RunConfig
 from orch_local.errors import EngineError, StoreError
 from orch_local.plan.plans import AgentPlan, Plan, load_plan, write_plan
 from orch_local.records import Analysis, Outcome
-from orch_local.run import pipeline, scheduler
+from orch_local.run import preparation, scheduler
+from orch_local.run.context import StopRequest
 from orch_local.run.forecast import Draft
 from orch_local.run.orders import Recheck
-from orch_local.run.pipeline import Result, execute, prepare
-from orch_local.run.sessions import StopRequest
-from orch_local.run.supervisor import Patience, Progress, Seat, Timing
+from orch_local.run.pipeline import Result
+from orch_local.run.preparation import prepare
+from orch_local.run.stats import Timing
+from orch_local.run.supervisor import Progress, WorkerOptions
 from orch_local.store.questions import read_questions
 from orch_local.store.store import RunFolder, Spec, Store
 
@@ -33,7 +35,7 @@ FIRST = question(0).key
 
 
 class Workers:
-    """Stands for `AgentRun`: rows come from a table, and an agent may come to grief."""
+    """Stands for `Supervisor`: rows come from a table, and an agent may come to grief."""
 
     def __init__(self, run: Run) -> None:
         self.run_ = run
@@ -50,11 +52,9 @@ class Workers:
         folder: RunFolder,
         agent: AgentPlan,
         store: Store,
-        patience: Patience,
-        recheck: Recheck,
-        seat: Seat,
+        options: WorkerOptions,
     ) -> _Worker:
-        self.recheck.add(recheck)
+        self.recheck.add(options.recheck)
         return _Worker(self, agent.name)
 
 
@@ -104,7 +104,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> Workers:
     made = Workers(run)
-    monkeypatch.setattr(scheduler, "AgentRun", made)
+    monkeypatch.setattr(scheduler, "Supervisor", made)
     return made
 
 
@@ -127,7 +127,7 @@ def test_a_run_generates_decides_and_can_be_replayed(run: Run, workers: Workers)
     assert (result.violations, result.damaged) == (0, 0)
     found = replay(run.folder)
     assert found.same and found.digest == result.digest
-    assert load_plan(run.folder).standing == result.standing
+    assert json.loads(run.folder.level.read_text()) == json.loads(json.dumps(asdict(result.level)))
     assert workers.recheck == {Recheck(8, 0.02)}
     for agent in run.plan.workers:
         spec = json.loads((run.store.folder(agent.spec) / "spec.json").read_text())
@@ -211,15 +211,15 @@ def test_a_run_that_is_asked_to_finish_takes_up_no_further_stage(run: Run, worke
     stop, noted = StopRequest(), []
 
     def ask() -> None:
-        noted.append(len(stop.running))
+        noted.append(stop.covers_work)
         threading.Thread(target=stop.finish).run()
 
     workers.before["quant"] = ask
     with pytest.raises(KeyboardInterrupt):
         executed(run, stop=stop)
-    assert noted == [2]
+    assert noted == [True]
     assert sorted(workers.finished) == ["chrono", "quant"]
-    assert (stop.asked, stop.running) == (True, [])
+    assert (stop.asked, stop.covers_work) == (True, False)
     assert "merge" not in workers.asked and not run.folder.metrics.exists()
     # What was in flight is in the store, and the same command goes on from there.
     assert len(run.store.read(run.spec("quant"))) == 4
@@ -250,8 +250,10 @@ def drafted(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan], Calla
 
     def make(plan: Plan) -> Callable[..., Plan]:
         bad = [BadRow("q.jsonl", 3, "no gold \ud800")]
-        monkeypatch.setattr(pipeline, "draft", lambda config, store, begun: Draft(plan, run.questions, bad))
-        monkeypatch.setattr(pipeline, "check", lambda plan, questions: None)
+        monkeypatch.setattr(
+            preparation, "draft", lambda config, store, begun: Draft(plan, run.questions, bad)
+        )
+        monkeypatch.setattr(preparation, "check", lambda plan, questions: None)
 
         def call(accept: bool = False) -> Plan:
             config: RunConfig = plan.config

@@ -18,7 +18,7 @@ from orch_local.prompts.tasks import Task
 from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome
-from orch_local.run.generating import Hooks, Scribe, Unit, generate
+from orch_local.run.generating import Hooks, PromptWriter, Unit, generate
 from orch_local.run.orders import Recheck
 from orch_local.run.rechecking import Rechecking, Signs, recheck_for
 from orch_local.store.evidence import SMALL_BATCH, Evidence
@@ -67,7 +67,7 @@ class OneWorker:
     def generate(self, units: Iterable[Unit], hooks: Hooks) -> None:
         wanted = list(units)
         self.batches.append([unit.name for unit in wanted])
-        scribe = Scribe(agent_plan(), cast(PromptTokenizer, CharTokenizer()))
+        scribe = PromptWriter(agent_plan(), cast(PromptTokenizer, CharTokenizer()))
         generate(self.engine, scribe, wanted, CONTEXT, hooks)
         self.finishing = len(self.batches) == self.stops_after
 

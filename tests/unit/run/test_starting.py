@@ -6,8 +6,8 @@ import threading
 from dataclasses import dataclass, field, replace
 
 from orch_local.placement.placing import Replica
+from orch_local.run.scheduler import run_jobs
 from orch_local.run.starting import Gate
-from orch_local.run.worker_jobs import run_shifts
 
 
 @dataclass
@@ -21,11 +21,11 @@ class Runner:
 
 
 @dataclass
-class Shift:
+class Job:
     """Notes how many run with it."""
 
     replica: Replica
-    runner: Runner = field(default_factory=Runner)
+    supervisor: Runner = field(default_factory=Runner)
     beside: int = 0
 
     def run(self) -> None:
@@ -38,7 +38,7 @@ class Shift:
 
 
 ROOM = threading.Lock()
-RUNNING: list[Shift] = []
+RUNNING: list[Job] = []
 
 
 def replica(agent: str, *devices: int, lane: int = 0) -> Replica:
@@ -47,11 +47,11 @@ def replica(agent: str, *devices: int, lane: int = 0) -> Replica:
 
 def test_memory_that_is_still_to_be_taken_is_not_free() -> None:
     gate = Gate({"a": 8.0, "b": 5.0}, lambda: 12.0)
-    loading = Shift(replica("a"), Runner(resident_gib=2.0))
+    loading = Job(replica("a"), Runner(resident_gib=2.0))
     assert gate.may_start(replica("b"), [])
     assert gate.may_start(replica("b"), [loading])  # 12 - (8 - 2) = 6
     assert not gate.may_start(replica("a"), [loading])
-    loading.runner.resident_gib = 9.0
+    loading.supervisor.resident_gib = 9.0
     assert gate.may_start(replica("a"), [loading])
 
 
@@ -61,23 +61,23 @@ def test_alone_a_worker_is_tried_whatever_is_free() -> None:
 
 def test_no_worker_waits_for_one_that_waits_for_its_rows() -> None:
     gate = Gate({"a": 8.0, "merge": 8.0}, lambda: 0.0)
-    follower = Shift(replace(replica("merge"), follows=True))
+    follower = Job(replace(replica("merge"), follows=True))
     assert gate.may_start(replica("a"), [follower])
-    assert not gate.may_start(replica("a"), [follower, Shift(replica("b"))])
+    assert not gate.may_start(replica("a"), [follower, Job(replica("b"))])
 
 
 def test_models_that_share_a_gpu_load_one_after_another() -> None:
     gate = Gate({})
-    loading = Shift(replica("a", 0, 1))
+    loading = Job(replica("a", 0, 1))
     assert not gate.may_start(replica("b", 1, lane=1), [loading])
     assert gate.may_start(replica("b", 2), [loading])
-    loading.runner.loaded = True
+    loading.supervisor.loaded = True
     assert gate.may_start(replica("b", 1, lane=1), [loading])
 
 
 def test_workers_without_room_beside_others_run_alone_and_all_run() -> None:
-    shifts = [Shift(replica(name, number)) for number, name in enumerate("abc")]
-    run_shifts(shifts, {}, Gate(dict.fromkeys("abc", 7.0), lambda: 10.0))  # type: ignore[arg-type]
-    assert [shift.beside for shift in shifts] == [1, 1, 1]
-    run_shifts(shifts, {}, Gate(dict.fromkeys("abc", 7.0), lambda: 100.0))  # type: ignore[arg-type]
-    assert all(shift.beside for shift in shifts)
+    jobs = [Job(replica(name, number)) for number, name in enumerate("abc")]
+    run_jobs(jobs, {}, Gate(dict.fromkeys("abc", 7.0), lambda: 10.0))  # type: ignore[arg-type]
+    assert [job.beside for job in jobs] == [1, 1, 1]
+    run_jobs(jobs, {}, Gate(dict.fromkeys("abc", 7.0), lambda: 100.0))  # type: ignore[arg-type]
+    assert all(job.beside for job in jobs)

@@ -1,16 +1,16 @@
-"""One execution of a plan, or of one shard of it: what its stages share."""
+"""What the stages of one execution share; none of them changes it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from orch_local.plan.plans import Plan, load_plan
-from orch_local.router.routes import Routes, begun_routes
 from orch_local.run.loaded import LoadedWorkers
-from orch_local.run.supervisor import AgentRun, Progress, Timing
+from orch_local.run.supervisor import Progress
 from orch_local.store.questions import Questions, read_questions
 from orch_local.store.shards import Shard
 from orch_local.store.store import RunFolder, Store
@@ -37,48 +37,72 @@ class Blind:
         """See Display."""
 
 
+class Finishing(Protocol):
+    """What can be asked to finish; :class:`orch_local.run.supervisor.Supervisor` is one."""
+
+    def finish(self) -> None:
+        """Take up no further work."""
+
+
 class StopRequest:
     """Ends an execution early: :meth:`finish` lets rows in flight finish, an exception stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        self.running: Sequence[AgentRun] = []
+        self._running: Sequence[Finishing] = ()
+
+    @property
+    def covers_work(self) -> bool:
+        """Whether something runs that could finish."""
+        return bool(self._running)
+
+    @contextmanager
+    def covering(self, running: Sequence[Finishing]) -> Iterator[None]:
+        """Inside the block, :meth:`finish` asks these to finish."""
+        self._running = running
+        try:
+            yield
+        finally:
+            self._running = ()
 
     def finish(self) -> None:
         """Take up no further work; from any thread or signal handler."""
         self.asked = True
-        for runner in self.running:
-            runner.finish()
+        for one in self._running:
+            one.finish()
 
 
-@dataclass(slots=True)
-class Session:
-    """One execution."""
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One execution of a plan, or of one shard of it."""
 
     folder: RunFolder
     plan: Plan
     questions: Questions
     store: Store
-    display: Display
-    routes: Routes
+    display: Display = field(default_factory=Blind)
     stop: StopRequest = field(default_factory=StopRequest)
     retry_failed: bool = False
-    looks_only: bool = False
+    """Rows that failed before are generated again."""
+    read_only: bool = False
     """Nothing is to be changed: damaged chunks stay where they are."""
     stage_to: Path | None = None
     """Folder on a local disk that weights are copied to first."""
-    timings: dict[str, Timing] = field(default_factory=dict)
-    """By agent, of all its workers."""
-    generated: dict[str, int] = field(default_factory=dict)
-    """Rows that were missing, by agent."""
-    loaded: LoadedWorkers = field(default_factory=LoadedWorkers)
-    """Workers that wait with their model loaded."""
-    damaged: set[Path] = field(default_factory=set)
-    """Chunks that were set aside."""
+    workers: LoadedWorkers = field(default_factory=LoadedWorkers)
+    """Workers that wait with their model loaded for the next stage."""
 
     @classmethod
-    def of(cls, folder: RunFolder, display: Display, shard: Shard | None = None) -> Session:
-        """The session of a prepared run folder; with ``shard`` it knows the questions of that alone.
+    def of(
+        cls,
+        folder: RunFolder,
+        display: Display | None = None,
+        stop: StopRequest | None = None,
+        *,
+        shard: Shard | None = None,
+        retry_failed: bool = False,
+        stage_to: Path | None = None,
+    ) -> RunContext:
+        """The context of a prepared run folder; with ``shard`` it knows the questions of that alone.
 
         Raises
         ------
@@ -86,5 +110,13 @@ class Session:
             If the folder holds no plan or no questions.
         """
         plan, questions = load_plan(folder), read_questions(folder.questions)
-        mine = questions.of_shard(shard) if shard else questions
-        return cls(folder, plan, mine, Store(plan.store, shard), display, begun_routes(folder, plan))
+        return cls(
+            folder,
+            plan,
+            questions.of_shard(shard) if shard else questions,
+            Store(plan.store, shard),
+            display or Blind(),
+            stop or StopRequest(),
+            retry_failed=retry_failed,
+            stage_to=stage_to,
+        )

@@ -1,4 +1,4 @@
-"""Each worker gets the seat that the placement has for it, and the next model is brought near in time."""
+"""Each worker gets the slot that the placement has for it, and the next model is prepared in time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 from run_folders import Run, analysis
-from running import Silent
+from running import Silent, execute
 
 from orch_local.config.run_files import EngineConfig
 from orch_local.errors import InputError
 from orch_local.plan.plans import AgentPlan, load_plan, write_plan
 from orch_local.results.timeline import read_all
-from orch_local.run import scheduler
-from orch_local.run.loaded import Handover
-from orch_local.run.orders import Recheck
-from orch_local.run.pipeline import execute
-from orch_local.run.supervisor import Patience, Progress, Seat, Timing
+from orch_local.run import next_model, scheduler
+from orch_local.run.stats import Timing
+from orch_local.run.supervisor import Progress, WorkerOptions
+from orch_local.run.worker_slots import WorkerSlot
 from orch_local.store.store import RunFolder, Store
 from orch_local.util import devices
 from orch_local.util.devices import Gpu
@@ -31,14 +30,13 @@ LETTERS = {"quant": "BACABACA", "chrono": "BBACBBAC"}
 
 
 class Worker:
-    """Stands for `AgentRun`: writes its rows at once, and notes where it sat."""
+    """Stands for `Supervisor`: writes its rows at once, and notes its slot."""
 
-    seats: list[tuple[str, Seat]]
+    slots: list[tuple[str, WorkerSlot]]
     """Of all workers, with their agents' names."""
     all: list[Worker]
     prepared: list[str]
     """Agents whose workers were started ahead."""
-    handover: Handover | None = None
     loaded = True
     resident_gib = 0.0
 
@@ -47,25 +45,24 @@ class Worker:
         folder: RunFolder,
         agent: AgentPlan,
         store: Store,
-        patience: Patience,
-        recheck: Recheck,
-        seat: Seat,
+        options: WorkerOptions,
     ) -> None:
         self._run, self._agent = run_of(folder), agent
-        self.again: Progress = lambda rows: None
+        self._options = options
         self.timing = Timing(0.0, 1.0, recheck_s=0.25, rechecked=2)
-        self.seats.append((agent.name, seat))
+        self.slots.append((agent.name, options.slot))
         self.all.append(self)
 
     @property
     def stays(self) -> bool:
         """Whether it is to wait for another agent at the end."""
-        return bool(self.handover and self.handover.stay)
+        handover = self._options.handover
+        return bool(handover and handover.stay)
 
     def run(self, rows: Mapping[str, str], progress: Progress) -> None:
-        """See `AgentRun`."""
+        """See `Supervisor`."""
         run, name = self._run, self._agent.name
-        self.again(2)
+        self._options.rechecking(2)
         keys = [one.key for one in run.questions]
         made = (
             run.merged()
@@ -77,17 +74,17 @@ class Worker:
         progress(len(rows))
 
     def follow(self, keys: Sequence[str], progress: Progress) -> None:
-        """See `AgentRun`; the merge that waits does it all."""
+        """See `Supervisor`; the merge that waits does it all."""
 
     def complete(self) -> None:
-        """See `AgentRun`."""
+        """See `Supervisor`."""
 
     def prepare(self) -> None:
-        """See `AgentRun`."""
+        """See `Supervisor`."""
         self.prepared.append(self._agent.name)
 
     def stop(self) -> None:
-        """See `AgentRun`."""
+        """See `Supervisor`."""
 
 
 RUNS: dict[Path, Run] = {}
@@ -104,15 +101,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     made = Run.begin(tmp_path, count=8)
     RUNS[made.folder.root] = made
-    Worker.seats, Worker.all, Worker.prepared = [], [], []
-    monkeypatch.setattr(scheduler, "AgentRun", Worker)
+    Worker.slots, Worker.all, Worker.prepared = [], [], []
+    monkeypatch.setattr(scheduler, "Supervisor", Worker)
     return made
 
 
-def seats(run: Run) -> list[tuple[str, Seat]]:
-    """Run it, and tell who sat where; those that follow are left out."""
+def slots(run: Run) -> list[tuple[str, WorkerSlot]]:
+    """Run it, and tell who had which slot; those that follow are left out."""
     execute(run.folder, Silent())
-    return Worker.seats
+    return Worker.slots
 
 
 def on_gpus(run: Run, monkeypatch: pytest.MonkeyPatch, *found: Gpu, tensor_parallel: int = 1) -> None:
@@ -143,41 +140,41 @@ def limited(run: Run, at_once: int | None = None, per_gpu: int = 1) -> None:
 
 def test_workers_see_the_gpu_of_their_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpus(run, monkeypatch, H100, H100)
-    found = seats(run)
-    assert {seat.gpus for _, seat in found} == {"0", "1"}
-    assert all(seat.memory_share and 0 < seat.memory_share <= 0.85 for _, seat in found)
-    assert all(seat.cores == () for _, seat in found)
+    found = slots(run)
+    assert {slot.gpus for _, slot in found} == {"0", "1"}
+    assert all(slot.memory_share and 0 < slot.memory_share <= 0.85 for _, slot in found)
+    assert all(slot.cores == () for _, slot in found)
 
 
 def test_models_share_a_gpu_where_that_is_allowed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpus(run, monkeypatch, H100)
     limited(run, per_gpu=2)
-    found = [seat for name, seat in seats(run) if name != "merge"]
-    assert {seat.gpus for seat in found} == {"0"}
-    assert sum(seat.memory_share or 0 for seat in found) <= 0.92
+    found = [slot for name, slot in slots(run) if name != "merge"]
+    assert {slot.gpus for slot in found} == {"0"}
+    assert sum(slot.memory_share or 0 for slot in found) <= 0.92
 
 
 def test_gpus_are_called_as_the_job_was_given_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpus(run, monkeypatch, H100, H100, H100)
     limited(run, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
-    assert {seat.gpus for _, seat in seats(run)} == {"2", "1"}
+    assert {slot.gpus for _, slot in slots(run)} == {"2", "1"}
 
 
 def test_a_gpu_of_another_kind_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpus(run, monkeypatch, H100, OLD, H100)
-    assert {seat.gpus for _, seat in seats(run)} == {"0", "2"}
+    assert {slot.gpus for _, slot in slots(run)} == {"0", "2"}
 
 
 def test_a_model_that_is_spread_over_gpus_sees_them_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpus(run, monkeypatch, H100, H100, tensor_parallel=2)
-    assert {seat.gpus for _, seat in seats(run)} == {"0,1"}
+    assert {slot.gpus for _, slot in slots(run)} == {"0,1"}
 
 
 def test_a_slice_of_a_gpu_is_left_as_it_was_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpus(run, monkeypatch, H100)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
-    assert {seat.gpus for _, seat in seats(run)} == {None}
+    assert {slot.gpus for _, slot in slots(run)} == {None}
 
 
 def test_models_that_need_more_gpus_than_there_are_are_refused(
@@ -185,23 +182,23 @@ def test_models_that_need_more_gpus_than_there_are_are_refused(
 ) -> None:
     on_gpus(run, monkeypatch, H100, tensor_parallel=2)
     with pytest.raises(InputError, match="2 GPUs"):
-        seats(run)
-    assert Worker.seats == []
+        slots(run)
+    assert Worker.slots == []
 
 
 def test_workers_on_a_cpu_get_cores_of_their_own_where_all_are_at_work(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5})
-    found = seats(run)
-    assert {seat.cores for name, seat in found if name != "merge"} == {(4,), (5,)}
-    assert {seat.gpus for _, seat in found} == {None}
+    found = slots(run)
+    assert {slot.cores for name, slot in found if name != "merge"} == {(4,), (5,)}
+    assert {slot.gpus for _, slot in found} == {None}
 
 
 def test_a_worker_alone_on_a_cpu_is_placed_by_the_kernel(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5})
     limited(run, 1)
-    assert {seat.cores for _, seat in seats(run)} == {()}
+    assert {slot.cores for _, slot in slots(run)} == {()}
 
 
 def test_rows_generated_again_are_shown_and_counted(run: Run) -> None:
@@ -212,7 +209,7 @@ def test_rows_generated_again_are_shown_and_counted(run: Run) -> None:
             shown.append((name, rows))
 
     result = execute(run.folder, Noted())
-    workers = {name: sum(worker == name for worker, _ in Worker.seats) for name in (*LETTERS, "merge")}
+    workers = {name: sum(worker == name for worker, _ in Worker.slots) for name in (*LETTERS, "merge")}
     assert {name for name, rows in shown if rows == 2} >= set(LETTERS)
     (timeline,) = read_all(run.folder).read
     assert all((stint.recheck_s, stint.rechecked) == (0.25, 2) for stint in timeline.stints)
@@ -233,8 +230,8 @@ def test_the_weights_of_the_next_model_are_read_ahead(run: Run, monkeypatch: pyt
         def start(self) -> None:
             """See `ReadAhead`."""
 
-    monkeypatch.setattr(scheduler, "ReadAhead", Reader)
-    seats(run)
+    monkeypatch.setattr(next_model, "ReadAhead", Reader)
+    slots(run)
     assert read == ["chrono", "merge"]
 
 

@@ -1,4 +1,4 @@
-"""Shifts run when those before them have ended, followers are told in time, and one failure stops all."""
+"""Jobs run when those before them have ended, followers are told in time, and one failure stops all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from orch_local.errors import EngineError
 from orch_local.placement.placing import Job, Machine, Replica, place, predecessors
-from orch_local.run.supervisor import AgentRun
-from orch_local.run.worker_jobs import SharedProgress, Shift, run_shifts
+from orch_local.run.scheduler import run_jobs
+from orch_local.run.supervisor import Supervisor
+from orch_local.run.worker_jobs import SharedProgress, WorkerJob
 
 
 class Runner:
-    """Stands for `AgentRun`: what a shift asks of it is noted."""
+    """Stands for `Supervisor`: what a job asks of it is noted."""
 
     def __init__(self) -> None:
         self.completed = threading.Event()
@@ -30,13 +31,13 @@ class Runner:
         self.stopped.set()
 
 
-def shift(replica: Replica, work: Callable[[Runner], object]) -> Shift:
+def job(replica: Replica, work: Callable[[Runner], object]) -> WorkerJob:
     runner = Runner()
-    return Shift(replica, cast(AgentRun, runner), lambda: work(runner), 1)
+    return WorkerJob(replica, cast(Supervisor, runner), lambda: work(runner), 1)
 
 
-def runner_of(shift: Shift) -> Runner:
-    return cast(Runner, shift.runner)
+def runner_of(job: WorkerJob) -> Runner:
+    return cast(Runner, job.supervisor)
 
 
 def replica(agent: str, follows: bool = False, device: int = 0) -> Replica:
@@ -48,7 +49,7 @@ JOBS = st.lists(st.floats(0.0, 50.0), min_size=1, max_size=4)
 
 @settings(max_examples=40, deadline=None)
 @given(JOBS, st.integers(1, 4), st.booleans())
-def test_no_two_shifts_meet_in_one_place(seconds: list[float], devices: int, merging: bool) -> None:
+def test_no_two_jobs_meet_in_one_place(seconds: list[float], devices: int, merging: bool) -> None:
     agents = [Job(f"a{n}", 1, 1.0, 5.0, each) for n, each in enumerate(seconds)]
     merge = Job("merge", 1, 1.0, 5.0, 10.0) if merging else None
     plan = place(Machine("cuda", devices, 80.0), agents, merge)
@@ -70,8 +71,8 @@ def test_no_two_shifts_meet_in_one_place(seconds: list[float], devices: int, mer
             ended.append(one)
 
     analyses = [one for one in plan.replicas if one.agent != "merge"]
-    run_shifts(
-        [shift(one, lambda runner, one=one: work(one, runner)) for one in plan.replicas], predecessors(plan)
+    run_jobs(
+        [job(one, lambda runner, one=one: work(one, runner)) for one in plan.replicas], predecessors(plan)
     )
     assert met == []
     assert sorted(map(id, ended)) == sorted(map(id, plan.replicas))
@@ -79,17 +80,17 @@ def test_no_two_shifts_meet_in_one_place(seconds: list[float], devices: int, mer
 
 def test_a_follower_is_told_when_the_last_analysis_is_written_and_not_before() -> None:
     told: list[bool] = []
-    follower = shift(replica("merge", follows=True, device=1), lambda runner: runner.completed.wait(10))
-    first = shift(replica("a"), lambda _: told.append(runner_of(follower).completed.is_set()))
-    second = shift(replica("b"), lambda _: told.append(runner_of(follower).completed.is_set()))
-    run_shifts([follower, first, second], {second.replica: {first.replica}})
+    follower = job(replica("merge", follows=True, device=1), lambda runner: runner.completed.wait(10))
+    first = job(replica("a"), lambda _: told.append(runner_of(follower).completed.is_set()))
+    second = job(replica("b"), lambda _: told.append(runner_of(follower).completed.is_set()))
+    run_jobs([follower, first, second], {second.replica: {first.replica}})
     assert told == [False, False]
     assert runner_of(follower).completed.is_set()
 
 
 def test_a_follower_alone_is_told_at_once() -> None:
-    follower = shift(replica("merge", follows=True), lambda runner: runner.completed.wait(10))
-    run_shifts([follower], {})
+    follower = job(replica("merge", follows=True), lambda runner: runner.completed.wait(10))
+    run_jobs([follower], {})
     assert runner_of(follower).completed.is_set()
 
 
@@ -97,11 +98,11 @@ def test_a_failure_stops_all_and_those_that_wait_never_begin() -> None:
     def fail(_: Runner) -> None:
         raise EngineError("died")
 
-    failing = shift(replica("a"), fail)
-    other = shift(replica("b", device=1), lambda runner: runner.stopped.wait(10))
-    later = shift(replica("c"), lambda _: pytest.fail("it was begun"))
+    failing = job(replica("a"), fail)
+    other = job(replica("b", device=1), lambda runner: runner.stopped.wait(10))
+    later = job(replica("c"), lambda _: pytest.fail("it was begun"))
     with pytest.raises(EngineError, match="died"):
-        run_shifts([failing, other, later], {later.replica: {failing.replica}})
+        run_jobs([failing, other, later], {later.replica: {failing.replica}})
     assert runner_of(other).stopped.is_set()
     assert later.began == 0.0 and failing.ended >= failing.began > 0
 
@@ -116,11 +117,11 @@ def test_workers_that_take_their_time_are_stopped_together() -> None:
         def stop(self) -> None:
             together.wait(10)
 
-    shifts = [shift(replica(name, device=place), fail) for place, name in enumerate("abc")]
-    for one in shifts:
-        one.runner = cast(AgentRun, Slow())
+    jobs = [job(replica(name, device=place), fail) for place, name in enumerate("abc")]
+    for one in jobs:
+        one.supervisor = cast(Supervisor, Slow())
     with pytest.raises(EngineError):
-        run_shifts(shifts, {})
+        run_jobs(jobs, {})
     assert not together.broken
 
 
