@@ -47,7 +47,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from tiny_models import END, make_tiny_tokenizer
 
 from orch_local.config.answers import schema_for
-from orch_local.config.run_files import AnswerConfig
+from orch_local.config.blocks import AnswerConfig
 from orch_local.engines.base import Completion, EngineSettings, Request
 from orch_local.engines.registry import environment, open_engine
 

@@ -44,7 +44,8 @@ from determinism import (
     table,
 )
 
-from orch_local.config.run_files import EngineConfig, load_model_config
+from orch_local.config.blocks import EngineConfig
+from orch_local.config.model_configs import load_model_config
 from orch_local.engines.base import Attention, EngineSettings, Request
 from orch_local.engines.registry import determinism, environment, obstacles, open_engine
 from orch_local.errors import ConfigError, EngineError, OrchError

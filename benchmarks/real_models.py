@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from orch_local.benchmarks.loading import load_questions
-from orch_local.config.run_files import BenchmarkConfig
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.records import Question
 
 SMALL, MIDDLE, LARGE = "smollm2-135m", "qwen-coder-0.5b", "qwen-coder-1.5b"

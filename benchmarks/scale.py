@@ -31,7 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orch_local.config.run_files import AnswerConfig, ModelConfig, RunConfig
+from orch_local.config.blocks import AnswerConfig
+from orch_local.config.model_configs import ModelConfig
+from orch_local.config.run_files import RunConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, write_plan
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orch_local.config.run_files import MergeConfig
+from orch_local.config.blocks import MergeConfig
 from orch_local.errors import InputError, StoreError
 from orch_local.merge.deciding import Deciding, RunDigest
 from orch_local.merge.merging import Panel, decide, needs_merge

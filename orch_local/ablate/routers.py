@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from orch_local.ablate.frozen import Frozen
 from orch_local.ablate.votes import Places, Votes
-from orch_local.config.run_files import RouterConfig, RouterWeights
+from orch_local.config.blocks import RouterConfig, RouterWeights
 from orch_local.results.tables import Verdicts
 from orch_local.router.routing import simulate
 

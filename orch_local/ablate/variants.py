@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from orch_local.ablate.votes import MOST_AGENTS, Places, subsets
-from orch_local.config.run_files import MergeConfig
+from orch_local.config.blocks import MergeConfig
 from orch_local.errors import StoreError
 from orch_local.plan.plans import AgentPlan, Plan, load_plan, write_plan
 from orch_local.router.routes import Routes

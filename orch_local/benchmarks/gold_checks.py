@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.config.numerals import canonical_number, is_writable
-from orch_local.config.run_files import BenchmarkConfig
 from orch_local.records import LABELS, Question
 from orch_local.stats import binomial_excess
 

@@ -20,7 +20,7 @@ from orch_local.benchmarks.fewshot import Examples
 from orch_local.benchmarks.files import find_few_shot, find_split
 from orch_local.benchmarks.reading import read_rows
 from orch_local.benchmarks.rows import BadRow, Layout, Row, RowError
-from orch_local.config.run_files import BenchmarkConfig
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.errors import BenchmarkError
 from orch_local.records import Question
 from orch_local.store.questions import Pile

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
+from orch_local.config.blocks import AnswerConfig
 from orch_local.config.numerals import NUMBER_BYTES, NUMBER_PATTERN, canonical_number
-from orch_local.config.run_files import AnswerConfig
 
 Charset = Literal["ascii", "unicode"]
 # Printable ASCII and three escapes; "/" needs none, and control characters cannot occur at all.

@@ -165,3 +165,8 @@ def _sorted_folders(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if is_folder(entry))
     except OSError:
         return []
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a model is written as a path."""
+    return "/" in name or name.startswith((".", "~")) or name.endswith((".yaml", ".yml"))

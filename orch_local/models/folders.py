@@ -16,12 +16,12 @@ from typing import Any
 
 import platformdirs
 
-from orch_local.config.run_files import ModelConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import ModelError, StoreError
 from orch_local.models.kv_cache import kv_cache
 from orch_local.models.opening import check_entries, check_size, open_file, read_json
 from orch_local.models.weights import PICKLES, weight_files
-from orch_local.prompts.tokenizer import TOKENIZER_FILES
+from orch_local.prompts.tokenizer_files import TOKENIZER_FILES
 from orch_local.store.store import write_json
 
 _MOST = 10**9

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from orch_local.config.run_files import ModelConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.models.folders import ModelFolder
 from orch_local.placement.estimates import LoadedModel, cpu_memory_gib

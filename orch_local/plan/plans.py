@@ -15,16 +15,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orch_local.config.answers import AnswerSchema
-from orch_local.config.run_files import (
-    AgentConfig,
-    AnswerConfig,
-    EngineConfig,
-    MergeConfig,
-    ModelConfig,
-    RunConfig,
-    is_shipped,
-    load_model_config,
-)
+from orch_local.config.blocks import AgentConfig, AnswerConfig, EngineConfig, MergeConfig
+from orch_local.config.model_configs import ModelConfig, is_shipped, load_model_config
+from orch_local.config.run_files import RunConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.catalogue import knows
 from orch_local.engines.registry import engine_version, obstacles
@@ -38,9 +31,10 @@ from orch_local.plan.fingerprint import Fact, fingerprint, installed
 from orch_local.plan.places import reduced, restored
 from orch_local.plan.profiles import Profile
 from orch_local.prompts.arrival import Asked, arrive
+from orch_local.prompts.chat_template import PINNED_DATE
 from orch_local.prompts.template import Template, answer_form, builtin_text, load_template, parse_template
 from orch_local.prompts.thoughts import Tags
-from orch_local.prompts.tokenizer import PINNED_DATE, PromptTokenizer
+from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, digest
 from orch_local.store.store import RunFolder, Spec, read_json, write_json
 from orch_local.util.devices import cpu_cores, gpus, machine

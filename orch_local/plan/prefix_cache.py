@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.config.run_files import EngineConfig
+from orch_local.config.blocks import EngineConfig
 from orch_local.plan.plans import AgentPlan, Plan, execution, with_prefix_cache
 from orch_local.records import Question, digest
 from orch_local.store.evidence import Checked, read_checks

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from orch_local.config.run_files import ModelConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import ConfigError, PromptError
 from orch_local.prompts.template import Message
 from orch_local.prompts.thoughts import (

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from orch_local.config.model_configs import ModelConfig, load_model_config, model_config_files
 from orch_local.config.model_search import model_folders
-from orch_local.config.run_files import ModelConfig, load_model_config, model_config_files
 from orch_local.errors import InputError, ModelError, OrchError
 from orch_local.models.folders import open_model_folder
 from orch_local.prompts.template import builtin_names, builtin_text

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orch_local.config.run_files import RouterConfig
+from orch_local.config.blocks import RouterConfig
 from orch_local.placement.estimates import width
 from orch_local.placement.hardware_notes import Shared, hardware_notes
 from orch_local.plan.plans import AgentPlan, Plan

@@ -15,7 +15,7 @@ from orch_local.benchmarks.gold_checks import (
     narrowed_by_limit,
     only_label,
 )
-from orch_local.config.run_files import BenchmarkConfig
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.plan.plans import Plan
 from orch_local.report.safe import visible
 from orch_local.report.terminal import NBSP, counted, p_value, percent, print_paragraph

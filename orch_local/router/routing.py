@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from orch_local.config.run_files import RouterConfig, RouterWeights
+from orch_local.config.blocks import RouterConfig, RouterWeights
 from orch_local.records import digest
 
 OVERALL = ""

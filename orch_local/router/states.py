@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orch_local.config.run_files import RouterConfig
+from orch_local.config.blocks import RouterConfig
 from orch_local.errors import ConfigError, InputError, StoreError
 from orch_local.merge.panels import Panels
 from orch_local.plan.plans import AgentPlan, RouterPlan, load_plan

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from orch_local.config.run_files import EngineConfig
+from orch_local.config.blocks import EngineConfig
 from orch_local.run import orders
 from orch_local.run.loaded import WorkerProcess
 from orch_local.run.orders import Order

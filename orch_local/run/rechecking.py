@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from orch_local.config.run_files import EngineConfig
+from orch_local.config.blocks import EngineConfig
 from orch_local.records import Analysis, Outcome
 from orch_local.run.generating import Hooks, Unit
 from orch_local.run.orders import Recheck

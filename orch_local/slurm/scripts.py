@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orch_local.config.run_files import SlurmConfig
+from orch_local.config.slurm_options import SlurmConfig
 from orch_local.errors import InputError
 from orch_local.store.store import RunFolder
 

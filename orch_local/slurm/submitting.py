@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from orch_local.config.run_files import RunConfig, find_model, load_model_config
+from orch_local.config.model_configs import find_model, load_model_config
+from orch_local.config.run_files import RunConfig
 from orch_local.errors import BenchmarkError, InputError, OrchError, StoreError
 from orch_local.models.folders import open_model_folder
 from orch_local.prompts.template import load_template

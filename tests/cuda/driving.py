@@ -27,7 +27,8 @@ from cases import CASES, Case
 from families import FAMILIES, write_folder
 from machines import MACHINES, Machine
 
-from orch_local.config.run_files import EngineConfig, ModelConfig
+from orch_local.config.blocks import EngineConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.engines import vllm as engine
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import determinism, environment, obstacles

@@ -23,7 +23,7 @@ import pytest
 from tiny_models import make_tiny_model
 
 from orch_local.config.answers import schema_for
-from orch_local.config.run_files import AnswerConfig
+from orch_local.config.blocks import AnswerConfig
 from orch_local.engines.base import Completion, EngineSettings, Finish, Request
 from orch_local.engines.registry import determinism, environment, open_engine
 

@@ -16,7 +16,8 @@ import pytest
 from paths import ROOT
 from tiny_models import make_tiny_model
 
-from orch_local.config.run_files import EngineConfig, load_model_config
+from orch_local.config.blocks import EngineConfig
+from orch_local.config.model_configs import load_model_config
 from orch_local.engines.base import Attention, EngineSettings, Request
 from orch_local.errors import ConfigError, EngineError
 from orch_local.plan.plans import execution, execution_facts

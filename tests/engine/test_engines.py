@@ -27,7 +27,7 @@ import pytest
 from tiny_models import END, make_tiny_model
 
 from orch_local.config.answers import AnswerSchema
-from orch_local.config.run_files import AnswerConfig
+from orch_local.config.blocks import AnswerConfig
 from orch_local.engines.admission import Admission, Cache, Layers
 from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
 from orch_local.engines.registry import (

@@ -9,7 +9,8 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from orch_local.config.run_files import AnswerConfig, ModelConfig
+from orch_local.config.blocks import AnswerConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
 from orch_local.plan.plans import AgentPlan, Thinking
 from orch_local.prompts.template import Message

@@ -14,7 +14,8 @@ from typing import Any
 
 from paths import ROOT, TESTS
 
-from orch_local.config.run_files import ModelConfig, parse, read_yaml
+from orch_local.config.model_configs import ModelConfig
+from orch_local.config.yaml_files import parse, read_yaml
 from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError
 from orch_local.models.folders import ModelFolder

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from paths import TESTS
 
-from orch_local.config.run_files import AnswerConfig, MergeConfig
+from orch_local.config.blocks import AnswerConfig, MergeConfig
 from orch_local.merge.merging import Panel, merge_task
 from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import builtin_names, builtin_text, fill, parse_template

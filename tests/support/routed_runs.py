@@ -11,7 +11,7 @@ import pytest
 from run_folders import NAMES, Run, analysis, worker
 from two_runs import plan
 
-from orch_local.config.run_files import RouterConfig
+from orch_local.config.blocks import RouterConfig
 from orch_local.merge.merging import merge_task, needs_merge
 from orch_local.merge.panels import Panels
 from orch_local.plan.plans import AgentPlan, RouterPlan, load_plan, write_plan

@@ -10,7 +10,7 @@ from typing import Any
 
 from two_runs import agent, plan, write_results
 
-from orch_local.config.run_files import ModelConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.merge.deciding import Deciding, RunDigest
 from orch_local.merge.merging import merge_task, needs_merge
 from orch_local.merge.panels import Panels

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from orch_local.config.run_files import AnswerConfig, ModelConfig, RunConfig
+from orch_local.config.blocks import AnswerConfig
+from orch_local.config.model_configs import ModelConfig
+from orch_local.config.run_files import RunConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, write_plan
 from orch_local.records import Decision, How, Level, LevelAssessment

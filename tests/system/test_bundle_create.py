@@ -30,7 +30,8 @@ from small_wheels import PROJECT_WHEEL, small_project, small_wheel, small_world
 from typer.testing import CliRunner
 
 from orch_local.cli.bundle import app
-from orch_local.config.run_files import ModelConfig, load_model_config, load_run
+from orch_local.config.model_configs import ModelConfig, load_model_config
+from orch_local.config.run_files import load_run
 from orch_local.deploy.bundle import checking, creating, platforms, run_files, wheels
 from orch_local.deploy.bundle.completeness import World, check, read_wheel
 from orch_local.deploy.bundle.contents import model_content, model_files

@@ -26,7 +26,8 @@ from running import Cli, write_run_file
 
 import orch_local
 from orch_local.benchmarks.loading import load_questions
-from orch_local.config.run_files import BenchmarkConfig, load_model_config
+from orch_local.config.blocks import BenchmarkConfig
+from orch_local.config.model_configs import load_model_config
 from orch_local.deploy.bundle.manifest import check_path
 from orch_local.deploy.fetch import getting
 from orch_local.deploy.fetch.choosing import Listed, choose

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.benchmarks.files import SUFFIXES, find_few_shot, find_split
-from orch_local.config.run_files import BenchmarkConfig, ModelConfig
+from orch_local.config.blocks import BenchmarkConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.deploy.bundle.manifest import Content
 from orch_local.deploy.fetch.record import UNKNOWN, read_record
 from orch_local.errors import BenchmarkError, ModelError

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from orch_local.config.run_files import ModelConfig, RunConfig, load_model_config, load_run
+from orch_local.config.model_configs import ModelConfig, load_model_config
+from orch_local.config.run_files import RunConfig, load_run
 from orch_local.config.yaml_files import parse
 from orch_local.deploy.bundle.contents import (
     Source,

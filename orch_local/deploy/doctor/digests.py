@@ -17,7 +17,7 @@ from orch_local.deploy.doctor.models import broken
 from orch_local.deploy.doctor.tools import duration, size
 
 if TYPE_CHECKING:
-    from orch_local.config.run_files import ModelConfig
+    from orch_local.config.model_configs import ModelConfig
     from orch_local.deploy.doctor.subject import Subject
     from orch_local.models.folders import ModelFolder
 
@@ -70,7 +70,7 @@ def examine(look: Look) -> Iterator[Finding]:
 
 def _usable(subject: Subject) -> Iterator[tuple[str, ModelConfig]]:
     """Models whose config and folder are in order; of the others `model-folder` tells."""
-    from orch_local.config.run_files import load_model_config
+    from orch_local.config.model_configs import load_model_config
     from orch_local.errors import OrchError
     from orch_local.models.folders import open_model_folder
 

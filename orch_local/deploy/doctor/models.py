@@ -11,7 +11,7 @@ from orch_local.deploy.doctor.checks import Finding, green, red, unchecked
 from orch_local.deploy.doctor.tools import one_line, size
 
 if TYPE_CHECKING:
-    from orch_local.config.run_files import ModelConfig
+    from orch_local.config.model_configs import ModelConfig
     from orch_local.errors import OrchError
 
 _SECONDS = 60.0
@@ -25,7 +25,7 @@ def examine(look: Look) -> Iterator[Finding]:
         yield unchecked("model-folder", "the run file cannot be read")
         yield unchecked("model-tokenizer", "the run file cannot be read")
         return
-    from orch_local.config.run_files import load_model_config
+    from orch_local.config.model_configs import load_model_config
     from orch_local.errors import OrchError
 
     for name in dict.fromkeys(look.subject.model_names.values()):

@@ -81,7 +81,7 @@ def provisional(subject: Subject) -> Plan:
 
 
 def _worker(subject: Subject, name: str) -> AgentPlan:
-    from orch_local.config.run_files import load_model_config
+    from orch_local.config.model_configs import load_model_config
     from orch_local.models.folders import open_model_folder
     from orch_local.plan.plans import AgentPlan, _settings
 

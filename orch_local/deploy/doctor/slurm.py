@@ -14,7 +14,7 @@ from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yell
 from orch_local.deploy.doctor.tools import ask, one_line
 
 if TYPE_CHECKING:
-    from orch_local.config.run_files import SlurmConfig
+    from orch_local.config.slurm_options import SlurmConfig
 
 CHECKS = ("controller", "partition", "time", "node", "gres", "array", "accounting")
 _CHECK_BLOCK = "correct the `slurm` block of the run file; `sinfo` lists what there is"

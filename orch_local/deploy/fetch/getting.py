@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from orch_local.config.run_files import ModelConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.deploy.fetch.choosing import Listed, choose
 from orch_local.deploy.fetch.files import Came, Place, check_space, writing
 from orch_local.deploy.fetch.hub import Commit, Hub

@@ -7,13 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orch_local.config.run_files import (
-    BenchmarkConfig,
-    find_model,
-    load_model_config,
-    load_run,
-    model_config_files,
-)
+from orch_local.config.blocks import BenchmarkConfig
+from orch_local.config.model_configs import find_model, load_model_config, model_config_files
+from orch_local.config.run_files import load_run
 from orch_local.config.yaml_files import nearest, read_yaml
 from orch_local.deploy.fetch.record import FOLDERS, PARTIAL, Kind
 from orch_local.errors import ConfigError, InputError

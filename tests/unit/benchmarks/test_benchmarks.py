@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from paths import ROOT
 
 from orch_local.benchmarks.loading import BadRow, Loaded, load_questions
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.config.numerals import canonical_number
-from orch_local.config.run_files import BenchmarkConfig
 from orch_local.errors import BenchmarkError
 from orch_local.records import Example, Question, question_id
 

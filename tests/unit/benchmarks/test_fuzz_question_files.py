@@ -22,7 +22,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orch_local.benchmarks.loading import BadRow, Loaded, load_questions
-from orch_local.config.run_files import BenchmarkConfig
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.errors import BenchmarkError
 from orch_local.records import Question, canonical_json
 

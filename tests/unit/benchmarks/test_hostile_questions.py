@@ -20,7 +20,7 @@ from orch_local.benchmarks.jsonl import LAYOUT
 from orch_local.benchmarks.loading import load_questions
 from orch_local.benchmarks.reading import MAX_ARRAY_BYTES, MAX_ROW_BYTES, read_rows
 from orch_local.benchmarks.rows import MAX_CHARS, RowError
-from orch_local.config.run_files import BenchmarkConfig
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.config.yaml_files import read_yaml
 from orch_local.errors import BenchmarkError, ConfigError
 from orch_local.prompts.template import question_data

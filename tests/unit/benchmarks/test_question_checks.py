@@ -19,7 +19,7 @@ from orch_local.benchmarks.gold_checks import (
     narrowed_by_limit,
     only_label,
 )
-from orch_local.config.run_files import BenchmarkConfig
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.errors import EngineError
 from orch_local.records import Question
 

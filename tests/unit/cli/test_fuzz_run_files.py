@@ -17,7 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orch_local.config.run_files import ModelConfig, RunConfig, load_run
+from orch_local.config.model_configs import ModelConfig
+from orch_local.config.run_files import RunConfig, load_run
 from orch_local.errors import InputError, ModelError
 from orch_local.models.folders import open_model_folder
 from orch_local.run.forecast import check, draft

@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from orch_local.config.answers import Answer, AnswerError, AnswerSchema, label_probabilities, schema_for
+from orch_local.config.blocks import AnswerConfig
 from orch_local.config.numerals import canonical_number
-from orch_local.config.run_files import AnswerConfig
 from orch_local.records import LABELS
 
 ASCII = st.characters(min_codepoint=32, max_codepoint=126) | st.just("\n")

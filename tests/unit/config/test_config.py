@@ -14,14 +14,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from orch_local.config.run_files import (
-    ModelConfig,
-    RunConfig,
-    config_folders,
-    load_model_config,
-    load_run,
-    model_config_files,
-)
+from orch_local.config.model_configs import ModelConfig, config_folders, load_model_config, model_config_files
+from orch_local.config.run_files import RunConfig, load_run
 from orch_local.errors import ConfigError
 
 RUN = """\

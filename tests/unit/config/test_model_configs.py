@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from orch_local.config.run_files import ModelConfig, load_model_config, model_config_files, parse, read_yaml
+from orch_local.config.model_configs import ModelConfig, load_model_config, model_config_files
+from orch_local.config.yaml_files import parse, read_yaml
 from orch_local.errors import ConfigError
 
 FOLDER = ROOT / "model_configs"

@@ -10,8 +10,9 @@ import pytest
 from running import Cli
 from safetensors.numpy import save_file
 
+from orch_local.config.model_configs import ModelConfig, find_model, load_model_config
 from orch_local.config.model_search import hub_id_of, is_hub_id, model_folders, snapshot_of
-from orch_local.config.run_files import ModelConfig, find_model, load_model_config, load_run
+from orch_local.config.run_files import load_run
 from orch_local.errors import ConfigError, ModelError
 from orch_local.models.folders import open_model_folder
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from paths import ROOT
 
-from orch_local.config.run_files import read_yaml
+from orch_local.config.yaml_files import read_yaml
 
 WATCHED = (
     "requirements/cuda.txt",

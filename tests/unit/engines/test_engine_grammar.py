@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tiny_models import END, make_tiny_tokenizer
 
 from orch_local.config.answers import AnswerSchema
+from orch_local.config.blocks import AnswerConfig
 from orch_local.config.numerals import NUMBER_PATTERN
-from orch_local.config.run_files import AnswerConfig
 from orch_local.engines.base import RequestError
 from orch_local.engines.transformers import Patterns
 

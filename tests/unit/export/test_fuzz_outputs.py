@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orch_local.config.answers import Answer, AnswerError, AnswerSchema, label_probabilities, schema_for
-from orch_local.config.run_files import AnswerConfig
+from orch_local.config.blocks import AnswerConfig
 from orch_local.records import LABELS
 
 STRING = r'"(?:[^"\\]|\\.)*"'

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.config.run_files import AnswerConfig, MergeConfig
+from orch_local.config.blocks import AnswerConfig, MergeConfig
 from orch_local.merge.merging import (
     Panel,
     confidence_vote,

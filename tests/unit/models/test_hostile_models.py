@@ -22,7 +22,7 @@ from tokenizer_families import make_family
 from typer.testing import CliRunner
 
 from orch_local.cli import app
-from orch_local.config.run_files import ModelConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import InputError, ModelError, PromptError
 from orch_local.models.folders import digests, open_model_folder
 from orch_local.models.opening import check_entries, open_file, read_text

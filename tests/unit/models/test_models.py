@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orch_local.config.run_files import ModelConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import ModelError
 from orch_local.models.folders import ModelFolder, digests, open_model_folder
 from orch_local.models.weights import tensor_names

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import write_run_file
 
-from orch_local.config.run_files import ModelConfig, load_run
+from orch_local.config.model_configs import ModelConfig
+from orch_local.config.run_files import load_run
 from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError
 from orch_local.models.folders import ModelFolder

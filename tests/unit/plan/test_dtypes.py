@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from running import write_run_file
 
-from orch_local.config.run_files import ModelConfig, load_run
+from orch_local.config.model_configs import ModelConfig
+from orch_local.config.run_files import load_run
 from orch_local.engines.base import EngineSettings
 from orch_local.models.folders import ModelFolder
 from orch_local.placement.placing import Machine

@@ -18,7 +18,10 @@ from rich.console import Console
 from run_folders import Run, question
 from running import Cli, Silent, execute, write_run_file
 
-from orch_local.config.run_files import EngineConfig, ModelConfig, load_run, parse, read_yaml
+from orch_local.config.blocks import EngineConfig
+from orch_local.config.model_configs import ModelConfig
+from orch_local.config.run_files import load_run
+from orch_local.config.yaml_files import parse, read_yaml
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import determinism, environment, obstacles
 from orch_local.engines.vllm import _engine_arguments, _is_guarded

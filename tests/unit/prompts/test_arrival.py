@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_models import CHAT_TEMPLATE, make_tiny_tokenizer
 from tokenizer_families import FAMILIES, make_family
 
-from orch_local.config.run_files import ModelConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import ConfigError, PromptError
 from orch_local.prompts.arrival import Arrival, Asked, arrive, check_options
 from orch_local.prompts.template import Message

@@ -16,8 +16,9 @@ from model_markers import MODELS, make_files
 from paths import ROOT
 
 from orch_local.config.answers import schema_for
-from orch_local.config.run_files import AnswerConfig, MergeConfig, ModelConfig, parse
-from orch_local.config.yaml_files import read_yaml
+from orch_local.config.blocks import AnswerConfig, MergeConfig
+from orch_local.config.model_configs import ModelConfig
+from orch_local.config.yaml_files import parse, read_yaml
 from orch_local.merge.merging import Panel, merge_task
 from orch_local.plan.plans import AgentPlan, Thinking
 from orch_local.prompts.tasks import Task, analysis_task

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tiny_models import CHAT_TEMPLATE, make_tiny_tokenizer
 
 from orch_local.config.answers import AnswerSchema
-from orch_local.config.run_files import AnswerConfig, MergeConfig, ModelConfig
+from orch_local.config.blocks import AnswerConfig, MergeConfig
+from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import ModelError, OrchError, PromptError
 from orch_local.merge.merging import Panel, merge_task
 from orch_local.plan.plans import AgentPlan, Thinking

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tokenizer_families import FAMILIES, make_family
 
 from orch_local.config.answers import AnswerError, AnswerSchema
+from orch_local.config.blocks import AnswerConfig
 from orch_local.config.numerals import canonical_number
-from orch_local.config.run_files import AnswerConfig
 from orch_local.engines.base import Completion, Finish, Request
 from orch_local.prompts.tasks import Task
 from orch_local.prompts.template import Data

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from two_runs import AGENTS, agent, plan, usual_plan
 
-from orch_local.config.run_files import AnswerConfig
+from orch_local.config.blocks import AnswerConfig
 from orch_local.merge.merging import Panel
 from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.template import builtin_text

@@ -12,7 +12,8 @@ from routed_runs import KNOWS, asked, routed_run, said
 from run_folders import NAMES, Run
 from running import Cli, write_run_file
 
-from orch_local.config.run_files import RouterConfig, load_run
+from orch_local.config.blocks import RouterConfig
+from orch_local.config.run_files import load_run
 from orch_local.errors import ConfigError, InputError, StoreError
 from orch_local.plan.plans import AgentPlan, write_plan
 from orch_local.records import digest

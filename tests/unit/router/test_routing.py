@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orch_local.config.run_files import RouterConfig, RouterWeights
+from orch_local.config.blocks import RouterConfig, RouterWeights
 from orch_local.router.routing import (
     OVERALL,
     Case,

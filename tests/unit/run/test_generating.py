@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.config.answers import AnswerSchema
-from orch_local.config.run_files import AnswerConfig
+from orch_local.config.blocks import AnswerConfig
 from orch_local.engines.base import Finish
 from orch_local.errors import EngineError, PromptError
 from orch_local.plan.plans import AgentPlan, Thinking

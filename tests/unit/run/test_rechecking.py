@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.config.answers import AnswerSchema
-from orch_local.config.run_files import EngineConfig
+from orch_local.config.blocks import EngineConfig
 from orch_local.engines.base import Completion
 from orch_local.prompts.tasks import Task
 from orch_local.prompts.template import Data

@@ -12,7 +12,7 @@ import pytest
 from run_folders import Run, analysis
 from running import Silent, execute
 
-from orch_local.config.run_files import EngineConfig
+from orch_local.config.blocks import EngineConfig
 from orch_local.errors import InputError
 from orch_local.plan.plans import AgentPlan, load_plan, write_plan
 from orch_local.results.timeline import read_all

@@ -15,7 +15,8 @@ import yaml
 from pydantic import ValidationError
 from running import Cli, write_run_file
 
-from orch_local.config.run_files import SlurmConfig, load_run
+from orch_local.config.run_files import load_run
+from orch_local.config.slurm_options import SlurmConfig
 from orch_local.errors import ConfigError, InputError
 from orch_local.slurm import queue, scripts, submitting
 from orch_local.slurm.jobs import Submission, note, numbers, ranges, submissions
