@@ -49,7 +49,7 @@ from orch_local.config.model_configs import load_model_config
 from orch_local.engines.base import Attention, EngineSettings, Request
 from orch_local.engines.registry import determinism, environment, obstacles, open_engine
 from orch_local.errors import ConfigError, EngineError, OrchError
-from orch_local.plan.plans import execution, execution_facts
+from orch_local.plan.execution import execution_facts, execution_spec
 from orch_local.plan.prefix_cache import choose
 from orch_local.records import digest
 from orch_local.store.evidence import Case, CaseName, Check, keep_check, read_checks
@@ -306,7 +306,7 @@ def check_model(model: str, engine: Mapping[str, str], store: Path, out: Path | 
         head_size=measured.loaded.attention.head_size,
         attention=measured.loaded.attention.backend,
     )
-    spec, kept = execution(facts), Store(store)
+    spec, kept = execution_spec(facts), Store(store)
     kept.declare(spec)
     keep_check(kept, spec.digest, check)
     choice = choose(read_checks(kept, spec.digest))

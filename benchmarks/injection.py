@@ -28,7 +28,8 @@ from typing import NamedTuple
 from orch_local.engines.registry import engine_version, environment, open_engine
 from orch_local.merge.deciding import Deciding
 from orch_local.merge.merging import Panel, confidence_vote, decide, majority, merge_task, needs_merge
-from orch_local.plan.plans import AgentPlan, Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Question
 from orch_local.run.generating import Hooks, PromptWriter, Unit, generate

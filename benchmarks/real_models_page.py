@@ -29,7 +29,8 @@ from orch_local.merge.merging import (
     needs_merge,
     probability_pool,
 )
-from orch_local.plan.plans import Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import Plan
 from orch_local.records import Analysis, Question
 from orch_local.results.diagnostics import Diagnostics, DiagnosticsCounter
 from orch_local.stats import ece, holm, mcnemar_exact, reliability, wilson

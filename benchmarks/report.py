@@ -37,8 +37,10 @@ from scale import LETTERS, Table, plan
 
 from orch_local.merge.deciding import RunDigest
 from orch_local.merge.merging import Panel, merge_task
-from orch_local.placement.placing import Machine, Placement
-from orch_local.plan.plans import Plan, load_plan
+from orch_local.placement.machine import Machine
+from orch_local.placement.replicas import Placement
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import Plan
 from orch_local.records import Analysis, Decision, How, Level, LevelAssessment, Outcome, Question, Usage
 from orch_local.report.files import write_decisions, write_metrics
 from orch_local.report.page.index import choose

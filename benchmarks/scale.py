@@ -35,7 +35,8 @@ from orch_local.config.blocks import AnswerConfig
 from orch_local.config.model_configs import ModelConfig
 from orch_local.config.run_files import RunConfig
 from orch_local.engines.base import EngineSettings
-from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, write_plan
+from orch_local.plan.files import write_plan
+from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
 from orch_local.router.routes import begun_routes
 from orch_local.run.context import RunContext

@@ -12,7 +12,8 @@ from orch_local.config.blocks import MergeConfig
 from orch_local.errors import InputError, StoreError
 from orch_local.merge.deciding import Deciding, RunDigest
 from orch_local.merge.merging import Panel, decide, needs_merge
-from orch_local.plan.plans import Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import Plan
 from orch_local.records import Analysis, Question
 from orch_local.results.finished import recorded_digest
 from orch_local.results.tables import Verdicts

@@ -20,7 +20,8 @@ from typing import Literal
 from orch_local.ablate.votes import MOST_AGENTS, Places, subsets
 from orch_local.config.blocks import MergeConfig
 from orch_local.errors import StoreError
-from orch_local.plan.plans import AgentPlan, Plan, load_plan, write_plan
+from orch_local.plan.files import load_plan, write_plan
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.router.routes import Routes
 from orch_local.run.context import Display, RunContext, StopRequest
 from orch_local.run.missing import WantedMerges

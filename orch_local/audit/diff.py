@@ -22,7 +22,8 @@ from typing import IO, Any, NamedTuple
 
 from orch_local.errors import StoreError
 from orch_local.plan.differences import Change, changes
-from orch_local.plan.plans import MERGE, AgentPlan, Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import MERGE, AgentPlan, Plan
 from orch_local.records import Decision, canonical_json
 from orch_local.results.finished import recorded_digest
 from orch_local.results.scoring import is_correct

@@ -13,7 +13,8 @@ from orch_local.config.answers import AnswerError, AnswerSchema
 from orch_local.merge.deciding import Deciding, RunDigest
 from orch_local.merge.merging import Panel, merge_schema
 from orch_local.plan.differences import changes
-from orch_local.plan.plans import MERGE, Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import MERGE, Plan
 from orch_local.prompts.tasks import analysis_schema
 from orch_local.records import Analysis, Decision, Outcome, Question
 from orch_local.report.files import DecisionTable

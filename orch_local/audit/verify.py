@@ -16,7 +16,8 @@ from typing import NamedTuple
 from orch_local.audit.replay import replay
 from orch_local.errors import OrchError, StoreError
 from orch_local.merge.panels import Panels
-from orch_local.plan.plans import AgentPlan, Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.plan.unchanged import changed_files, environment_changes
 from orch_local.records import Analysis
 from orch_local.router.routes import Routes, begun_routes, read_routes

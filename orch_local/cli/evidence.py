@@ -49,7 +49,7 @@ def verify(
 ) -> None:
     """Check a run's files, generate rows again in other batches, compare bytes. Code 1 on a difference."""
     from orch_local.audit.verify import verify as verify_run
-    from orch_local.plan.plans import load_plan
+    from orch_local.plan.files import load_plan
     from orch_local.report.proof import print_verification
     from orch_local.results.levels import record_level
 

@@ -24,7 +24,7 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write report.html (one file, no network), report.md and report.json; print the summary."""
-    from orch_local.plan.plans import load_plan
+    from orch_local.plan.files import load_plan
     from orch_local.report.markdown import markdown
     from orch_local.report.page import write_page
     from orch_local.report.summary import print_summary

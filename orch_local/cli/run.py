@@ -96,8 +96,9 @@ def plan(
 ) -> None:
     """Check a run file, show what it needs and what would run where; loads no model."""
     from orch_local.config.run_files import load_run
+    from orch_local.placement.machine import read_machine
     from orch_local.report.plan import print_outline
-    from orch_local.run.forecast import check, draft, elsewhere, outline, read_machine
+    from orch_local.run.forecast import check, draft, elsewhere, outline
 
     settings = given(
         categories,

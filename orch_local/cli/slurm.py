@@ -144,7 +144,7 @@ def shard(
     """Generate the rows of one shard: an array task of `submit`, or by hand."""
     # Imports take a second, and a signal that comes meanwhile is to be heeded behind them, not to kill.
     with held(signal.SIGTERM, signal.SIGUSR1) as release:
-        from orch_local.plan.plans import load_plan
+        from orch_local.plan.files import load_plan
         from orch_local.run.context import RunContext
         from orch_local.run.pipeline import run_shard as generate
         from orch_local.run.staging import expanded
@@ -171,7 +171,7 @@ def shard(
 
 def score(run_folder: Folder, quiet: Quiet = False) -> None:
     """Decide and score from the stored rows; loads no model. The last job of `submit`."""
-    from orch_local.plan.plans import load_plan
+    from orch_local.plan.files import load_plan
     from orch_local.run.context import RunContext
     from orch_local.run.pipeline import score_stored
     from orch_local.slurm.task import Job

@@ -29,7 +29,7 @@ from orch_local.engines.base import (
 )
 from orch_local.engines.traits import has_experts, has_latent_attention, is_listed, is_recurrent, quantization
 from orch_local.errors import EngineError
-from orch_local.util.devices import gpus
+from orch_local.util.gpus import gpus
 from orch_local.util.offline import SILENCE
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 
 from orch_local.errors import StoreError
 from orch_local.merge.merging import Panel, merge_of
-from orch_local.plan.plans import MERGE, AgentPlan, Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import MERGE, AgentPlan, Plan
+from orch_local.prompts.data import question_data
 from orch_local.prompts.tasks import Task, analysis_task
-from orch_local.prompts.template import Message, fill, question_data
+from orch_local.prompts.template import Message, fill
 from orch_local.records import Analysis, Decision, How, Question, Usage
 from orch_local.results.finished import read_decisions, recorded_digest
 from orch_local.results.scoring import NO_ANSWER, NO_MAJORITY, is_correct

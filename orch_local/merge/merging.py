@@ -22,8 +22,8 @@ from typing import NamedTuple, TypeVar
 
 from orch_local.config.answers import AnswerSchema, schema_for
 from orch_local.config.blocks import MergeConfig
+from orch_local.prompts.data import Data, one_line_json, question_data
 from orch_local.prompts.tasks import Task
-from orch_local.prompts.template import Data, one_line_json, question_data
 from orch_local.records import Analysis, Decision, How, Outcome, Question, digest
 
 PROBABILITY_FLOOR = 1e-12

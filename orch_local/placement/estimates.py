@@ -7,30 +7,27 @@ roofline of :mod:`orch_local.placement.roofline`. It tells minutes from hours, n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from orch_local.config.model_configs import ModelConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import step_tokens
 from orch_local.errors import InputError
-from orch_local.models.folders import ModelFolder, open_model_folder
+from orch_local.models.folders import ModelFolder
 from orch_local.models.kv_cache import DTYPE_BYTES, kv_cache
 from orch_local.placement.gpu_kinds import Speed, gpu_speed
 from orch_local.placement.gpu_memory import GIB, Group, fitting_tokens, step_gib
-from orch_local.placement.placing import Job, Machine
+from orch_local.placement.machine import Machine
+from orch_local.placement.replicas import AgentJob
 from orch_local.placement.roofline import Shape, Work, generating, shape
-
-if TYPE_CHECKING:
-    from orch_local.plan.plans import AgentPlan, Plan  # which asks here how many GPUs a model takes
 
 _CPU_OVERHEAD_GIB = 1.5
 """Resident size of a worker with torch and vLLM before any weights, measured 0.8 to 1.3 GiB."""
 _CPU_BLOCK = 128
 """Tokens of a block of the KV cache on a CPU."""
 _WIDTHS = (1, 2, 4, 8)
-_UNKNOWN_TOKENS = (500.0, 100.0)
+UNKNOWN_TOKENS = (500.0, 100.0)
 """Prompt and answer of a row, for plans that no sample was taken of."""
 _USUAL_CONTEXT = 8192
 """Number of GPUs of a model: they hold a sequence of so many tokens. Runs are seldom longer ..."""
@@ -100,50 +97,7 @@ def need(model: LoadedModel, load: Load, machine: Machine) -> Need:
     )
 
 
-def need_of(agent: AgentPlan, plan: Plan, rows: int, machine: Machine) -> Need:
-    """What an agent of a plan needs for so many rows."""
-    tokens = plan.tokens.get(agent.name)
-    prompt, generated = (tokens.prompt, tokens.generated) if tokens else _UNKNOWN_TOKENS
-    model = LoadedModel(agent.model, agent.settings, open_model_folder(agent.model))
-    return need(model, Load(rows, round(rows * prompt), round(rows * generated)), machine)
-
-
-def graphs(agent: AgentPlan, plan: Plan, machine: Machine) -> int | None:
-    """For how many sequences CUDA graphs are worth their capture; ``None`` for as many as may run at once.
-
-    Twice as many as the plan has at once, for this agent or another that the loaded model can serve, since
-    rows may be shorter than those of the sample; and rounded up to a power of two.
-    """
-    if agent.settings.device != "cuda" or agent.settings.name != "vllm":
-        return None
-    engine = next(one.engine for one in plan.workers if one.name == agent.name)
-    served = [one for one in plan.workers if one.engine == engine]
-    served = [one.model_copy(update={"settings": agent.settings}) for one in served]
-    at_once = max(need_of(one, plan, plan.questions.count, machine).sequences for one in served)
-    most = 1 << (2 * at_once - 1).bit_length()
-    return most if most < agent.settings.side_by_side else None
-
-
-def jobs(plan: Plan, rows: Mapping[str, int], machine: Machine) -> tuple[list[Job], Job | None]:
-    """The agents that have rows to generate, and the merge agent if it has, for ``placement.place``.
-
-    Parameters
-    ----------
-    rows:
-        By agent name, how many are missing.
-    """
-    found = [_job(agent, plan, rows[agent.name], machine) for agent in plan.agents if rows.get(agent.name)]
-    merger = plan.merger
-    merge = _job(merger, plan, rows[merger.name], machine) if merger and rows.get(merger.name) else None
-    return found, merge
-
-
-def _job(agent: AgentPlan, plan: Plan, rows: int, machine: Machine) -> Job:
-    model = LoadedModel(agent.model, agent.settings, open_model_folder(agent.model))
-    return replace(job(agent.name, model, need_of(agent, plan, rows, machine)), engine=agent.engine)
-
-
-def job(name: str, model: LoadedModel, needed: Need) -> Job:
+def job(name: str, model: LoadedModel, needed: Need) -> AgentJob:
     """What the placement is to know of an agent that needs so much.
 
     Raises
@@ -154,7 +108,7 @@ def job(name: str, model: LoadedModel, needed: Need) -> Job:
     settings = model.settings
     if settings.device == "cpu" and settings.name == "vllm" and needed.fitting < settings.loaded_len:
         raise _small_cache(name, model, needed)
-    return Job(
+    return AgentJob(
         name=name,
         width=width(settings),
         memory_gib=round(needed.memory_gib, 3),
@@ -220,7 +174,7 @@ def _gpu_seconds(model: LoadedModel, size: int, machine: Machine) -> float | Non
         longest=min(model.settings.loaded_len, _USUAL_CONTEXT),
     )
     rows = 10 * settings.side_by_side
-    prompt, generated = _UNKNOWN_TOKENS
+    prompt, generated = UNKNOWN_TOKENS
     load = Load(rows, round(rows * prompt), round(rows * generated))
     shared = model._replace(settings=settings)
     if _gpu_memory(shared, 1, settings.loaded_len) > _room_gib(settings, machine):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from orch_local.placement.gpu_kinds import is_known, kind_of
-from orch_local.placement.placing import Machine
+from orch_local.placement.machine import Machine
 
 LEAST_FOR_BFLOAT16 = (8, 0)
 """Compute capability; vLLM refuses bfloat16 below (vllm/platforms/cuda.py, check_if_supports_dtype)."""

@@ -15,7 +15,7 @@ from orch_local.config.model_configs import ModelConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.models.folders import ModelFolder
 from orch_local.placement.estimates import LoadedModel, cpu_memory_gib
-from orch_local.util.devices import cpu_flags, memory_gib
+from orch_local.util.host import cpu_flags, memory_gib
 
 _NATIVE = {
     "bfloat16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),

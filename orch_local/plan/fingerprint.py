@@ -23,7 +23,8 @@ from pathlib import Path
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import determinism, environment, libraries
 from orch_local.records import digest
-from orch_local.util.devices import cpu_kind, gpus
+from orch_local.util.gpus import gpus
+from orch_local.util.host import cpu_kind
 
 Fact = str | int | bool | None
 
@@ -73,7 +74,7 @@ def fingerprint(settings: EngineSettings) -> dict[str, Fact]:
     return {
         **libraries(settings),
         **{name: installed(name) for name in ("torch", "transformers", "tokenizers")},
-        "cuda": _torch_cuda(),
+        "cuda": torch_cuda(),
         "device": settings.device,
         **({"cpu": cpu_kind()} if settings.device == "cpu" else _gpu_facts(settings)),
         "dtype": settings.dtype,
@@ -102,7 +103,7 @@ def _gpu_facts(settings: EngineSettings) -> dict[str, Fact]:
         "compute_capability": _listed(capabilities),
         "driver": _listed(gpu.driver for gpu in used if gpu.driver),
     }
-    names = _cuda_libraries((_torch_cuda() or "").partition(".")[0], together=settings.tensor_parallel > 1)
+    names = _cuda_libraries((torch_cuda() or "").partition(".")[0], together=settings.tensor_parallel > 1)
     return facts | {name: found for name in names if (found := installed(name))}
 
 
@@ -142,7 +143,7 @@ def _variables(settings: EngineSettings) -> dict[str, Fact]:
     }
 
 
-def _torch_cuda() -> str | None:
+def torch_cuda() -> str | None:
     """The CUDA version that torch was built for, from the text of ``torch/version.py``."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.config.blocks import EngineConfig
-from orch_local.plan.plans import AgentPlan, Plan, execution, with_prefix_cache
+from orch_local.plan.execution import execution_spec, with_prefix_cache
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import Question, digest
 from orch_local.store.evidence import Checked, read_checks
 from orch_local.store.store import Store
@@ -56,7 +57,7 @@ def decided(agent: AgentPlan, engine: EngineConfig, known: Known) -> AgentPlan:
     if begun in (agent.spec, cached.spec):
         choice = Choice(begun == cached.spec, "as when the run was begun")
     else:
-        choice = choose(read_checks(known.store, execution(cached.spec_content).digest))
+        choice = choose(read_checks(known.store, execution_spec(cached.spec_content).digest))
     return (cached if choice.on else agent).model_copy(update={"cache_reason": choice.reason})
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orch_local.config.answers import AnswerSchema, schema_for
 from orch_local.config.blocks import AnswerConfig
-from orch_local.prompts.template import Data, example_data, question_data
+from orch_local.prompts.data import Data, example_data, question_data
 from orch_local.records import Question
 
 

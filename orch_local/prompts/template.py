@@ -14,24 +14,18 @@ What a template may use:
 ``reasoning_chars``  that bound, in characters; 0 where the answer has no ``reasoning``
 =================== ======================================================================
 
-The form of the answer is told in words: small models copy an example of it, values included.
-
 Solved examples become chat turns of their own, user and assistant, in the form that is asked for. They stand
 as text in the user turn where the dataset has no worked solution to show as ``reasoning``, or where the chat
 template refuses further turns.
 
 Data never passes through Jinja2: a template is rendered with a marker in its place, the chat template is
 applied to that, and only then is the text put where its marker stands. So data can neither be executed as
-a template nor be mistaken for a part of one.
-
-Nor for another part of the prompt: a line break inside a question, a choice or an example is followed by
-three spaces, so no line of data but its first begins where our own lines begin. A question that goes on with
-``Analyses of the panel ...`` is read as what it is, a question; see :func:`continued`.
+a template nor be mistaken for a part of one. See :mod:`orch_local.prompts.data` for what keeps data
+apart from other parts of the prompt.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,25 +39,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from orch_local.config.answers import AnswerSchema
 from orch_local.errors import PromptError
-from orch_local.records import LABELS, Example, Question
+from orch_local.prompts.answer_forms import answer_form, reasoning_words
+from orch_local.prompts.data import Data
 
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _MARKER = re.compile(f"{_OPEN}([a-z0-9.]+){_CLOSE}")
 _EXAMPLE = re.compile(r"example([0-9]+)\.(?:question|choices|reply|answer)")
 """Names of the data of solved examples. A ``reply`` is in the form of the answer, an ``answer`` is not."""
-_BREAKS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
-"""What `str.splitlines` takes for the end of a line."""
-_UNESCAPED_BREAKS = "\x85\u2028\u2029"
-"""Those of them that JSON does not escape."""
-_LINE_BREAK = re.compile(f"(?:\r\n|[{_BREAKS}])(?![{_BREAKS}]|$)")
-INDENT = "   "
 _SECTION = re.compile(r"^\[(system|user)\][ \t]*$", re.MULTILINE)
-
-
-class Data(str):
-    """Text from a dataset or a model. It is encoded as plain text, whatever it looks like."""
-
-    __slots__ = ()
 
 
 class Message(NamedTuple):
@@ -206,41 +189,6 @@ def builtin_text(name: str) -> str:
     return resources.files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8")
 
 
-def question_data(question: Question) -> dict[str, Data]:
-    """Question and choices by template name; empty ones are left out."""
-    values = {"question": continued(question.text), "choices": _choice_lines(question.choices)}
-    return {name: Data(text) for name, text in values.items() if text}
-
-
-def example_data(examples: Sequence[Example], schema: AnswerSchema) -> dict[str, Data]:
-    """Solved examples by name: all in the form of the answer, or none.
-
-    They are in the form only where each has a worked solution, or the form asks for no reasoning: a model
-    imitates an empty ``reasoning``.
-    """
-    in_form = not schema.config.reasoning_chars or all(example.rationale for example in examples)
-    data: dict[str, Data] = {}
-    for number, example in enumerate(examples, start=1):
-        data[f"example{number}.question"] = Data(continued(example.text))
-        if example.choices:
-            data[f"example{number}.choices"] = Data(_choice_lines(example.choices))
-        if in_form:
-            data[f"example{number}.reply"] = Data(_reply(example, schema))
-        else:
-            data[f"example{number}.answer"] = Data(example.answer)
-    return data
-
-
-def continued(text: str) -> str:
-    """The text with its lines, from the second on, indented; empty ones stay empty.
-
-    What stands between two parts of a prompt is so told apart from them without a mark of its own: a text
-    ends before the first line that is neither empty nor indented, and taking the indentation away gives the
-    text back.
-    """
-    return _LINE_BREAK.sub(rf"\g<0>{INDENT}", text)
-
-
 def fill(text: str, data: Mapping[str, Data]) -> list[str]:
     """Cut ``text`` at its markers: trusted pieces as ``str``, the data between them as ``Data``."""
     pieces: list[str] = []
@@ -249,53 +197,6 @@ def fill(text: str, data: Mapping[str, Data]) -> list[str]:
         if piece:
             pieces.append(piece)
     return pieces
-
-
-def answer_form(schema: AnswerSchema) -> str:
-    """The keys of the reply in order, each described in words that are no value of it."""
-    steps = "your reasoning" if schema.labels else "your solution, all steps with their calculations"
-    answer = "the letter of the right choice" if schema.labels else "the number asked for, without its unit"
-    descriptions = {
-        "reasoning": f"{steps}, in at most {reasoning_words(schema)} words",
-        "answer": answer,
-        "eliminated": "a list with the letters of the choices that you ruled out",
-        "confidence": "how probable it is that the answer is right, in whole per cent",
-    }
-    lines = [f'"{name}" holds {descriptions[name]}' for name in schema.fields]
-    return f"Its key {lines[0]}." if len(lines) == 1 else "\n- ".join(["Its keys, in this order:", *lines])
-
-
-def reasoning_words(schema: AnswerSchema) -> int:
-    """How many words to ask for: 60 % of the bound, as a word of English with its space has 6 characters."""
-    return schema.config.reasoning_chars // 10
-
-
-def one_line_json(entry: Mapping[str, object]) -> str:
-    """Compact JSON in the order of its keys, without any character that ends a line."""
-    text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
-    for line_break in _UNESCAPED_BREAKS:
-        text = text.replace(line_break, f"\\u{ord(line_break):04x}")
-    return text
-
-
-def _reply(example: Example, schema: AnswerSchema) -> str:
-    """What would be the right reply to a solved example."""
-    labels = LABELS[: len(example.choices)]
-    fields: dict[str, object] = {
-        "reasoning": _within(example.rationale, schema.config.reasoning_chars),
-        "answer": example.answer,
-        "eliminated": [label for label in labels if label != example.answer],
-        "confidence": 100,
-    }
-    return one_line_json({name: fields[name] for name in schema.fields})
-
-
-def _within(text: str, bound: int) -> str:
-    """The text, or as many of its words as the bound allows."""
-    if len(text) <= bound:
-        return text
-    words = text[: max(0, bound - len("..."))].rsplit(maxsplit=1)
-    return f"{words[0]}..." if words else text[:bound].strip()
 
 
 def _examples_of(present: frozenset[str]) -> list[list[str]]:
@@ -326,10 +227,6 @@ def _marker(name: str) -> str:
 def _spoken(labels: Sequence[str]) -> str:
     *head, last = labels or ("",)
     return f"{', '.join(head)} or {last}" if head else last
-
-
-def _choice_lines(choices: Sequence[str]) -> str:
-    return "\n".join(f"{label}) {continued(text)}" for label, text in zip(LABELS, choices, strict=False))
 
 
 # Trailing newlines count in a prompt, so they are kept; block tags leave no empty lines behind.

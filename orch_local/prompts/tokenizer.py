@@ -20,8 +20,9 @@ from tokenizers import AddedToken, Tokenizer
 from orch_local.errors import ModelError, PromptError
 from orch_local.prompts.chat_template import PINNED_DATE as PINNED_DATE
 from orch_local.prompts.chat_template import Reading, read_template, render_chat
+from orch_local.prompts.data import Data
 from orch_local.prompts.probing import probe
-from orch_local.prompts.template import Data, Message, builtin_names, builtin_text
+from orch_local.prompts.template import Message, builtin_names, builtin_text
 from orch_local.prompts.tokenizer_files import (
     DOWNLOAD,
     LONGEST_MESSAGE,

@@ -14,7 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from orch_local.placement.placing import Machine, Placement, Slot
+from orch_local.placement.machine import Machine
+from orch_local.placement.replicas import Placement, Slot
 from orch_local.report.safe import visible
 from orch_local.report.terminal import counted, is_plain, print_paragraph
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orch_local.placement.placing import Replica
+from orch_local.placement.replicas import Replica
 from orch_local.report.gantt import Bar, bars_of, draw, duration
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import counted, percent, print_paragraph, print_table, table

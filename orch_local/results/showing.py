@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from orch_local.errors import InputError, StoreError
 from orch_local.merge.deciding import Deciding
-from orch_local.plan.plans import load_plan
+from orch_local.plan.files import load_plan
 from orch_local.records import Analysis, Decision, Question
 from orch_local.results.finished import read_decisions
 from orch_local.results.timeline import Timelines, read_all

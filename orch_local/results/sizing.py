@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orch_local.errors import InputError
-from orch_local.plan.plans import load_plan
+from orch_local.plan.files import load_plan
 from orch_local.results.summary import Estimate
 from orch_local.results.systems import best_agent, systems
 from orch_local.results.tables import ORCH, read_table

@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orch_local.errors import StoreError
-from orch_local.plan.plans import AgentPlan, Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import How, LevelAssessment
 from orch_local.results.calibration import calibration
 from orch_local.results.diagnostics import Diagnostics

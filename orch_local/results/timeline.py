@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from orch_local.errors import StoreError
-from orch_local.placement.placing import Placement, Replica
+from orch_local.placement.replicas import Placement, Replica
 from orch_local.store.store import RunFolder, read_json, write_json
 
 

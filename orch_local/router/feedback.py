@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orch_local.plan.plans import Plan
 from orch_local.records import Analysis
-from orch_local.router.routing import Signal
+from orch_local.router.averages import Signal
 
 
 class Meter:

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from orch_local.errors import StoreError
 from orch_local.plan.plans import Plan
 from orch_local.records import Question
+from orch_local.router.averages import RouterState, Signal
 from orch_local.router.feedback import Meter
-from orch_local.router.routing import Route, Router, RouterState, Signal, horizon
+from orch_local.router.routing import Route, Router, horizon
 from orch_local.store.questions import as_number
 from orch_local.store.store import RunFolder, Store, atomic_write
 

@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from orch_local.config.blocks import RouterConfig
 from orch_local.errors import ConfigError, InputError, StoreError
 from orch_local.merge.panels import Panels
-from orch_local.plan.plans import AgentPlan, RouterPlan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import AgentPlan, RouterPlan
 from orch_local.plan.profiles import Profile, load_profile
 from orch_local.records import Question, digest
 from orch_local.results.finished import recorded_digest
+from orch_local.router.averages import RouterState
 from orch_local.router.feedback import Meter
-from orch_local.router.routing import RouterState
 from orch_local.store.questions import read_questions
 from orch_local.store.store import RunFolder, Store, read_json, write_json
 

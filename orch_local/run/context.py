@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from orch_local.plan.plans import Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import Plan
 from orch_local.run.loaded import LoadedWorkers
 from orch_local.run.supervisor import Progress
 from orch_local.store.questions import Questions, read_questions

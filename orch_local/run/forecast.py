@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,21 +12,17 @@ from orch_local import __version__
 from orch_local.benchmarks.gold_checks import GoldFacts, gold_facts
 from orch_local.benchmarks.loading import BadRow, load_questions
 from orch_local.config.run_files import RunConfig
-from orch_local.errors import InputError
 from orch_local.merge.merging import Panel, merge_task
 from orch_local.models.folders import ModelFolder, open_model_folder
-from orch_local.placement.estimates import (
-    LoadedModel,
-    Need,
-    best_tensor_parallel,
-    cpu_fitting_tokens,
-    jobs,
-    need_of,
-)
-from orch_local.placement.placing import Loaded, Machine, Placement, place
+from orch_local.placement.estimates import LoadedModel, Need, best_tensor_parallel, cpu_fitting_tokens
+from orch_local.placement.machine import Machine, machine
+from orch_local.placement.placing import place
+from orch_local.placement.replicas import Loaded, Placement
 from orch_local.plan.dtypes import choose
 from orch_local.plan.fingerprint import common
-from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, TokensPerRow, plan_agents
+from orch_local.plan.freezing import plan_agents
+from orch_local.plan.needs import jobs, need_of
+from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, TokensPerRow
 from orch_local.plan.prefix_cache import Known, decided
 from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
@@ -36,7 +31,6 @@ from orch_local.router.states import plan_router
 from orch_local.run.generating import PromptWriter
 from orch_local.run.longest import Asking, depends_on_length, longest_request, panel_tokens
 from orch_local.store.questions import questions_digest
-from orch_local.util.devices import machine
 
 SAMPLE = 200
 """Prompts that are tokenized to know the lengths of all."""
@@ -183,22 +177,6 @@ def _rows_in_all(plan: Plan) -> dict[str, int]:
     count = plan.questions.count
     each = -(-count * asked_at_most(plan) // len(plan.agents))
     return {agent.name: each if agent.kind == "analysis" else count for agent in plan.workers}
-
-
-def read_machine(text: str) -> Machine:
-    """A machine of GPUs as it is written on the command line: ``4x80GiB``, or ``8xH100:80GiB``.
-
-    Raises
-    ------
-    InputError
-        If it is written otherwise.
-    """
-    match = re.fullmatch(r"(\d{1,4})x(?:([\w .-]{1,64}):)?(\d{1,4}(?:\.\d+)?)(?:GiB|GB)?", text)
-    if match is None or int(match[1]) == 0 or float(match[3]) == 0:
-        raise InputError(
-            f"{text!r} is no machine", where="--machine", hint="write 4x80GiB, or 8xH100:80GiB for its speed"
-        )
-    return Machine("cuda", int(match[1]), float(match[3]), match[2] or "")
 
 
 def elsewhere(draft: Draft, machine: Machine) -> Draft:

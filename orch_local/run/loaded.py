@@ -14,7 +14,7 @@ from typing import IO
 
 import psutil
 
-from orch_local.placement.placing import Loaded, Slot
+from orch_local.placement.replicas import Loaded, Slot
 
 _LEAVE_S = 20.0
 """Seconds that a worker gets to write what is finished."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orch_local.errors import OrchError
 from orch_local.models.folders import open_model_folder
-from orch_local.placement.placing import Replica
+from orch_local.placement.replicas import Replica
 from orch_local.plan.plans import AgentPlan
 from orch_local.run.prefetch import ReadAhead
 from orch_local.run.staging import stage

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from orch_local.config.run_files import RunConfig
 from orch_local.errors import StoreError
-from orch_local.plan.differences import Change
-from orch_local.plan.plans import Plan, load_plan, plan_changes, write_plan
+from orch_local.plan.differences import Change, plan_changes
+from orch_local.plan.files import load_plan, write_plan
+from orch_local.plan.plans import Plan
 from orch_local.router.routes import write_routes
 from orch_local.run import waves
 from orch_local.run.forecast import check, draft

@@ -42,7 +42,7 @@ from orch_local.run.supervisor import Supervisor, WorkerOptions
 from orch_local.run.worker_slots import WorkerSlot
 from orch_local.store.questions import Questions
 from orch_local.store.store import RunFolder, write_json
-from orch_local.util.devices import gpu_names
+from orch_local.util.gpus import gpu_names
 
 ROWS = 64
 WARM_UP = 2

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from functools import partial
 
 from orch_local.errors import StoreError
-from orch_local.placement.estimates import need_of
-from orch_local.placement.placing import Placement, Replica, predecessors
+from orch_local.placement.replicas import Placement, Replica, predecessors
+from orch_local.plan.needs import need_of
 from orch_local.plan.plans import AgentPlan
 from orch_local.results.timeline import Stint, Timeline, keep
 from orch_local.run.context import RunContext

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from orch_local.placement.placing import Replica
-from orch_local.util.devices import free_memory_gib
+from orch_local.placement.replicas import Replica
+from orch_local.util.host import free_memory_gib
 
 
 class Runner(Protocol):

@@ -26,8 +26,10 @@ from orch_local.engines.base import Engine
 from orch_local.engines.registry import import_engine, open_engine
 from orch_local.errors import EngineError, OrchError, StoreError
 from orch_local.merge.panels import Panels
-from orch_local.placement.estimates import graphs
-from orch_local.plan.plans import AgentPlan, Plan, load_plan
+from orch_local.placement.machine import machine
+from orch_local.plan.files import load_plan
+from orch_local.plan.needs import graphs
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.plan.prefix_cache import meeting
 from orch_local.plan.unchanged import check_unchanged
 from orch_local.prompts.tasks import analysis_task
@@ -46,7 +48,6 @@ from orch_local.store.evidence import keep_evidence
 from orch_local.store.keys import QuestionsByKey
 from orch_local.store.questions import Questions, read_questions
 from orch_local.store.store import RowWriter, RunFolder, Store, unwritable
-from orch_local.util.devices import machine
 from orch_local.util.offline import go_offline, tell_refusals
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orch_local.placement.placing import Replica
+from orch_local.placement.replicas import Replica
 from orch_local.run.supervisor import Progress, Supervisor
 
 

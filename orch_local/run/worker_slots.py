@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orch_local.placement.placing import Placement, Replica, Slot
+from orch_local.placement.replicas import Placement, Replica, Slot
 from orch_local.plan.plans import AgentPlan
 from orch_local.run.loaded import Place
 from orch_local.run.pinning import core_sets, usable_cores
-from orch_local.util.devices import gpu_names
+from orch_local.util.gpus import gpu_names
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ _Kept = TypeVar("_Kept", Evidence, Check)
 
 
 def keep_check(store: Store, execution: str, check: Check) -> None:
-    """Write a check under the digest of its execution, see :func:`orch_local.plan.plans.execution`.
+    """Write a check under the digest of its execution, see :func:`orch_local.plan.execution.execution_spec`.
 
     Raises
     ------

@@ -33,7 +33,7 @@ from orch_local.engines import vllm as engine
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import determinism, environment, obstacles
 from orch_local.models.folders import open_model_folder
-from orch_local.plan.plans import _settings
+from orch_local.plan.execution import engine_settings
 
 LONGEST = 4096
 """Tokens of the longest row of the run, as in `golden_plans.py`."""
@@ -109,7 +109,7 @@ def _facts(folder: Path, case: Case) -> dict[str, Any]:
         vllm_args=FAMILIES[case.model].vllm_args,
     )
     engine = EngineConfig(device="cuda", fast=case.fast)
-    settings = replace(_settings(config, open_model_folder(config), engine), longest=LONGEST)
+    settings = replace(engine_settings(config, open_model_folder(config), engine), longest=LONGEST)
     variables = environment(settings)
     facts = {
         "dtype": settings.dtype,

@@ -20,7 +20,7 @@ from orch_local.config.blocks import EngineConfig
 from orch_local.config.model_configs import load_model_config
 from orch_local.engines.base import Attention, EngineSettings, Request
 from orch_local.errors import ConfigError, EngineError
-from orch_local.plan.plans import execution, execution_facts
+from orch_local.plan.execution import execution_facts, execution_spec
 from orch_local.plan.prefix_cache import LEAST_MET, choose
 from orch_local.store.evidence import Check, read_checks
 from orch_local.store.store import Store
@@ -101,7 +101,7 @@ def checked(
 
 def digest_of(model: Path) -> str:
     engine = EngineConfig(device="cpu", prefix_cache="on")
-    return execution(execution_facts(load_model_config(str(model)), engine)[1]).digest
+    return execution_spec(execution_facts(load_model_config(str(model)), engine)[1]).digest
 
 
 def test_a_model_whose_bytes_stay_turns_auto_on(

@@ -40,8 +40,7 @@ from orch_local.engines.registry import (
 )
 from orch_local.engines.vllm import VllmEngine, _engine_arguments, _Flight, _layers
 from orch_local.errors import EngineError, OrchError
-from orch_local.util import devices
-from orch_local.util.devices import gpus
+from orch_local.util.gpus import Gpu, gpus
 
 pytest.importorskip("transformers")
 
@@ -459,7 +458,7 @@ def test_equal_bytes_are_promised_by_default_and_never_where_fast(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, name: str, device: str
 ) -> None:
     monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
-    monkeypatch.setattr(devices, "_installed_gpus", lambda: ())
+    monkeypatch.setattr("orch_local.util.gpus._installed_gpus", lambda: ())
     plain, fast = (engine_settings(name, device, tiny_model, fast=fast) for fast in (False, True))
     assert (obstacles(plain), determinism(plain)["batch_invariant"]) == ((), True)
     assert "`fast`" in obstacles(fast)[0]
@@ -520,8 +519,8 @@ def test_the_gpu_decides_with_others_whether_bytes_are_promised(
 ) -> None:
     monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    gpu = devices.Gpu("Some GPU", 80.0, "580.1", capability)
-    monkeypatch.setattr(devices, "_installed_gpus", lambda: (gpu,))
+    gpu = Gpu("Some GPU", 80.0, "580.1", capability)
+    monkeypatch.setattr("orch_local.util.gpus._installed_gpus", lambda: (gpu,))
     settings = engine_settings("vllm", "cuda", tiny_model)
     if capability == (7, 5):
         assert obstacles(settings) == (

@@ -20,7 +20,7 @@ import yaml
 from paths import ROOT
 from real_questions import write_arc, write_gsm8k
 
-from orch_local.plan.plans import load_plan
+from orch_local.plan.files import load_plan
 from orch_local.prompts.template import builtin_text
 from orch_local.records import Analysis, Question
 from orch_local.store.questions import read_questions

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from running import AGENTS, Cli, write_run_file
 
-from orch_local.plan.plans import load_plan
+from orch_local.plan.files import load_plan
 from orch_local.store.store import RunFolder, Store
 
 SYSTEMS = (*AGENTS, "merge")

@@ -20,8 +20,8 @@ from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError
 from orch_local.models.folders import ModelFolder
 from orch_local.placement.estimates import Load, LoadedModel, best_tensor_parallel, job, need
-from orch_local.placement.placing import Machine, place
-from orch_local.run.forecast import read_machine
+from orch_local.placement.machine import Machine, read_machine
+from orch_local.placement.placing import place
 
 GOLDEN = TESTS / "golden"
 TABLE = GOLDEN / "plans.txt"

@@ -11,8 +11,9 @@ from run_folders import NAMES, Run, analysis, worker
 from summaries import HOSTILE
 from two_runs import plan
 
-from orch_local.placement.placing import Machine, Placement
-from orch_local.plan.plans import write_plan
+from orch_local.placement.machine import Machine
+from orch_local.placement.replicas import Placement
+from orch_local.plan.files import write_plan
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.report.page import write_page
 from orch_local.results.summarise import summarise

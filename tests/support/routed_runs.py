@@ -14,10 +14,11 @@ from two_runs import plan
 from orch_local.config.blocks import RouterConfig
 from orch_local.merge.merging import merge_task, needs_merge
 from orch_local.merge.panels import Panels
-from orch_local.plan.plans import AgentPlan, RouterPlan, load_plan, write_plan
+from orch_local.plan.files import load_plan, write_plan
+from orch_local.plan.plans import AgentPlan, RouterPlan
 from orch_local.records import Analysis, Question, Usage, question_id
+from orch_local.router.averages import RouterState
 from orch_local.router.routes import read_routes
-from orch_local.router.routing import RouterState
 from orch_local.run import scheduler
 from orch_local.run.stats import Timing
 from orch_local.run.supervisor import Progress, WorkerOptions

@@ -15,7 +15,8 @@ from orch_local.merge.deciding import Deciding, RunDigest
 from orch_local.merge.merging import merge_task, needs_merge
 from orch_local.merge.panels import Panels
 from orch_local.models.folders import digests, open_model_folder
-from orch_local.plan.plans import AgentPlan, Plan, write_plan
+from orch_local.plan.files import write_plan
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.results.diagnostics import DiagnosticsCounter
 from orch_local.store.questions import questions_digest, read_questions, write_questions

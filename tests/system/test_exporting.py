@@ -29,7 +29,7 @@ from orch_local.export.cases import FinishedRun, clean
 from orch_local.export.folders import file_names, json_line, new_folder
 from orch_local.export.formats import export
 from orch_local.plan.plans import AgentPlan
-from orch_local.prompts.template import continued
+from orch_local.prompts.data import continued
 from orch_local.records import Analysis, Outcome, Question, Usage, question_id
 from orch_local.router.routes import read_routes
 from orch_local.store.store import RunFolder

@@ -20,7 +20,7 @@ from running import Cli, CliResult
 
 from orch_local.cli.options import told
 from orch_local.cli.watching import inert_formatter
-from orch_local.plan.plans import write_plan
+from orch_local.plan.files import write_plan
 from orch_local.prompts.template import builtin_text
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.report.markdown import code

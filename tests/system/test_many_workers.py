@@ -22,7 +22,8 @@ from soak import rows_twice, write_inputs
 from orch_local.audit.replay import replay
 from orch_local.config.run_files import load_run
 from orch_local.errors import StoreError
-from orch_local.placement.placing import Machine, Placement, Replica
+from orch_local.placement.machine import Machine
+from orch_local.placement.replicas import Placement, Replica
 from orch_local.results.timeline import read_all
 from orch_local.run import scheduler, supervisor
 from orch_local.run.context import RunContext

@@ -19,8 +19,8 @@ from running import write_run_file
 from orch_local.demo.settings import RUN_FILE
 from orch_local.engines.base import EngineSettings
 from orch_local.plan import fingerprint
+from orch_local.plan.files import load_plan
 from orch_local.plan.places import reduced, restored
-from orch_local.plan.plans import load_plan
 
 TABLE_RUN = SUPPORT / "table_run.py"
 MARK = "kHx7Qz"

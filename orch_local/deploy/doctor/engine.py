@@ -62,7 +62,7 @@ def _wanted(look: Look) -> tuple[str, str]:
     """Engine and device of the run; vLLM and ``auto`` where the run cannot be read."""
     if look.subject is None:
         return "vllm", "auto"
-    from orch_local.plan.plans import resolve_device
+    from orch_local.plan.execution import resolve_device
 
     engine = look.subject.config.engine
     return engine.name, resolve_device(engine)

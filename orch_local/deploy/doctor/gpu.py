@@ -136,9 +136,9 @@ def _wanted(look: Look) -> Wanted:
 def torch_cuda() -> str | None:
     """The CUDA version that torch was built for, from its files."""
     try:
-        from orch_local.plan.fingerprint import _torch_cuda
+        from orch_local.plan.fingerprint import torch_cuda as built_for
 
-        return _torch_cuda()
+        return built_for()
     except Exception:  # noqa: BLE001 - another package is broken, which other checks tell
         return None
 

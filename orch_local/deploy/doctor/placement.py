@@ -17,7 +17,7 @@ from orch_local.deploy.doctor.tools import one_line
 
 if TYPE_CHECKING:
     from orch_local.deploy.doctor.subject import Subject
-    from orch_local.placement.placing import Placement
+    from orch_local.placement.replicas import Placement
     from orch_local.plan.plans import AgentPlan, Plan
 
 _QUESTIONS = 1000
@@ -83,14 +83,15 @@ def provisional(subject: Subject) -> Plan:
 def _worker(subject: Subject, name: str) -> AgentPlan:
     from orch_local.config.model_configs import load_model_config
     from orch_local.models.folders import open_model_folder
-    from orch_local.plan.plans import AgentPlan, _settings
+    from orch_local.plan.execution import engine_settings
+    from orch_local.plan.plans import AgentPlan
 
     model = load_model_config(subject.model_names[name])
     return AgentPlan(
         name=name,
         kind="merge" if name == "merge" else "analysis",
         model=model,
-        settings=_settings(model, open_model_folder(model), subject.config.engine),
+        settings=engine_settings(model, open_model_folder(model), subject.config.engine),
         template="",
         answer=subject.config.answer,
         thinking=None,

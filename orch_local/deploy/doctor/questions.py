@@ -92,7 +92,7 @@ def _plan(look: Look, subject: Subject) -> Iterator[Finding]:
         yield unchecked("plan", problem or "not all models can be used")
         return
     from orch_local.errors import OrchError
-    from orch_local.plan.plans import plan_changes
+    from orch_local.plan.differences import plan_changes
     from orch_local.run.forecast import check, draft
 
     look.step("plan", "making the plan", 600, "`orch-local plan` does the same, and shows more")

@@ -47,7 +47,7 @@ def examine(look: Look) -> Iterator[Finding]:
     if sight().hangs:
         yield unchecked("device", "nvidia-smi does not answer", "see `gpu-driver`")
         return
-    from orch_local.util.devices import gpus
+    from orch_local.util.gpus import gpus
 
     slurm = config.slurm
     builds = installed_engines()

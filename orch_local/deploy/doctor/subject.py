@@ -52,7 +52,7 @@ class Subject:
         StoreError
             If it was edited or is of another version.
         """
-        from orch_local.plan.plans import load_plan
+        from orch_local.plan.files import load_plan
 
         return load_plan(self.folder) if self.folder.plan.exists() else None
 

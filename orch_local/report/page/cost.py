@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from orch_local.placement.placing import Slot
+from orch_local.placement.replicas import Slot
 from orch_local.report.gantt import Bar, bars_of, duration
 from orch_local.report.page.base import body
 from orch_local.report.page.plots import stroke

@@ -11,7 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from orch_local.merge.deciding import Deciding
-from orch_local.plan.plans import Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import Plan
 from orch_local.report.page import answers, cost, plotted, sections
 from orch_local.report.page.base import Page, Section, body, json_for_script, render
 from orch_local.report.page.details import Blocks, details, pack

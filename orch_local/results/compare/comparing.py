@@ -13,7 +13,8 @@ from itertools import combinations
 import numpy as np
 
 from orch_local.errors import InputError
-from orch_local.plan.plans import Plan, load_plan
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import Plan
 from orch_local.results.compare.aligning import align, distinct_names
 from orch_local.results.compare.competitors import Rival, Voice, rivals, share
 from orch_local.results.summarise import Recorded, read_recorded

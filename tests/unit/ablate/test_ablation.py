@@ -32,13 +32,15 @@ from orch_local.cli import report
 from orch_local.errors import InputError, StoreError
 from orch_local.merge.merging import Panel, decide, merge_task, needs_merge
 from orch_local.merge.panels import Panels
-from orch_local.placement.placing import Machine, Placement
-from orch_local.plan.plans import load_plan, write_plan
+from orch_local.placement.machine import Machine
+from orch_local.placement.replicas import Placement
+from orch_local.plan.files import load_plan, write_plan
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.report.ablation import markdown, print_ablation
 from orch_local.results.finished import read_decisions, recorded_digest
 from orch_local.results.timeline import Stint, Timeline, keep
-from orch_local.router.routing import Case, Signal
+from orch_local.router.averages import Signal
+from orch_local.router.routing import Case
 from orch_local.run import scheduler
 from orch_local.run.context import RunContext
 from orch_local.run.pipeline import run as run_pipeline

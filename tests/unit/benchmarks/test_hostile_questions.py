@@ -23,7 +23,7 @@ from orch_local.benchmarks.rows import MAX_CHARS, RowError
 from orch_local.config.blocks import BenchmarkConfig
 from orch_local.config.yaml_files import read_yaml
 from orch_local.errors import BenchmarkError, ConfigError
-from orch_local.prompts.template import question_data
+from orch_local.prompts.data import question_data
 from orch_local.store.questions import read_questions, write_questions
 
 GOOD = '{"question": "1 + 1?", "choices": ["1", "2"], "answer": "B"}\n'

@@ -137,7 +137,7 @@ def test_bad_row_names_file_row_and_reason(cli: Cli, tmp_path: Path, run_file: P
 
 
 def test_not_enough_memory(cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orch_local.util.devices.free_memory_gib", lambda: 0.5)
+    monkeypatch.setattr("orch_local.placement.machine.free_memory_gib", lambda: 0.5)
     refused(cli("run", run_file), "not enough memory", "0.5 GiB")
     refused(cli("plan", run_file), "not enough memory", "0.5 GiB")
 
@@ -194,8 +194,8 @@ def test_the_parent_never_imports_torch(run_file: Path, tmp_path: Path) -> None:
 def test_models_wait_where_memory_holds_one(
     cli: Cli, run_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orch_local.util.devices.cpu_cores", lambda: 2)
-    monkeypatch.setattr("orch_local.util.devices.free_memory_gib", lambda: 4.0)
+    monkeypatch.setattr("orch_local.placement.machine.cpu_cores", lambda: 2)
+    monkeypatch.setattr("orch_local.placement.machine.free_memory_gib", lambda: 4.0)
     planned = cli("plan", run_file)
     assert planned.code == 0
     assert "worker 0" in planned.out and "worker 1" not in planned.out

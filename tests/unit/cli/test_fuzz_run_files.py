@@ -195,7 +195,7 @@ def plan(folder: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setattr("orch_local.util.devices.free_memory_gib", lambda: 1000.0)
+        patch.setattr("orch_local.placement.machine.free_memory_gib", lambda: 1000.0)
         yield plan
 
 

@@ -26,8 +26,8 @@ from orch_local.config.run_files import load_run
 from orch_local.demo.settings import RUN_FILE, demo_overrides
 from orch_local.merge.merging import merge_task, needs_merge
 from orch_local.merge.panels import Panels
-from orch_local.placement.placing import Machine
-from orch_local.plan import plans
+from orch_local.placement.machine import Machine
+from orch_local.plan import execution
 from orch_local.plan.fingerprint import Fact
 from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import Analysis, Outcome, Question
@@ -78,12 +78,12 @@ def plain(tmp_path: Path) -> Callable[[str], str]:
 def _fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same machine and environment wherever the test runs."""
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(plans, "fingerprint", lambda settings: {**ENVIRONMENT, "dtype": settings.dtype})
+    monkeypatch.setattr(execution, "fingerprint", lambda settings: {**ENVIRONMENT, "dtype": settings.dtype})
     machine = Machine("cpu", 2, 16.0)
-    for module in ("orch_local.plan.plans", "orch_local.run.forecast", "orch_local.plan.dtypes"):
-        monkeypatch.setattr(f"{module}.machine", lambda *_: machine, raising=False)
-    monkeypatch.setattr(plans, "cpu_cores", lambda: 2)
-    monkeypatch.setattr("orch_local.util.devices.free_memory_gib", lambda: 16.0)
+    for module in ("orch_local.plan.execution", "orch_local.run.forecast"):
+        monkeypatch.setattr(f"{module}.machine", lambda *_: machine)
+    monkeypatch.setattr(execution, "cpu_cores", lambda: 2)
+    monkeypatch.setattr("orch_local.placement.machine.free_memory_gib", lambda: 16.0)
     monkeypatch.setattr(scripts, "COMMAND", ("/env/bin/python", "-m", "orch_local"))
 
 

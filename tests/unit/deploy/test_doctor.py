@@ -50,7 +50,9 @@ from orch_local.deploy.doctor.filesystems import DOUBTFUL, Mount, mount_of, moun
 from orch_local.deploy.doctor.parts import LANES, PARTS
 from orch_local.deploy.doctor.tools import Answer, reduced
 from orch_local.deploy.doctor.vendors import makers
-from orch_local.placement.placing import Job, Machine, place
+from orch_local.placement.machine import Machine
+from orch_local.placement.placing import place
+from orch_local.placement.replicas import AgentJob
 from orch_local.report.doctor import lines, print_page
 from orch_local.util.offline import SILENCE
 
@@ -341,7 +343,7 @@ def test_gpus_that_are_not_visible_do_not_count(names: str | None, left: str) ->
 
 
 def test_models_that_fit() -> None:
-    job = Job("a", 1, 10.0, 1.0, 1.0)
+    job = AgentJob("a", 1, 10.0, 1.0, 1.0)
     on_cpu = placement.judge_placement(place(Machine("cpu", 2, 64.0), [job], None), {"a": 1})
     assert level_of(on_cpu) is GREEN
     wide = placement.judge_placement(place(Machine("cuda", 2, 80.0), [job], None), {"a": 2})

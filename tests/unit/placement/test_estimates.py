@@ -17,24 +17,13 @@ from orch_local.config.run_files import load_run
 from orch_local.engines.base import EngineSettings
 from orch_local.errors import InputError
 from orch_local.models.folders import ModelFolder
-from orch_local.placement.estimates import (
-    Load,
-    LoadedModel,
-    at_once,
-    best_tensor_parallel,
-    graphs,
-    job,
-    jobs,
-    need,
-    need_of,
-    width,
-)
-from orch_local.placement.placing import Machine
-from orch_local.plan.plans import Plan, load_plan, write_plan
-from orch_local.run.forecast import draft, elsewhere, outline, placed, read_machine
+from orch_local.placement.estimates import Load, LoadedModel, at_once, best_tensor_parallel, job, need, width
+from orch_local.placement.machine import Machine
+from orch_local.plan.files import load_plan, write_plan
+from orch_local.plan.needs import graphs, jobs, need_of
+from orch_local.plan.plans import Plan
+from orch_local.run.forecast import draft, elsewhere, outline, placed
 from orch_local.store.store import RunFolder
-from orch_local.util import devices
-from orch_local.util.devices import Gpu, gpus_of_one_kind, machine
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -252,51 +241,6 @@ def test_heads_stages_and_engines_bound_the_number(folder: Folder) -> None:
     for model in (loaded(folder(400), "cpu"), loaded(folder(400), "cuda", engine="transformers")):
         assert best_tensor_parallel(model, GPU) == 1
     assert best_tensor_parallel(loaded(folder(400), "cuda"), Machine("cuda", 8, 0.0)) == 1
-
-
-# --- the machine ----------------------------------------------------------------------------------
-
-A100 = Gpu("NVIDIA A100-SXM4-40GB", 40.0, capability=(8, 0))
-SMALL = Gpu("NVIDIA RTX A4000", 16.0, capability=(8, 6))
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return lambda *gpus: monkeypatch.setattr(devices, "gpus", lambda: gpus)
-
-
-def test_only_gpus_like_the_first_are_used(installed: Callable[..., None]) -> None:
-    installed(A100, SMALL, A100)
-    assert machine("cuda") == Machine("cuda", 2, 40.0, A100.name)
-    assert gpus_of_one_kind() == (0, 2)
-    installed()
-    assert machine("cuda") == Machine("cuda", 1, 0.0)
-    assert gpus_of_one_kind() == ()
-
-
-def test_a_slice_of_a_gpu_is_one_device(
-    installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed(A100)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
-    assert machine("cuda") == Machine("cuda", 1, 0.0)
-
-
-def test_cores_are_shared_out_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cpu_cores", lambda: 13)
-    monkeypatch.setattr(devices, "free_memory_gib", lambda: 7.5)
-    assert machine("cpu") == Machine("cpu", 13, 7.5)
-    assert machine("cpu", threads=4).devices == 3
-    assert machine("cpu", threads=64).devices == 1
-
-
-def test_a_machine_is_read_as_it_is_written() -> None:
-    assert read_machine("4x80GiB") == Machine("cuda", 4, 80.0)
-    assert read_machine("8xH100:80GiB") == Machine("cuda", 8, 80.0, "H100")
-    assert read_machine("2xRTX 4090:24.5") == Machine("cuda", 2, 24.5, "RTX 4090")
-    with pytest.raises(InputError, match="is no machine"):
-        read_machine("4 GPUs")
 
 
 # --- of a plan ------------------------------------------------------------------------------------

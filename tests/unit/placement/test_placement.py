@@ -10,27 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.errors import InputError
-from orch_local.placement.placing import LEAST_PART, Job, Machine, Placement, Replica, place, predecessors
+from orch_local.placement.filling import LEAST_PART
+from orch_local.placement.machine import Machine
+from orch_local.placement.placing import place
+from orch_local.placement.replicas import AgentJob, Placement, Replica, predecessors
 
 GPU_80 = Machine("cuda", 1, 80.0)
 MS = 0.01
 
 
-def job(name: str, generate_s: float = 600.0, **more: object) -> Job:
+def job(name: str, generate_s: float = 600.0, **more: object) -> AgentJob:
     values: dict[str, object] = {"width": 1, "memory_gib": 20.0, "load_s": 60.0}
-    return Job(name=name, generate_s=generate_s, **(values | more))  # type: ignore[arg-type]
+    return AgentJob(name=name, generate_s=generate_s, **(values | more))  # type: ignore[arg-type]
 
 
 @st.composite
-def jobs_on(draw: st.DrawFn, machine: Machine) -> tuple[list[Job], Job | None]:
+def jobs_on(draw: st.DrawFn, machine: Machine) -> tuple[list[AgentJob], AgentJob | None]:
     """Jobs that fit the machine one by one."""
     gpu = machine.kind == "cuda"
     widths = [width for width in (1, 2, 3, 4, 8) if width <= machine.devices] if gpu else [1]
 
-    def one(name: str) -> Job:
+    def one(name: str) -> AgentJob:
         share = draw(st.sampled_from([0.3, 0.5, 0.9, 0.95])) if gpu else 1.0
         memory = share * machine.memory_gib * draw(st.sampled_from([0.01, 0.1, 0.2, 0.5, 1.0]))
-        return Job(
+        return AgentJob(
             name=name,
             width=draw(st.sampled_from(widths)),
             memory_gib=memory,
@@ -46,7 +49,7 @@ def jobs_on(draw: st.DrawFn, machine: Machine) -> tuple[list[Job], Job | None]:
 
 
 @st.composite
-def asked(draw: st.DrawFn) -> tuple[Machine, list[Job], Job | None, int | None]:
+def asked(draw: st.DrawFn) -> tuple[Machine, list[AgentJob], AgentJob | None, int | None]:
     kind = draw(st.sampled_from(["cpu", "cuda"]))
     machine = Machine(kind, draw(st.integers(1, 9)), draw(st.sampled_from([8.0, 24.0, 80.0])))
     agents, merge = draw(jobs_on(machine))
@@ -72,7 +75,7 @@ thorough = settings(max_examples=150, deadline=None)
 
 @thorough
 @every_plan
-def test_every_row_is_placed_once(given: tuple[Machine, list[Job], Job | None, int | None]) -> None:
+def test_every_row_is_placed_once(given: tuple[Machine, list[AgentJob], AgentJob | None, int | None]) -> None:
     machine, agents, merge, at_once = given
     plan = place(machine, agents, merge, at_once)
     rows = list(range(97))
@@ -92,7 +95,7 @@ def test_every_row_is_placed_once(given: tuple[Machine, list[Job], Job | None, i
 @thorough
 @every_plan
 def test_no_device_and_no_memory_is_overfull(
-    given: tuple[Machine, list[Job], Job | None, int | None],
+    given: tuple[Machine, list[AgentJob], AgentJob | None, int | None],
 ) -> None:
     machine, agents, merge, at_once = given
     plan = place(machine, agents, merge, at_once)
@@ -117,7 +120,7 @@ def test_no_device_and_no_memory_is_overfull(
 @thorough
 @every_plan
 def test_predecessors_keep_the_promises_whatever_time_things_take(
-    given: tuple[Machine, list[Job], Job | None, int | None],
+    given: tuple[Machine, list[AgentJob], AgentJob | None, int | None],
 ) -> None:
     machine, agents, merge, at_once = given
     plan = place(machine, agents, merge, at_once)
@@ -148,7 +151,7 @@ def test_predecessors_keep_the_promises_whatever_time_things_take(
 @thorough
 @every_plan
 def test_the_merge_agent_waits_unless_it_follows(
-    given: tuple[Machine, list[Job], Job | None, int | None],
+    given: tuple[Machine, list[AgentJob], AgentJob | None, int | None],
 ) -> None:
     plan = place(*given)
     analyses = [one for one in plan.replicas if one.agent != "merge"]
@@ -163,7 +166,7 @@ def test_the_merge_agent_waits_unless_it_follows(
 @thorough
 @every_plan
 def test_no_plan_is_slower_than_one_after_another(
-    given: tuple[Machine, list[Job], Job | None, int | None],
+    given: tuple[Machine, list[AgentJob], AgentJob | None, int | None],
 ) -> None:
     machine, agents, merge, at_once = given
     serial = sum(one.load_s + one.generate_s for one in (*agents, *([merge] if merge else [])))
@@ -173,7 +176,7 @@ def test_no_plan_is_slower_than_one_after_another(
 @thorough
 @every_plan
 def test_the_same_arguments_give_the_same_plan(
-    given: tuple[Machine, list[Job], Job | None, int | None],
+    given: tuple[Machine, list[AgentJob], AgentJob | None, int | None],
 ) -> None:
     assert place(*given) == place(*given)
 
@@ -287,7 +290,7 @@ def test_nothing_to_do_is_a_plan() -> None:
     ],
 )
 def test_a_model_that_fits_nowhere_is_refused_with_what_would_do(
-    machine: Machine, misfit: Job, said: str, hint: str
+    machine: Machine, misfit: AgentJob, said: str, hint: str
 ) -> None:
     with pytest.raises(InputError) as caught:
         place(machine, [job("fits", memory_gib=1.0)], misfit)
@@ -338,7 +341,7 @@ def test_on_one_device_each_model_is_loaded_once(engines: list[str], merging: st
 @settings(max_examples=200, deadline=None)
 @given(asked(), st.data())
 def test_shared_loads_break_no_rule(
-    given_: tuple[Machine, list[Job], Job | None, int | None], data: st.DataObject
+    given_: tuple[Machine, list[AgentJob], AgentJob | None, int | None], data: st.DataObject
 ) -> None:
     machine, agents, merge, at_once = given_
     kinds = st.sampled_from([replace(one, engine=one.name) for one in agents] or [job("none")])

@@ -19,7 +19,7 @@ from orch_local.config.model_configs import ModelConfig
 from orch_local.config.run_files import load_run
 from orch_local.engines.base import EngineSettings
 from orch_local.models.folders import ModelFolder
-from orch_local.placement.placing import Machine
+from orch_local.placement.machine import Machine
 from orch_local.plan import dtypes
 from orch_local.plan.dtypes import Choice, choose
 from orch_local.report.plan import print_outline

@@ -17,7 +17,9 @@ from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import environment
 from orch_local.plan import fingerprint
 from orch_local.plan.fingerprint import common
-from orch_local.util import devices
+from orch_local.util import gpus as gpus_module
+from orch_local.util import host
+from orch_local.util.gpus import Gpu, gpus
 
 H100 = "NVIDIA H100 80GB HBM3, 81559, 580.65.06, 9.0, GPU-1111-aa"
 A100 = "NVIDIA A100-SXM4-40GB, 40960, 580.65.06, 8.0, GPU-2222-bb"
@@ -37,11 +39,11 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No facts of this machine from an earlier test, and none of its variables."""
     for name in ("CUDA_VISIBLE_DEVICES", "VLLM_BATCH_INVARIANT"):
         monkeypatch.delenv(name, raising=False)
-    devices._installed_gpus.cache_clear()
-    devices.cpu_kind.cache_clear()
+    gpus_module._installed_gpus.cache_clear()
+    host.cpu_kind.cache_clear()
     yield
-    devices._installed_gpus.cache_clear()
-    devices.cpu_kind.cache_clear()
+    gpus_module._installed_gpus.cache_clear()
+    host.cpu_kind.cache_clear()
 
 
 @pytest.fixture
@@ -62,15 +64,15 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_a_gpu_is_read_from_nvidia_smi(smi: Callable[..., None]) -> None:
     smi(H100, GB10)
-    assert devices.gpus() == (
-        devices.Gpu("NVIDIA H100 80GB HBM3", 81559 / 1024, "580.65.06", (9, 0), "GPU-1111-aa"),
-        devices.Gpu("NVIDIA GB10", 0.0, "580.95.05", (12, 1), "GPU-3333-cc"),
+    assert gpus() == (
+        Gpu("NVIDIA H100 80GB HBM3", 81559 / 1024, "580.65.06", (9, 0), "GPU-1111-aa"),
+        Gpu("NVIDIA GB10", 0.0, "580.95.05", (12, 1), "GPU-3333-cc"),
     )
 
 
 def test_an_old_driver_does_not_tell_the_capability(smi: Callable[..., None]) -> None:
     smi("Tesla V100, 16160, 470.57.02, GPU-5", refuses="compute_cap")
-    assert devices.gpus() == (devices.Gpu("Tesla V100", 16160 / 1024, "470.57.02", None, "GPU-5"),)
+    assert gpus() == (Gpu("Tesla V100", 16160 / 1024, "470.57.02", None, "GPU-5"),)
     assert facts(device="cuda")["compute_capability"] is None
 
 
@@ -79,15 +81,15 @@ def test_an_old_driver_does_not_tell_the_capability(smi: Callable[..., None]) ->
 )
 def test_what_is_no_gpu_is_none(smi: Callable[..., None], line: str) -> None:
     smi(line)
-    assert devices.gpus() == ()
+    assert gpus() == ()
 
 
 def test_a_failing_nvidia_smi_is_no_gpu(smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     smi(H100, fails=True)
-    assert devices.gpus() == ()
-    devices._installed_gpus.cache_clear()
+    assert gpus() == ()
+    gpus_module._installed_gpus.cache_clear()
     monkeypatch.setenv("PATH", "/nowhere")
-    assert devices.gpus() == ()
+    assert gpus() == ()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_the_visible_gpus_are_meant(
     smi(H100, A100, GB10)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [name for gpu in devices.gpus() for name in ("H100", "A100", "GB10") if name in gpu.name] == names
+    assert [name for gpu in gpus() for name in ("H100", "A100", "GB10") if name in gpu.name] == names
 
 
 def test_a_run_on_a_gpu_names_those_it_is_spread_over(smi: Callable[..., None]) -> None:
@@ -135,7 +137,7 @@ def test_only_the_device_that_computes_matters(
 ) -> None:
     smi(H100)
     on_gpu, on_cpu = facts(device="cuda"), facts(device="cpu")
-    devices._installed_gpus.cache_clear()
+    gpus_module._installed_gpus.cache_clear()
     smi(A100)
     monkeypatch.setattr(fingerprint, "cpu_kind", lambda: "another CPU")
     assert facts(device="cpu") == {**on_cpu, "cpu": "another CPU"}
@@ -166,10 +168,10 @@ def cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
             file.unlink(missing_ok=True)
             if content is not None:
                 file.write_text(content, encoding="utf-8")
-            monkeypatch.setattr(devices, name, file)
+            monkeypatch.setattr(host, name, file)
         monkeypatch.setattr("platform.machine", lambda: "arch")
-        devices.cpu_kind.cache_clear()
-        return devices.cpu_kind()
+        host.cpu_kind.cache_clear()
+        return host.cpu_kind()
 
     return cpu
 
@@ -321,9 +323,9 @@ def test_the_cuda_of_torch_is_read_as_text(
         (tmp_path / "version.py").write_text(text, encoding="utf-8")
     spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
-    assert fingerprint._torch_cuda() == version
+    assert fingerprint.torch_cuda() == version
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert fingerprint._torch_cuda() is None
+    assert fingerprint.torch_cuda() is None
 
 
 def test_a_changed_library_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +343,7 @@ def test_common_is_what_all_have() -> None:
 def test_cudnn_and_nccl_of_the_build_in_use_are_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"nvidia-cudnn-cu12": "9.1", "nvidia-cudnn-cu13": "9.20", "nvidia-nccl-cu13": "2.29"}
     monkeypatch.setattr(fingerprint, "installed", lambda name: versions.get(name, "1"))
-    monkeypatch.setattr(fingerprint, "_torch_cuda", lambda: "13.0")
+    monkeypatch.setattr(fingerprint, "torch_cuda", lambda: "13.0")
     alone = fingerprint.fingerprint(settings("vllm", "cuda"))
     assert alone["nvidia-cudnn-cu13"] == "9.20"
     assert not {"nvidia-cudnn-cu12", "nvidia-nccl-cu13"} & set(alone)

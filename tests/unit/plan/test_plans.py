@@ -15,15 +15,10 @@ from running import write_run_file
 
 from orch_local.config.run_files import RunConfig, load_run
 from orch_local.errors import StoreError
-from orch_local.plan.plans import (
-    AgentPlan,
-    Plan,
-    QuestionsPlan,
-    load_plan,
-    plan_agents,
-    plan_changes,
-    write_plan,
-)
+from orch_local.plan.differences import plan_changes
+from orch_local.plan.files import load_plan, write_plan
+from orch_local.plan.freezing import plan_agents
+from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan
 from orch_local.records import Level, LevelAssessment
 from orch_local.report.plan import print_notes, print_obstacles
 from orch_local.store.store import RunFolder, Spec, read_json, write_json
@@ -216,7 +211,7 @@ def test_agents_whose_engines_load_alike_share_what_is_compiled(
 
 
 def test_models_at_once_share_the_cores_where_fast(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orch_local.plan.plans.cpu_cores", lambda: 13)
+    monkeypatch.setattr("orch_local.plan.execution.cpu_cores", lambda: 13)
     for at_once, fast, threads in ((None, True, 13), (3, True, 4), (64, True, 1), (1, False, 1)):
         overrides = {"engine.fast": fast, "engine.models_at_once": at_once}
         assert frozen(run_file, **overrides)[0].settings.threads == threads

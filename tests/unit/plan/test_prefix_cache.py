@@ -26,7 +26,9 @@ from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import determinism, environment, obstacles
 from orch_local.engines.vllm import _engine_arguments, _is_guarded
 from orch_local.errors import ConfigError, StoreError
-from orch_local.plan.plans import AgentPlan, execution, execution_facts, load_plan
+from orch_local.plan.execution import execution_facts, execution_spec
+from orch_local.plan.files import load_plan
+from orch_local.plan.plans import AgentPlan
 from orch_local.plan.prefix_cache import LEAST_MET, choose, meeting
 from orch_local.records import Example, Question
 from orch_local.report.plan import _print_caches
@@ -38,7 +40,6 @@ from orch_local.run.worker import Parent, _batches
 from orch_local.store.evidence import Case, Check, Checked, keep_check, read_checks
 from orch_local.store.questions import read_questions, write_questions
 from orch_local.store.store import RunFolder, Store
-from orch_local.util import devices
 
 
 def vllm_settings(folder: Path, device: str, prefix_cache: bool | None, **args: Any) -> EngineSettings:
@@ -51,7 +52,7 @@ def vllm_settings(folder: Path, device: str, prefix_cache: bool | None, **args: 
 @pytest.fixture
 def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
-    monkeypatch.setattr(devices, "_installed_gpus", lambda: ())
+    monkeypatch.setattr("orch_local.util.gpus._installed_gpus", lambda: ())
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def check_of(agent: AgentPlan, tmp_path: Path, check: Check, device: str = "cpu"
     """What `benchmarks/determinism.py --model` writes for the model of an agent."""
     engine = EngineConfig.model_validate({"device": device, "prefix_cache": "on"})
     _, facts = execution_facts(agent.model, engine)
-    keep_check(Store(tmp_path / "store"), execution(facts).digest, check)
+    keep_check(Store(tmp_path / "store"), execution_spec(facts).digest, check)
 
 
 def test_by_default_it_is_off_and_no_spec_changes(tmp_path: Path, run_values: dict[str, Any]) -> None:

@@ -21,16 +21,9 @@ from orch_local.config.model_configs import ModelConfig
 from orch_local.config.yaml_files import parse, read_yaml
 from orch_local.merge.merging import Panel, merge_task
 from orch_local.plan.plans import AgentPlan, Thinking
+from orch_local.prompts.data import INDENT, continued, question_data
 from orch_local.prompts.tasks import Task, analysis_task
-from orch_local.prompts.template import (
-    INDENT,
-    builtin_names,
-    builtin_text,
-    continued,
-    fill,
-    parse_template,
-    question_data,
-)
+from orch_local.prompts.template import builtin_names, builtin_text, fill, parse_template
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Example, Outcome, Question, question_id
 from orch_local.run.generating import PromptWriter

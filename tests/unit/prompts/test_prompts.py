@@ -21,17 +21,16 @@ from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import ModelError, OrchError, PromptError
 from orch_local.merge.merging import Panel, merge_task
 from orch_local.plan.plans import AgentPlan, Thinking
+from orch_local.prompts.answer_forms import answer_form
+from orch_local.prompts.data import Data, question_data
 from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import (
-    Data,
-    answer_form,
     builtin_names,
     builtin_text,
     check_kept,
     fill,
     load_template,
     parse_template,
-    question_data,
 )
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import LABELS, Analysis, Example, Outcome, Question

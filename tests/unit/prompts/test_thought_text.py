@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizer_families import FAMILIES, make_family
 
-from orch_local.prompts.template import Data
+from orch_local.prompts.data import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 
 TAG = "</think>"

@@ -20,8 +20,8 @@ from orch_local.config.answers import AnswerError, AnswerSchema
 from orch_local.config.blocks import AnswerConfig
 from orch_local.config.numerals import canonical_number
 from orch_local.engines.base import Completion, Finish, Request
+from orch_local.prompts.data import Data
 from orch_local.prompts.tasks import Task
-from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis
 from orch_local.run.generating import Hooks, PromptWriter, Unit, generate

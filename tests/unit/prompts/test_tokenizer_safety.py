@@ -21,8 +21,9 @@ from orch_local.config.model_configs import ModelConfig
 from orch_local.merge.merging import Panel, merge_task
 from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.chat_template import PINNED_DATE
+from orch_local.prompts.data import Data
 from orch_local.prompts.tasks import Task, analysis_task
-from orch_local.prompts.template import Data, builtin_text, fill
+from orch_local.prompts.template import builtin_text, fill
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Example, Outcome, Question, question_id
 from orch_local.run.generating import PromptWriter

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from orch_local.placement.placing import Job, Machine, Placement, Replica, place
+from orch_local.placement.machine import Machine
+from orch_local.placement.placing import place
+from orch_local.placement.replicas import AgentJob, Placement, Replica
 from orch_local.report.gantt import Scale, duration, machine_in_words, print_placement
 
 ONE_GPU = Machine("cuda", 1, 80.0, "NVIDIA H100 80GB HBM3")
 
 
-def job(name: str, generate_s: float, **more: float) -> Job:
+def job(name: str, generate_s: float, **more: float) -> AgentJob:
     values: dict[str, float] = {"width": 1, "memory_gib": 60.0, "load_s": 60.0}
-    return Job(name=name, generate_s=generate_s, **(values | more))  # type: ignore[arg-type]
+    return AgentJob(name=name, generate_s=generate_s, **(values | more))  # type: ignore[arg-type]
 
 
 def drawn(plan: Placement, width: int = 80, *, terminal: bool = True, colour: bool = False) -> list[str]:

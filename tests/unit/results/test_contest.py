@@ -19,7 +19,7 @@ from rich.console import Console
 from two_runs import AGENTS, agent, decision, finished, plan, usual_plan
 
 from orch_local.errors import InputError, StoreError
-from orch_local.plan.plans import write_plan
+from orch_local.plan.files import write_plan
 from orch_local.records import Decision
 from orch_local.report.comparison import markdown, print_contest, write_contest
 from orch_local.results.compare.aligning import distinct_names

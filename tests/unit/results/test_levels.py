@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from two_runs import agent, plan
 
 from orch_local.errors import StoreError
-from orch_local.plan.plans import Plan, load_plan, write_plan
+from orch_local.plan.files import load_plan, write_plan
+from orch_local.plan.plans import Plan
 from orch_local.records import Level, LevelAssessment
 from orch_local.results import levels
 from orch_local.results.levels import assess, record_level

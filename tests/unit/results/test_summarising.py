@@ -17,7 +17,8 @@ from run_folders import finished_run
 from two_runs import agent, plan
 
 from orch_local.errors import StoreError
-from orch_local.placement.placing import Machine, Placement, Replica
+from orch_local.placement.machine import Machine
+from orch_local.placement.replicas import Placement, Replica
 from orch_local.records import Decision, Usage
 from orch_local.results.scoring import Comparison, Cost, System, is_correct, score
 from orch_local.results.spending import device_time, spending

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orch_local.errors import InputError, StoreError
-from orch_local.placement.placing import Job, Machine, Placement, place
+from orch_local.placement.machine import Machine
+from orch_local.placement.placing import place
+from orch_local.placement.replicas import AgentJob, Placement
 from orch_local.report.timeline import print_timelines
 from orch_local.results.showing import executions
 from orch_local.results.timeline import Stint, Timeline, Timelines, keep, read_all
@@ -23,8 +25,8 @@ from orch_local.store.store import RunFolder
 TWO_CORES = Machine("cpu", 2, 8.0)
 PLANNED = place(
     TWO_CORES,
-    [Job(name, 1, 2.0, 15.0, 60.0) for name in ("quant", "chrono")],
-    Job("merge", 1, 2.0, 15.0, 30.0),
+    [AgentJob(name, 1, 2.0, 15.0, 60.0) for name in ("quant", "chrono")],
+    AgentJob("merge", 1, 2.0, 15.0, 30.0),
 )
 
 

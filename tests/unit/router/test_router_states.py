@@ -15,9 +15,11 @@ from running import Cli, write_run_file
 from orch_local.config.blocks import RouterConfig
 from orch_local.config.run_files import load_run
 from orch_local.errors import ConfigError, InputError, StoreError
-from orch_local.plan.plans import AgentPlan, write_plan
+from orch_local.plan.files import write_plan
+from orch_local.plan.plans import AgentPlan
 from orch_local.records import digest
-from orch_local.router.routing import Router, RouterState
+from orch_local.router.averages import RouterState
+from orch_local.router.routing import Router
 from orch_local.router.states import StateFile, calibrate, plan_router, write_state
 
 

@@ -15,20 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.config.blocks import RouterConfig, RouterWeights
-from orch_local.router.routing import (
-    OVERALL,
-    Case,
-    Ema,
-    Phase,
-    Route,
-    Router,
-    RouterState,
-    Signal,
-    block,
-    horizon,
-    learn,
-    simulate,
-)
+from orch_local.router.averages import OVERALL, Ema, RouterState, Signal
+from orch_local.router.routing import Case, Phase, Route, Router, block, horizon, learn, simulate
 
 QUICK = settings(max_examples=25, deadline=None)
 RIGHT, WRONG = Signal(True, 10.0, 10.0), Signal(False, 10.0, 10.0)

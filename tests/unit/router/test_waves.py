@@ -13,13 +13,14 @@ from running import Silent, execute
 
 from orch_local.audit.replay import replay
 from orch_local.errors import InputError, StoreError
-from orch_local.plan.plans import load_plan
+from orch_local.plan.files import load_plan
 from orch_local.plan.profiles import AgentProfile, Profile
 from orch_local.records import Analysis, Outcome, Question, Usage
 from orch_local.results.trajectory import router_summary
+from orch_local.router.averages import RouterState
 from orch_local.router.feedback import Meter
 from orch_local.router.routes import MissingRowError, Walk, read_routes, recorded, write_routes
-from orch_local.router.routing import Case, RouterState, learn, simulate
+from orch_local.router.routing import Case, learn, simulate
 from orch_local.run.context import RunContext
 from orch_local.run.pipeline import run_shard, score_stored
 from orch_local.run.remaining import remaining, remaining_by_shard

@@ -16,8 +16,8 @@ from orch_local.config.blocks import AnswerConfig
 from orch_local.engines.base import Finish
 from orch_local.errors import EngineError, PromptError
 from orch_local.plan.plans import AgentPlan, Thinking
+from orch_local.prompts.data import Data
 from orch_local.prompts.tasks import Task
-from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Usage
 from orch_local.run.generating import Hooks, PromptWriter, Unit, generate

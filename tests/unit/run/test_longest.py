@@ -14,11 +14,12 @@ from running import write_run_file
 from orch_local.config.run_files import load_run
 from orch_local.engines.base import EngineSettings
 from orch_local.merge.merging import Panel, merge_task
+from orch_local.placement.machine import read_machine
 from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.run import longest
-from orch_local.run.forecast import draft, elsewhere, read_machine
+from orch_local.run.forecast import draft, elsewhere
 from orch_local.run.generating import PromptWriter
 from orch_local.run.longest import Asking, depends_on_length, longest_request, panel_tokens, size
 

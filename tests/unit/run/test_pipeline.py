@@ -17,7 +17,8 @@ from orch_local.audit.replay import replay
 from orch_local.benchmarks.loading import BadRow
 from orch_local.config.run_files import RunConfig
 from orch_local.errors import EngineError, StoreError
-from orch_local.plan.plans import AgentPlan, Plan, load_plan, write_plan
+from orch_local.plan.files import load_plan, write_plan
+from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import Analysis, Outcome
 from orch_local.run import preparation, scheduler
 from orch_local.run.context import StopRequest

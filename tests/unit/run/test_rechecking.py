@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from orch_local.config.answers import AnswerSchema
 from orch_local.config.blocks import EngineConfig
 from orch_local.engines.base import Completion
+from orch_local.prompts.data import Data
 from orch_local.prompts.tasks import Task
-from orch_local.prompts.template import Data
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome
 from orch_local.run.generating import Hooks, PromptWriter, Unit, generate

@@ -14,15 +14,15 @@ from running import Silent, execute
 
 from orch_local.config.blocks import EngineConfig
 from orch_local.errors import InputError
-from orch_local.plan.plans import AgentPlan, load_plan, write_plan
+from orch_local.plan.files import load_plan, write_plan
+from orch_local.plan.plans import AgentPlan
 from orch_local.results.timeline import read_all
 from orch_local.run import next_model, scheduler
 from orch_local.run.stats import Timing
 from orch_local.run.supervisor import Progress, WorkerOptions
 from orch_local.run.worker_slots import WorkerSlot
 from orch_local.store.store import RunFolder, Store
-from orch_local.util import devices
-from orch_local.util.devices import Gpu
+from orch_local.util.gpus import Gpu
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 80.0, "580.1", (9, 0), "GPU-aa")
 OLD = Gpu("Tesla T4", 16.0, "580.1", (7, 5), "GPU-bb")
@@ -114,7 +114,7 @@ def slots(run: Run) -> list[tuple[str, WorkerSlot]]:
 
 def on_gpus(run: Run, monkeypatch: pytest.MonkeyPatch, *found: Gpu, tensor_parallel: int = 1) -> None:
     """Let the machine have these GPUs, and the run use them."""
-    monkeypatch.setattr(devices, "_installed_gpus", lambda: found)
+    monkeypatch.setattr("orch_local.util.gpus._installed_gpus", lambda: found)
     args = {
         "tensor_parallel_size": tensor_parallel,
         "pipeline_parallel_size": 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 
-from orch_local.placement.placing import Replica
+from orch_local.placement.replicas import Replica
 from orch_local.run.scheduler import run_jobs
 from orch_local.run.starting import Gate
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.errors import EngineError
-from orch_local.placement.placing import Job, Machine, Replica, place, predecessors
+from orch_local.placement.machine import Machine
+from orch_local.placement.placing import place
+from orch_local.placement.replicas import AgentJob, Replica, predecessors
 from orch_local.run.scheduler import run_jobs
 from orch_local.run.supervisor import Supervisor
 from orch_local.run.worker_jobs import SharedProgress, WorkerJob
@@ -50,8 +52,8 @@ JOBS = st.lists(st.floats(0.0, 50.0), min_size=1, max_size=4)
 @settings(max_examples=40, deadline=None)
 @given(JOBS, st.integers(1, 4), st.booleans())
 def test_no_two_jobs_meet_in_one_place(seconds: list[float], devices: int, merging: bool) -> None:
-    agents = [Job(f"a{n}", 1, 1.0, 5.0, each) for n, each in enumerate(seconds)]
-    merge = Job("merge", 1, 1.0, 5.0, 10.0) if merging else None
+    agents = [AgentJob(f"a{n}", 1, 1.0, 5.0, each) for n, each in enumerate(seconds)]
+    merge = AgentJob("merge", 1, 1.0, 5.0, 10.0) if merging else None
     plan = place(Machine("cuda", devices, 80.0), agents, merge)
     busy: set[tuple[int, int]] = set()
     met: list[Replica] = []

@@ -13,11 +13,10 @@ from orch_local.config.run_files import load_run
 from orch_local.errors import ConfigError
 from orch_local.placement.gpu_kinds import gpu_speed
 from orch_local.placement.hardware_notes import Shared, hardware_notes, lacks_bfloat16
-from orch_local.placement.placing import Machine
+from orch_local.placement.machine import Machine, machine
 from orch_local.run.forecast import draft
-from orch_local.util import devices
-from orch_local.util.devices import Gpu, machine
 from orch_local.util.gpu_links import all_nvlinked, slices
+from orch_local.util.gpus import Gpu
 
 LINKED = """\
 \t\x1b[4mGPU0\tGPU1\tGPU2\tGPU3\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m
@@ -62,9 +61,9 @@ def telling(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A machine with these GPUs, whose nvidia-smi prints that."""
 
     def telling(*gpus: Gpu, listing: str = "", topology: str = "") -> None:
-        monkeypatch.setattr(devices, "_installed_gpus", lambda: gpus)
+        monkeypatch.setattr("orch_local.util.gpus._installed_gpus", lambda: gpus)
         told = {("-L",): listing, ("topo", "-m"): topology}
-        monkeypatch.setattr(devices, "_told", lambda *arguments: told[arguments])
+        monkeypatch.setattr("orch_local.util.gpus._answer_of_nvidia_smi", lambda *arguments: told[arguments])
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return telling

@@ -1,4 +1,4 @@
-"""What a run may use of a machine: never more than the job or the control group that it is in was given."""
+"""Cores and memory that a run may use: never more than its job or its control group was given."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orch_local.util import devices
-from orch_local.util.devices import Gpu, cpu_cores, free_memory_gib, gpu_names, machine, memory_gib
+from orch_local.util.host import cpu_cores, free_memory_gib, memory_gib
 
 GIB = 2**30
 
 
 @pytest.fixture(autouse=True)
 def _a_plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Eight cores, 64 GiB, no job, no control group, no GPU."""
-    for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
+    """Eight cores, 64 GiB, no job, no control group."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     memory = psutil.virtual_memory()._replace(available=64 * GIB, total=128 * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(devices, "_GROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(devices, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(devices, "_installed_gpus", lambda: ())
+    monkeypatch.setattr("orch_local.util.host._GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr("orch_local.util.host._GROUPS", tmp_path / "groups")
 
 
 def in_job(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
@@ -34,8 +31,6 @@ def in_job(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 
 def test_a_machine_that_is_nobodys_is_used_whole() -> None:
     assert (cpu_cores(), free_memory_gib(), memory_gib()) == (8, 64.0, 128.0)
-    assert machine("cpu", threads=3) == devices.Machine("cpu", 2, 64.0)
-    assert machine("cpu", threads=16).devices == 1
 
 
 @pytest.mark.parametrize(
@@ -74,19 +69,3 @@ def test_control_groups_bound_the_memory(tmp_path: Path, outer: str, inner: str,
         (folder / "memory.max").write_text(most + "\n")
     assert free_memory_gib() == gib
     assert memory_gib() == (gib if gib < 64 else 128.0)
-
-
-def test_gpus_are_those_that_are_like_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    large, small = Gpu("H100", 80.0, None, (9, 0)), Gpu("T4", 16.0, None, (7, 5))
-    monkeypatch.setattr(devices, "_installed_gpus", lambda: (large, small, large))
-    assert machine("cuda") == devices.Machine("cuda", 2, 80.0, "H100")
-    assert gpu_names() == ("0", "2")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, 0,7,2")
-    assert (machine("cuda").name, gpu_names()) == ("T4", ("1",))
-
-
-def test_gpus_that_nobody_can_name_are_one_of_unknown_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine("cuda") == devices.Machine("cuda", 1, 0.0)
-    assert gpu_names() == ()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-aa")
-    assert (machine("cuda").devices, gpu_names()) == (1, ())
