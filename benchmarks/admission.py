@@ -41,8 +41,8 @@ from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import digest
-from orch_local.run.forecast import draft
 from orch_local.run.generating import PromptWriter, Unit
+from orch_local.run.planning import plan_run
 
 _BLOCK = 32
 _NEVER = 10**9
@@ -65,7 +65,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> None:
     """Time both in turn."""
     config = load_run(RUN_FILE, demo_overrides(folder, options.questions, "vllm"))
-    plan, asked, _ = draft(config, folder / "store")
+    plan, asked, _ = plan_run(config, folder / "store")
     agent = plan.agents[0]
     scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     units = [Unit(question.key, analysis_task(question, agent.answer)) for question in asked]

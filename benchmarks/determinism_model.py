@@ -50,7 +50,7 @@ from orch_local.engines.base import Attention, EngineSettings, Request
 from orch_local.engines.registry import determinism, environment, obstacles, open_engine
 from orch_local.errors import ConfigError, EngineError, OrchError
 from orch_local.plan.execution import execution_facts, execution_spec
-from orch_local.plan.prefix_cache import choose
+from orch_local.plan.prefix_cache import choose_cache
 from orch_local.records import digest
 from orch_local.store.evidence import Case, CaseName, Check, keep_check, read_checks
 from orch_local.store.store import Store
@@ -309,7 +309,7 @@ def check_model(model: str, engine: Mapping[str, str], store: Path, out: Path | 
     spec, kept = execution_spec(facts), Store(store)
     kept.declare(spec)
     keep_check(kept, spec.digest, check)
-    choice = choose(read_checks(kept, spec.digest))
+    choice = choose_cache(read_checks(kept, spec.digest))
     minutes = (time.monotonic() - started) / 60
     _report(Report(out), settings, model, measured, check, quick=quick).add(
         f"All of it took {minutes:.1f} minutes. With this store, `engine.prefix_cache: auto` is now "

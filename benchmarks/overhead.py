@@ -32,8 +32,8 @@ from orch_local.engines.registry import environment
 from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
-from orch_local.run.forecast import draft
 from orch_local.run.generating import LOGPROBS, Hooks, PromptWriter, Unit, generate
+from orch_local.run.planning import plan_run
 from orch_local.store.store import Store
 
 
@@ -52,7 +52,7 @@ def main() -> None:
 def measure(folder: Path, questions: int, rounds: int) -> None:
     """Time the three loops in turn."""
     config = load_run(RUN_FILE, demo_overrides(folder, questions, "vllm"))
-    plan, asked, _ = draft(config, folder / "store")
+    plan, asked, _ = plan_run(config, folder / "store")
     agent = plan.agents[0]
     os.environ.update(environment(agent.settings))
     scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))

@@ -17,8 +17,8 @@ from orch_local.plan.plans import Plan
 from orch_local.records import Analysis, Question
 from orch_local.results.finished import recorded_digest
 from orch_local.results.tables import Verdicts
-from orch_local.router.feedback import Meter
-from orch_local.router.routing import Case
+from orch_local.router.feedback import FeedbackReader
+from orch_local.router.routing import RoutingCase
 from orch_local.store.questions import read_questions
 from orch_local.store.store import RunFolder, Store
 
@@ -45,7 +45,7 @@ class Frozen:
     """By question: each agent's analysis where it counts, without its texts."""
     labels: Sequence[str]
     gold: Sequence[str | None]
-    cases: Sequence[Case]
+    cases: Sequence[RoutingCase]
     tokens: npt.NDArray[np.int64]
     """Shape (a, n): prompt and generated tokens of each analysis."""
     replays: Mapping[str, Replay]
@@ -106,14 +106,14 @@ class _Reading:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._deciding, self._total = plan, Deciding(plan, store), RunDigest(plan.names)
-        self._meter = Meter(plan)
+        self._feedback = FeedbackReader(plan)
         self._rules = replayable(plan.config.merge)
         self._answers: dict[str, list[str | None]] = {AS_RUN: [], **{name: [] for name in self._rules}}
         self._merge_tokens = dict.fromkeys(self._rules, 0)
         self._usable: list[tuple[Analysis | None, ...]] = []
         self._labels: list[str] = []
         self._gold: list[str | None] = []
-        self._cases: list[Case] = []
+        self._cases: list[RoutingCase] = []
         self._tokens: list[tuple[int, ...]] = []
 
     def add(self, question: Question) -> None:
@@ -125,8 +125,8 @@ class _Reading:
         self._total.add(decision)
         self._answers[AS_RUN].append(decision.answer)
         self._replay(question, panel)
-        signals = tuple(self._meter.signal(i, row, question.gold) for i, row in enumerate(rows))
-        self._cases.append(Case(question.key, question.category, signals))
+        signals = tuple(self._feedback.signal(i, row, question.gold) for i, row in enumerate(rows))
+        self._cases.append(RoutingCase(question.key, question.category, signals))
         self._usable.append(tuple(_slim(row) if row.usable else None for row in rows))
         self._tokens.append(tuple(row.usage.prompt + row.usage.generated for row in rows))
         self._labels.append(question.labels)

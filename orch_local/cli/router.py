@@ -36,7 +36,7 @@ def calibrate(
     ] = None,
 ) -> None:
     """Learn a router's state from a finished run over a calibration split; needs no engine."""
-    from orch_local.router.states import calibrate as learn
+    from orch_local.audit.calibrate import calibrate as learn
     from orch_local.router.states import write_state
 
     refuse_existing(out)

@@ -98,7 +98,8 @@ def plan(
     from orch_local.config.run_files import load_run
     from orch_local.placement.machine import read_machine
     from orch_local.report.plan import print_outline
-    from orch_local.run.forecast import check, draft, elsewhere, outline
+    from orch_local.run.forecast import forecast
+    from orch_local.run.planning import check, on_machine, plan_run
 
     settings = given(
         categories,
@@ -111,10 +112,10 @@ def plan(
     )
     there = read_machine(machine) if machine else None
     # Where `run` keeps rows; checks that lie there decide whether a prefix cache is on.
-    drafted = draft(load_run(run_file, settings), (store or Path("runs") / "store").absolute())
-    drafted = elsewhere(drafted, there) if there else drafted
-    check(drafted.plan, drafted.questions, there)
-    print_outline(console_of(), outline(drafted, there), prompts=prompts)
+    planned = plan_run(load_run(run_file, settings), (store or Path("runs") / "store").absolute())
+    planned = on_machine(planned, there) if there else planned
+    check(planned.plan, planned.questions, there)
+    print_outline(console_of(), forecast(planned, there), prompts=prompts)
 
 
 def demo(

@@ -19,7 +19,7 @@ is allowed. The places where that could do harm are closed:
 - White space is allowed where models put it. Their token for the end of a string is often one with the comma
   and the line break behind it; without that token they write on until the bound (docs/real-models.md).
 
-A ``reasoning`` that reached its bound is no error, but it is marked (:attr:`Answer.cut`).
+A ``reasoning`` that reached its bound is no error, but it is marked (:attr:`ParsedAnswer.cut`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class AnswerError(ValueError):
     """A text is not an answer of the schema."""
 
 
-class Answer(NamedTuple):
+class ParsedAnswer(NamedTuple):
     """A parsed answer."""
 
     answer: str
@@ -138,7 +138,7 @@ class AnswerSchema:
         """
         return self._budget(_BYTES_PER_CHARACTER["ascii" if self.config.charset == "auto" else self.charset])
 
-    def parse(self, text: str) -> Answer:
+    def parse(self, text: str) -> ParsedAnswer:
         """Read an answer.
 
         Raises
@@ -154,7 +154,7 @@ class AnswerSchema:
             answer = canonical_number(answer)
         reasoning = fields.get("reasoning", "")
         confidence = fields.get("confidence")
-        return Answer(
+        return ParsedAnswer(
             answer=answer,
             reasoning=reasoning,
             cut=self._is_cut(reasoning),

@@ -21,11 +21,19 @@ from orch_local.errors import ModelError, StoreError
 from orch_local.models.kv_cache import kv_cache
 from orch_local.models.opening import check_entries, check_size, open_file, read_json
 from orch_local.models.weights import PICKLES, weight_files
-from orch_local.prompts.tokenizer_files import TOKENIZER_FILES
 from orch_local.store.store import write_json
 
 _MOST = 10**9
 """No layer count, head count or context of any model comes near; sums of such sizes stay finite."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""The files that decide how a prompt is encoded; their digests are in the spec."""
 
 _DECIDING_FILES = (
     "config.json",

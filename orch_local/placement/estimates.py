@@ -17,7 +17,7 @@ from orch_local.errors import InputError
 from orch_local.models.folders import ModelFolder
 from orch_local.models.kv_cache import DTYPE_BYTES, kv_cache
 from orch_local.placement.gpu_kinds import Speed, gpu_speed
-from orch_local.placement.gpu_memory import GIB, Group, fitting_tokens, step_gib
+from orch_local.placement.gpu_memory import GIB, GpuGroup, fitting_tokens, step_gib
 from orch_local.placement.machine import Machine
 from orch_local.placement.replicas import AgentJob
 from orch_local.placement.roofline import Shape, Work, generating, shape
@@ -218,12 +218,12 @@ def _memory(model: LoadedModel, load: Load) -> tuple[float, float, float]:
     return least, _group(model).overhead_gib + _step_gib(model), ample
 
 
-def _group(model: LoadedModel) -> Group:
+def _group(model: LoadedModel) -> GpuGroup:
     settings = model.settings
     tensor_parallel = settings.tensor_parallel
     cache = kv_cache(model.folder.text_config, _cache_bytes(settings), tensor_parallel)
     stages = _parallel(settings) // tensor_parallel if settings.name == "vllm" else 1
-    return Group(_weight_gib(model) / tensor_parallel / stages, cache, stages, tensor_parallel)
+    return GpuGroup(_weight_gib(model) / tensor_parallel / stages, cache, stages, tensor_parallel)
 
 
 def _step_gib(model: LoadedModel) -> float:

@@ -30,7 +30,7 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class GpuKind:
     """A kind of GPU."""
 
     name: str
@@ -43,27 +43,27 @@ class Kind:
 
 
 _KINDS = (
-    Kind("B300", r"G?B300", 1.0e15, 5.0e12, nvlink=True),
-    Kind("B200", r"G?B200", 1.0e15, 5.0e12, nvlink=True),
-    Kind("H200", r"H200|GH200", 4.0e14, 3.0e12, nvlink=True),
-    Kind("H100 PCIe", r"H100 PCIe", 3.0e14, 1.3e12, nvlink=False),
-    Kind("H100", r"H[18]00", 4.0e14, 2.2e12, nvlink=True),
-    Kind("H20", r"H20", 7.0e13, 2.6e12, nvlink=True),
-    Kind("A100 PCIe", r"A[18]00\b.*PCI\w*", 1.5e14, 1.1e12, nvlink=False),
-    Kind("A100", r"A[18]00", 1.5e14, 1.2e12, nvlink=True),
-    Kind("L40S", r"L40S", 1.7e14, 6.0e11, nvlink=False),
-    Kind("L40", r"L40", 9.0e13, 6.0e11, nvlink=False),
-    Kind("L4", r"L4", 5.0e13, 2.2e11, nvlink=False),
-    Kind("A10", r"A10G?", 5.0e13, 4.3e11, nvlink=False),
-    Kind("A40", r"A40", 7.5e13, 5.0e11, nvlink=False),
-    Kind("RTX PRO 6000", r"RTX PRO 6000", 2.0e14, 1.2e12, nvlink=False),
-    Kind("RTX 6000 Ada", r"RTX 6000 Ada", 1.7e14, 6.5e11, nvlink=False),
-    Kind("RTX A6000", r"RTX A6000", 7.5e13, 5.3e11, nvlink=False),
-    Kind("RTX 5090", r"5090", 1.0e14, 1.2e12, nvlink=False),
-    Kind("RTX 4090", r"4090", 8.0e13, 7.0e11, nvlink=False),
-    Kind("RTX 3090", r"3090", 3.5e13, 6.5e11, nvlink=False),
-    Kind("V100", r"V100", 5.0e13, 6.0e11, nvlink=True),
-    Kind("T4", r"T4", 2.5e13, 2.0e11, nvlink=False),
+    GpuKind("B300", r"G?B300", 1.0e15, 5.0e12, nvlink=True),
+    GpuKind("B200", r"G?B200", 1.0e15, 5.0e12, nvlink=True),
+    GpuKind("H200", r"H200|GH200", 4.0e14, 3.0e12, nvlink=True),
+    GpuKind("H100 PCIe", r"H100 PCIe", 3.0e14, 1.3e12, nvlink=False),
+    GpuKind("H100", r"H[18]00", 4.0e14, 2.2e12, nvlink=True),
+    GpuKind("H20", r"H20", 7.0e13, 2.6e12, nvlink=True),
+    GpuKind("A100 PCIe", r"A[18]00\b.*PCI\w*", 1.5e14, 1.1e12, nvlink=False),
+    GpuKind("A100", r"A[18]00", 1.5e14, 1.2e12, nvlink=True),
+    GpuKind("L40S", r"L40S", 1.7e14, 6.0e11, nvlink=False),
+    GpuKind("L40", r"L40", 9.0e13, 6.0e11, nvlink=False),
+    GpuKind("L4", r"L4", 5.0e13, 2.2e11, nvlink=False),
+    GpuKind("A10", r"A10G?", 5.0e13, 4.3e11, nvlink=False),
+    GpuKind("A40", r"A40", 7.5e13, 5.0e11, nvlink=False),
+    GpuKind("RTX PRO 6000", r"RTX PRO 6000", 2.0e14, 1.2e12, nvlink=False),
+    GpuKind("RTX 6000 Ada", r"RTX 6000 Ada", 1.7e14, 6.5e11, nvlink=False),
+    GpuKind("RTX A6000", r"RTX A6000", 7.5e13, 5.3e11, nvlink=False),
+    GpuKind("RTX 5090", r"5090", 1.0e14, 1.2e12, nvlink=False),
+    GpuKind("RTX 4090", r"4090", 8.0e13, 7.0e11, nvlink=False),
+    GpuKind("RTX 3090", r"3090", 3.5e13, 6.5e11, nvlink=False),
+    GpuKind("V100", r"V100", 5.0e13, 6.0e11, nvlink=True),
+    GpuKind("T4", r"T4", 2.5e13, 2.0e11, nvlink=False),
 )
 """The first whose pattern is a word of the name is taken."""
 
@@ -79,7 +79,7 @@ _BY_MEMORY = (
 """What a GPU is taken for of which the memory alone is known: the least GiB, the kind."""
 
 
-def kind_of(name: str, memory_gib: float) -> Kind:
+def kind_of(name: str, memory_gib: float) -> GpuKind:
     """The kind of a GPU by its name, else a usual one with so much memory (0: unknown)."""
     by_name = (kind for kind in _KINDS if re.search(rf"\b(?:{kind.pattern})\b", name, re.IGNORECASE))
     likely = next((likely for least, likely in _BY_MEMORY if memory_gib >= least), "T4")

@@ -26,7 +26,7 @@ _LOGIT_BYTES = 3 * 4
 """A logit in float32, its probability, and a copy where the grammar is applied."""
 
 
-class Group(NamedTuple):
+class GpuGroup(NamedTuple):
     """What a model keeps on each GPU of its group."""
 
     weight_gib: float
@@ -84,7 +84,7 @@ def step_gib(text: Mapping[str, Any], tokens: int, sequences: int, tensor_parall
 
 
 def fitting_tokens(
-    group: Group,
+    group: GpuGroup,
     text: Mapping[str, Any],
     room_gib: float,
     sequences: int,

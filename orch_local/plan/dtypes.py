@@ -26,7 +26,7 @@ SHARE_OF_MEMORY = 0.75
 """Of the machine's memory, what a widened model may take; the rest is for the system and other workers."""
 
 
-class Choice(NamedTuple):
+class DtypeChoice(NamedTuple):
     """The settings of an engine with their dtype."""
 
     settings: EngineSettings
@@ -34,22 +34,22 @@ class Choice(NamedTuple):
     """Why this dtype, to be read behind its name; empty where nothing else came into question."""
 
 
-def choose(model: ModelConfig, settings: EngineSettings, folder: ModelFolder) -> Choice:
+def choose_dtype(model: ModelConfig, settings: EngineSettings, folder: ModelFolder) -> DtypeChoice:
     """Set the dtype. A widened model gets twice the KV cache of its config, which holds as many tokens."""
     dtype = checkpoint_dtype(folder) if model.dtype == "auto" else model.dtype
     plain = replace(settings, dtype=dtype)
     if settings.device != "cpu" or dtype not in _NATIVE or _is_quantized(model, folder):
-        return Choice(plain, "")
+        return DtypeChoice(plain, "")
     if _NATIVE[dtype] & cpu_flags():
-        return Choice(plain, f"since this CPU has native {dtype}" if model.dtype == "auto" else "")
+        return DtypeChoice(plain, f"since this CPU has native {dtype}" if model.dtype == "auto" else "")
     if model.dtype != "auto":
-        return Choice(plain, f"as its model config says, though this CPU has no native {dtype}")
+        return DtypeChoice(plain, f"as its model config says, though this CPU has no native {dtype}")
     wide = _widened(plain, model)
     needed, most = cpu_memory_gib(LoadedModel(model, wide, folder)), SHARE_OF_MEMORY * memory_gib()
     if needed > most:
         room = f"float32 needs about {needed:.1f} GiB, a model may take {most:.1f} GiB here"
-        return Choice(plain, f"though this CPU has no native {dtype}: {room}")
-    return Choice(wide, f"since this CPU has no native {dtype}")
+        return DtypeChoice(plain, f"though this CPU has no native {dtype}: {room}")
+    return DtypeChoice(wide, f"since this CPU has no native {dtype}")
 
 
 def checkpoint_dtype(folder: ModelFolder) -> str:

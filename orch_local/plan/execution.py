@@ -12,7 +12,7 @@ from orch_local.engines.base import EngineSettings
 from orch_local.models.folders import ModelFolder, digests, open_model_folder
 from orch_local.placement.estimates import LoadedModel, best_tensor_parallel
 from orch_local.placement.machine import machine
-from orch_local.plan.dtypes import checkpoint_dtype, choose
+from orch_local.plan.dtypes import checkpoint_dtype, choose_dtype
 from orch_local.plan.fingerprint import fingerprint, installed
 from orch_local.plan.plans import AgentPlan
 from orch_local.store.store import Spec
@@ -98,7 +98,7 @@ def engine_settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfi
         fast=engine.fast,
         prefix_cache={"on": True, "off": False, "auto": None}[engine.prefix_cache],
     )
-    settings = choose(model, settings, folder).settings
+    settings = choose_dtype(model, settings, folder).settings
     return settings if model.tensor_parallel_size else _with_gpus(settings, model, folder)
 
 

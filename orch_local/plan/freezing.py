@@ -19,7 +19,7 @@ from orch_local.placement.hardware_notes import lacks_bfloat16, lacks_kernels
 from orch_local.plan.execution import engine_settings, execution_content, model_facts
 from orch_local.plan.plans import MERGE, AgentPlan, Thinking
 from orch_local.prompts.answer_forms import answer_form
-from orch_local.prompts.arrival import Asked, arrive
+from orch_local.prompts.arrival import ChatNeeds, arrive
 from orch_local.prompts.chat_template import PINNED_DATE
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
 from orch_local.prompts.thoughts import Tags
@@ -82,7 +82,7 @@ def _freeze(
         model = load_model_config(agent.model)
         folder = open_model_folder(model)
         tokenizer = PromptTokenizer(folder.path)
-        asked = Asked(agent.thinking, bool(template.system), is_shipped(agent.model))
+        asked = ChatNeeds(agent.thinking, bool(template.system), is_shipped(agent.model))
         arrival = arrive(tokenizer, model, asked)
         model = model.model_copy(update={"system_role": arrival.system_role})
     _check_architecture(folder, config.engine.name)

@@ -25,7 +25,7 @@ _BEGINNING = 200
 """Characters of a question by which it is told to begin like another, as questions about one passage do."""
 
 
-class Choice(NamedTuple):
+class CacheChoice(NamedTuple):
     """On or off, and why in a few words."""
 
     on: bool
@@ -55,25 +55,27 @@ def decided(agent: AgentPlan, engine: EngineConfig, known: Known) -> AgentPlan:
         return agent
     begun = known.begun.get(agent.name)
     if begun in (agent.spec, cached.spec):
-        choice = Choice(begun == cached.spec, "as when the run was begun")
+        choice = CacheChoice(begun == cached.spec, "as when the run was begun")
     else:
-        choice = choose(read_checks(known.store, execution_spec(cached.spec_content).digest))
+        choice = choose_cache(read_checks(known.store, execution_spec(cached.spec_content).digest))
     return (cached if choice.on else agent).model_copy(update={"cache_reason": choice.reason})
 
 
-def choose(found: Checked) -> Choice:
+def choose_cache(found: Checked) -> CacheChoice:
     """What the checks of an execution with the cache on allow."""
     if found.damaged:
-        return Choice(False, f"a check is damaged: delete {found.damaged[0]} and check again")
+        return CacheChoice(False, f"a check is damaged: delete {found.damaged[0]} and check again")
     cases = [case for check in found.checks for case in check.cases if case.name == "warm cache"]
     rows, same, met = (sum(getattr(case, name) for case in cases) for name in ("rows", "same", "met"))
     if not rows:
-        return Choice(False, "not checked here, see benchmarks/determinism.py --model")
+        return CacheChoice(False, "not checked here, see benchmarks/determinism.py --model")
     if same < rows:
-        return Choice(False, f"in a check {rows - same:,} of {rows:,} rows had other bytes with it")
+        return CacheChoice(False, f"in a check {rows - same:,} of {rows:,} rows had other bytes with it")
     if met < LEAST_MET:
-        return Choice(False, f"checked on {met} rows that read cached blocks, and {LEAST_MET} are needed")
-    return Choice(True, f"in a check all {rows:,} rows had the same bytes with it")
+        return CacheChoice(
+            False, f"checked on {met} rows that read cached blocks, and {LEAST_MET} are needed"
+        )
+    return CacheChoice(True, f"in a check all {rows:,} rows had the same bytes with it")
 
 
 def meeting(questions: Iterable[tuple[str, Question]]) -> list[str]:

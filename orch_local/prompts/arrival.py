@@ -49,7 +49,7 @@ class Arrival(NamedTuple):
     """What was decided here, and what the user may want to change, in words."""
 
 
-class Asked(NamedTuple):
+class ChatNeeds(NamedTuple):
     """What an agent asks of the chat template."""
 
     thinking: bool
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
     """Whether the model config came with orch-local, so that its options are not the user's own words."""
 
 
-def arrive(tokenizer: PromptTokenizer, model: ModelConfig, asked: Asked) -> Arrival:
+def arrive(tokenizer: PromptTokenizer, model: ModelConfig, asked: ChatNeeds) -> Arrival:
     """Decide what a model config leaves open, and refuse what would not arrive.
 
     Raises

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from orch_local.errors import PromptError
-from orch_local.prompts.confined import Child, KilledError, Kind, LimitError, RefusedError
+from orch_local.prompts.confined import Child, ChildKind, KilledError, LimitError, RefusedError
 from orch_local.prompts.template import Message
 
 PINNED_DATE = datetime(2024, 7, 26)
@@ -26,7 +26,7 @@ MEMORY_BYTES = 512 * 2**20
 CHARACTERS = 4_000_000
 """Most that a template may write; the prompts of ours that it frames have some thousands."""
 
-_KIND = Kind("template", ("jinja2", "markupsafe"), MEMORY_BYTES, SECONDS)
+_KIND = ChildKind("template", ("jinja2", "markupsafe"), MEMORY_BYTES, SECONDS)
 _ALIVE = 8
 _OURS = ("messages", "add_generation_prompt")
 _GIVEN = frozenset((*_OURS, "strftime_now"))

@@ -28,7 +28,7 @@ _GRACE_SECONDS = 5.0
 _LONGEST_ANSWER = 64 * 2**20
 
 
-class Kind(NamedTuple):
+class ChildKind(NamedTuple):
     """What a child is for."""
 
     name: Literal["template", "tokenizer"]
@@ -60,7 +60,7 @@ class RefusedError(PromptError):
 class Child:
     """One child process, which answers jobs one after the other."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: ChildKind) -> None:
         self._kind = kind
         self._lock = threading.Lock()
         command = [sys.executable, "-I", "-S", "-X", "utf8", str(_SCRIPT)]

@@ -16,13 +16,13 @@ from pathlib import Path
 from tokenizers import AddedToken
 
 from orch_local.errors import ModelError, PromptError
-from orch_local.prompts.confined import Child, Kind, LimitError
+from orch_local.prompts.confined import Child, ChildKind, LimitError
 
 SECONDS = 20.0
 """For reading the file, and as much again for all texts: the largest in use take 1 s and none."""
 MEMORY_BYTES = 8 * 2**30
 
-_KIND = Kind("tokenizer", ("tokenizers",), MEMORY_BYTES, SECONDS)
+_KIND = ChildKind("tokenizer", ("tokenizers",), MEMORY_BYTES, SECONDS)
 _LETTERS = "aZ0 \n\t-._\"'<é中\u2581"
 TEXTS = (
     *(letter * count + end for letter in _LETTERS for count in (24, 60, 2000) for end in ("", "!")),

@@ -32,7 +32,6 @@ from orch_local.prompts.tokenizer_files import (
     read,
     special_names,
 )
-from orch_local.prompts.tokenizer_files import TOKENIZER_FILES as TOKENIZER_FILES
 
 # Added tokens that stand for plain text: runs of white space (U+2581 is SentencePiece's space), single bytes.
 _FILLER = re.compile(r"[\s\u2581]*|<0x[0-9A-F]{2}>")

@@ -12,15 +12,6 @@ from tokenizers import AddedToken
 from orch_local.errors import ModelError
 from orch_local.models.opening import read_json, read_text
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""The files that decide how a prompt is encoded; their digests are in the spec."""
-
 LONGEST_MESSAGE = 500
 _LONGEST_TEMPLATE = 2**20
 DOWNLOAD = "fetch the complete model folder again (`orch-local fetch`), tokenizer files included"

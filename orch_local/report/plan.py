@@ -15,12 +15,12 @@ from orch_local.report.questions import print_golds
 from orch_local.report.safe import safe, visible
 from orch_local.report.terminal import counted, print_paragraph, print_table, table
 from orch_local.router.routing import block
-from orch_local.run.forecast import AgentOutline, Outline
+from orch_local.run.forecast import AgentForecast, Forecast
 
 
-def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
+def print_outline(console: Console, outline: Forecast, *, prompts: bool) -> None:
     """Print models, tokens, memory and time; the first prompt of every agent where ``prompts``."""
-    plan = outline.draft.plan
+    plan = outline.planned.plan
     benchmark = plan.config.benchmark
     bad = f", {plan.questions.bad_rows:,} bad rows skipped" if plan.questions.bad_rows else ""
     asked = f"{plan.questions.count:,} questions of {benchmark.name} ({benchmark.split}){bad}"
@@ -49,7 +49,7 @@ def print_outline(console: Console, outline: Outline, *, prompts: bool) -> None:
         console.print()
 
 
-def _shared(outline: Outline) -> list[Shared]:
+def _shared(outline: Forecast) -> list[Shared]:
     """How many GPUs share each layer of the models."""
     return [Shared(one.plan.name, one.plan.settings.tensor_parallel) for one in outline.agents]
 
@@ -89,7 +89,7 @@ def print_obstacles(console: Console, plan: Plan) -> None:
             print_paragraph(console, visible(f"{told} This run can reach the level verified, not bitwise."))
 
 
-def _print_dtypes(console: Console, outline: Outline) -> None:
+def _print_dtypes(console: Console, outline: Forecast) -> None:
     """Print why models have the dtypes that they have, where another came into question."""
     models: dict[str, list[str]] = {}
     for agent in outline.agents:
@@ -117,7 +117,7 @@ def _best_level(agent: AgentPlan) -> str:
     return "verified" if agent.obstacles else "bitwise"
 
 
-def _models(console: Console, outline: Outline) -> Table:
+def _models(console: Console, outline: Forecast) -> Table:
     rows = table(console, "agent", ["model", "architecture", "engine", "device", "dtype", "level", "spec"])
     for agent in outline.agents:
         settings = agent.plan.settings
@@ -133,7 +133,7 @@ def _models(console: Console, outline: Outline) -> Table:
     return rows
 
 
-def _tokens(console: Console, outline: Outline) -> Table:
+def _tokens(console: Console, outline: Forecast) -> Table:
     rows = table(console, "agent", ["shortest", "median", "longest", "answer up to", "context", "too long"])
     for agent in outline.agents:
         context = agent.plan.settings.loaded_len
@@ -142,7 +142,7 @@ def _tokens(console: Console, outline: Outline) -> Table:
     return rows
 
 
-def _needs(console: Console, outline: Outline) -> Table:
+def _needs(console: Console, outline: Forecast) -> Table:
     memory = ["memory GiB"] if outline.placement.machine.kind == "cpu" else ["GiB a GPU", "GPUs"]
     rows = table(console, "agent", ["weights GiB", *memory, "rows at once", "load", "generate"])
     for agent in outline.agents:
@@ -150,7 +150,7 @@ def _needs(console: Console, outline: Outline) -> Table:
     return rows
 
 
-def _need_cells(agent: AgentOutline) -> list[str]:
+def _need_cells(agent: AgentForecast) -> list[str]:
     weights = agent.folder.weight_bytes / 2**30
     times = (duration(agent.need.load_s), duration(agent.need.generate_s))
     settings = agent.plan.settings

@@ -7,7 +7,7 @@ from orch_local.records import Analysis
 from orch_local.router.averages import Signal
 
 
-class Meter:
+class FeedbackReader:
     """Turns rows of a plan's agents into signals.
 
     With a pinned profile latency is in seconds and cost in device-seconds. Without one latency is the number

@@ -18,7 +18,7 @@ from orch_local.errors import StoreError
 from orch_local.plan.plans import Plan
 from orch_local.records import Question
 from orch_local.router.averages import RouterState, Signal
-from orch_local.router.feedback import Meter
+from orch_local.router.feedback import FeedbackReader
 from orch_local.router.routing import Route, Router, horizon
 from orch_local.store.questions import as_number
 from orch_local.store.store import RunFolder, Store, atomic_write
@@ -76,7 +76,7 @@ class Walk:
         self._config = plan.config.router
         start = RouterState.from_dict(dict(plan.router.start)) if plan.router.start else None
         self._router = Router(self._config, len(plan.agents), start)
-        self._meter = Meter(plan)
+        self._feedback = FeedbackReader(plan)
         self._questions = iter(questions)
         self._rows = [store.read(agent.spec) for agent in plan.agents]
         self._names = plan.names
@@ -113,7 +113,7 @@ class Walk:
                 hint = "run the same command again: just what is missing is generated"
                 told = f"{self._names[place]} has no row for question {question.id}, and the router needs it"
                 raise MissingRowError(told, hint=hint)
-            signals[place] = self._meter.signal(place, row, question.gold)
+            signals[place] = self._feedback.signal(place, row, question.gold)
         self._router.observe(question.category, signals)
 
 

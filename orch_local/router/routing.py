@@ -30,7 +30,7 @@ class Phase(StrEnum):
     """By score, but for the last one, whose turn it is by the exploration schedule."""
 
 
-class Estimate(NamedTuple):
+class AgentEstimate(NamedTuple):
     """What the router thinks of one agent, for one question."""
 
     accuracy: float
@@ -49,11 +49,11 @@ class Route(NamedTuple):
     """Questions that had come back."""
     state: str
     """Digest of what had come back (16 hex digits; empty before the first)."""
-    estimates: tuple[Estimate, ...]
+    estimates: tuple[AgentEstimate, ...]
     """Of every agent, asked or not."""
 
 
-class Case(NamedTuple):
+class RoutingCase(NamedTuple):
     """A question with what every agent's analysis would tell, for routing over a frozen panel."""
 
     key: str
@@ -87,7 +87,7 @@ class Router:
         if not self._frozen:
             self.state.observe(self._config.alpha, category, signals)
 
-    def _choose(self, key: str, estimates: Sequence[Estimate]) -> tuple[Phase, list[int]]:
+    def _choose(self, key: str, estimates: Sequence[AgentEstimate]) -> tuple[Phase, list[int]]:
         state, config = self.state, self._config
         if not self._frozen and min(state.returned) < config.warm_up:
             turn = sorted(range(state.agents), key=lambda agent: (state.asked[agent], agent))
@@ -100,7 +100,7 @@ class Router:
             return Phase.EXPLORE, [*chosen[:-1], *turn]
         return Phase.SCORE, chosen
 
-    def _within_budget(self, ranked: Sequence[int], estimates: Sequence[Estimate]) -> list[int]:
+    def _within_budget(self, ranked: Sequence[int], estimates: Sequence[AgentEstimate]) -> list[int]:
         """The best ones whose expected costs together stay within the budget; the very best in any case."""
         chosen, left = [ranked[0]], (self._config.budget or 0.0) - estimates[ranked[0]].cost
         for agent in ranked[1:]:
@@ -110,7 +110,7 @@ class Router:
         return chosen
 
     def _affordable(
-        self, others: Sequence[int], kept: Sequence[int], estimates: Sequence[Estimate]
+        self, others: Sequence[int], kept: Sequence[int], estimates: Sequence[AgentEstimate]
     ) -> Sequence[int]:
         """Those of the others that the budget has room for beside the ones that are kept."""
         if self._config.budget is None:
@@ -128,7 +128,7 @@ class Router:
             return []
         return [others[number // every % len(others)]]
 
-    def _estimates(self, category: str) -> list[Estimate]:
+    def _estimates(self, category: str) -> list[AgentEstimate]:
         weights = self._config.weights
         tracks = self.state.tracks.get(category, self.state.of(OVERALL))
         known = [
@@ -158,7 +158,7 @@ def _estimate(
     accuracy: float,
     latency: tuple[float | None, float],
     cost: tuple[float | None, float],
-) -> Estimate:
+) -> AgentEstimate:
     """From the averages of latency and cost, each with the largest of all agents.
 
     What is not known counts as the largest: an agent whose every row failed is not a cheap one.
@@ -166,7 +166,7 @@ def _estimate(
     seconds, dear = (largest if value is None else value for value, largest in (latency, cost))
     slow, share = _share(seconds, latency[1]), _share(dear, cost[1])
     score = weights.accuracy * accuracy - weights.latency * slow - weights.cost * share
-    return Estimate(accuracy, seconds, dear, score)
+    return AgentEstimate(accuracy, seconds, dear, score)
 
 
 def _share(value: float, largest: float) -> float:
@@ -186,7 +186,7 @@ def block(config: RouterConfig) -> int | None:
 
 
 def simulate(
-    config: RouterConfig, cases: Sequence[Case], start: RouterState | None = None
+    config: RouterConfig, cases: Sequence[RoutingCase], start: RouterState | None = None
 ) -> Iterator[Route]:
     """The routes that a run with this router would have taken, over a frozen panel; costs no analysis."""
     agents = len(cases[0].signals) if cases else 0
@@ -202,7 +202,7 @@ def simulate(
         yield route
 
 
-def learn(config: RouterConfig, cases: Sequence[Case]) -> RouterState:
+def learn(config: RouterConfig, cases: Sequence[RoutingCase]) -> RouterState:
     """The state after all cases, every agent's signal taken in: what a calibration split teaches."""
     state = RouterState(len(cases[0].signals) if cases else 0, config.prior)
     for case in cases:

@@ -1,4 +1,4 @@
-"""A router's state as a file: learnt from a finished run over a calibration split, then frozen."""
+"""A router's state as a file, and the check that it belongs to the agents of a plan."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orch_local.config.blocks import RouterConfig
-from orch_local.errors import ConfigError, InputError, StoreError
-from orch_local.merge.panels import Panels
-from orch_local.plan.files import load_plan
+from orch_local.errors import ConfigError, InputError
 from orch_local.plan.plans import AgentPlan, RouterPlan
 from orch_local.plan.profiles import Profile, load_profile
 from orch_local.records import Question, digest
-from orch_local.results.finished import recorded_digest
 from orch_local.router.averages import RouterState
-from orch_local.router.feedback import Meter
-from orch_local.store.questions import read_questions
-from orch_local.store.store import RunFolder, Store, read_json, write_json
+from orch_local.store.store import read_json, write_json
 
 _AGAIN = "make one with `orch-local calibrate RUN --out FILE`"
 _ABOUT = ("model", "prompt", "chat", "answer", "decoding")
@@ -41,47 +36,6 @@ class StateFile(BaseModel):
     questions: tuple[str, ...]
     """Ids of the questions of the calibration split; no run may be routed by what it taught about itself."""
     state: dict[str, Any]
-
-
-def calibrate(folder: RunFolder, alpha: float, prior: float, profile: Path | None) -> StateFile:
-    """Learn a state from a finished run whose agents were all asked; needs no engine.
-
-    Raises
-    ------
-    InputError
-        If the run was routed, or none of its questions has a gold answer.
-    StoreError
-        If it is not finished, or rows are missing.
-    """
-    plan, questions = load_plan(folder), read_questions(folder.questions)
-    if plan.config.router:
-        hint = "run the calibration split without `router`, so that every agent is asked"
-        raise InputError("this run was routed itself", where=str(folder.root), hint=hint)
-    run_digest = recorded_digest(folder)
-    measured = load_profile(profile) if profile else None
-    _check_profile(measured, plan.names, str(profile))
-    meter = Meter(plan.model_copy(update={"router": RouterPlan(profile=measured)}))
-    panels, state, gold = Panels(plan, Store(plan.store)), RouterState(len(plan.agents), prior), 0
-    for question in questions:
-        rows = panels.of(question).analyses
-        if any(row is None for row in rows):
-            hint = "run the same command again to generate them anew"
-            raise StoreError(
-                f"analyses of question {question.id} are missing", where=str(plan.store), hint=hint
-            )
-        signals = [meter.signal(place, row, question.gold) for place, row in enumerate(rows) if row]
-        state.observe(alpha, question.category, signals)
-        gold += question.gold is not None
-    if not gold:
-        raise InputError("no question of this run has a gold answer to learn from", where=str(folder.root))
-    return StateFile(
-        agents={agent.name: _identity(agent) for agent in plan.agents},
-        run_digest=run_digest,
-        alpha=alpha,
-        profile=_digest_of(measured),
-        questions=tuple(question.id for question in questions),
-        state=state.to_dict(),
-    )
 
 
 def write_state(path: Path, state: StateFile) -> None:
@@ -124,20 +78,22 @@ def plan_router(
     """
     profile = load_profile(config.profile) if config.profile else None
     names = tuple(agent.name for agent in agents)
-    _check_profile(profile, names, str(config.profile))
+    check_profile(profile, names, str(config.profile))
     if config.state is None:
         return RouterPlan(profile=profile)
     file = _read_state(config.state)
     if tuple(file.agents) != names:
-        told = f"it was learnt with the agents {', '.join(file.agents)}; this run has {', '.join(names)}"
-        raise ConfigError(told, where=str(config.state), hint=_AGAIN)
-    others = [agent.name for agent in agents if file.agents[agent.name] != _identity(agent)]
+        message = f"it was learnt with the agents {', '.join(file.agents)}; this run has {', '.join(names)}"
+        raise ConfigError(message, where=str(config.state), hint=_AGAIN)
+    others = [agent.name for agent in agents if file.agents[agent.name] != agent_identity(agent)]
     if others:
-        told = f"it was learnt with another model, prompt or answer block of {', '.join(others)}"
-        raise ConfigError(told, where=str(config.state), hint=_AGAIN)
-    if file.profile != _digest_of(profile):
-        told = "its seconds and costs are of another profile than `router.profile`"
-        raise ConfigError(told, where=str(config.state), hint="calibrate with `--profile` of the same file")
+        message = f"it was learnt with another model, prompt or answer block of {', '.join(others)}"
+        raise ConfigError(message, where=str(config.state), hint=_AGAIN)
+    if file.profile != profile_digest(profile):
+        message = "its seconds and costs are of another profile than `router.profile`"
+        raise ConfigError(
+            message, where=str(config.state), hint="calibrate with `--profile` of the same file"
+        )
     known = set(file.questions)
     asked_before = sum(question.id in known for question in questions)
     if asked_before:
@@ -164,17 +120,17 @@ def _read_state(path: Path) -> StateFile:
     return file
 
 
-def _check_profile(profile: Profile | None, agents: tuple[str, ...], path: str) -> None:
-    lacking = [name for name in agents if profile and name not in profile.agents]
-    if lacking:
-        told = f"the profile has no agent {', '.join(lacking)}"
-        raise ConfigError(told, where=path, hint="measure one with `orch-local profile`")
+def check_profile(profile: Profile | None, agents: tuple[str, ...], path: str) -> None:
+    missing = [name for name in agents if profile and name not in profile.agents]
+    if missing:
+        message = f"the profile has no agent {', '.join(missing)}"
+        raise ConfigError(message, where=path, hint="measure one with `orch-local profile`")
 
 
-def _identity(agent: AgentPlan) -> str:
+def agent_identity(agent: AgentPlan) -> str:
     """What of a spec a state is about: another machine or engine does not change what an agent knows."""
     return digest({name: agent.spec_content.get(name) for name in _ABOUT})
 
 
-def _digest_of(profile: Profile | None) -> str:
+def profile_digest(profile: Profile | None) -> str:
     return digest(profile.model_dump(mode="json")) if profile else ""

@@ -16,7 +16,7 @@ from orch_local.plan.files import load_plan, write_plan
 from orch_local.plan.plans import Plan
 from orch_local.router.routes import write_routes
 from orch_local.run import waves
-from orch_local.run.forecast import check, draft
+from orch_local.run.planning import check, plan_run
 from orch_local.store.questions import read_questions, write_questions
 from orch_local.store.store import RunFolder, write_text
 
@@ -42,7 +42,7 @@ def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_enviro
         If the folder belongs to another plan, or cannot be written.
     """
     begun = load_plan(folder) if folder.plan.exists() else None
-    plan, questions, bad_rows = draft(config, store, begun)
+    plan, questions, bad_rows = plan_run(config, store, begun)
     check(plan, questions)
     if begun:
         _refuse_other_plan(folder, begun, plan, accept_new_environment)

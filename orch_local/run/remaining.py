@@ -7,8 +7,8 @@ from dataclasses import replace
 from orch_local.router.routes import Routes
 from orch_local.run import waves
 from orch_local.run.context import RunContext
-from orch_local.run.forecast import asked_at_most
 from orch_local.run.missing import WantedMerges, missing_analyses
+from orch_local.run.planning import asked_at_most
 from orch_local.store.shards import Shard
 from orch_local.store.store import RunFolder, Store
 

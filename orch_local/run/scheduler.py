@@ -19,10 +19,10 @@ from orch_local.plan.plans import AgentPlan
 from orch_local.results.timeline import Stint, Timeline, keep
 from orch_local.run.context import RunContext
 from orch_local.run.conversation import Patience
-from orch_local.run.forecast import machine_for, placed
 from orch_local.run.loaded import Handover
 from orch_local.run.missing import MissingRows, WantedMerges
 from orch_local.run.next_model import NextModel
+from orch_local.run.planning import machine_for, placed
 from orch_local.run.rechecking import recheck_for
 from orch_local.run.starting import Gate
 from orch_local.run.stats import RunStats

@@ -21,7 +21,7 @@ from orch_local.config.model_configs import load_model_config
 from orch_local.engines.base import Attention, EngineSettings, Request
 from orch_local.errors import ConfigError, EngineError
 from orch_local.plan.execution import execution_facts, execution_spec
-from orch_local.plan.prefix_cache import LEAST_MET, choose
+from orch_local.plan.prefix_cache import LEAST_MET, choose_cache
 from orch_local.store.evidence import Check, read_checks
 from orch_local.store.store import Store
 
@@ -113,7 +113,7 @@ def test_a_model_whose_bytes_stay_turns_auto_on(
     assert (check.head_size, check.attention) == (64, "TABLE")
     assert check.longest >= 600
     store = Store(tmp_path / "store")
-    assert choose(read_checks(store, digest_of(model))).on
+    assert choose_cache(read_checks(store, digest_of(model))).on
     assert (store.folder(digest_of(model)) / "spec.json").exists()
     text = (tmp_path / "table.md").read_text()
     assert text.count("\n| warm cache |") == 4
@@ -136,7 +136,7 @@ def test_the_last_bit_of_a_long_row_is_seen(
     differing = [one.name for one in check.cases if one.same < one.rows]
     assert differing == [case]
     assert all(one.same_text == one.rows for one in check.cases)
-    assert choose(read_checks(Store(tmp_path / "store"), digest_of(model))).on is (case != "warm cache")
+    assert choose_cache(read_checks(Store(tmp_path / "store"), digest_of(model))).on is (case != "warm cache")
 
 
 def test_a_case_that_cannot_be_run_is_told_and_left_out(
@@ -153,7 +153,7 @@ def test_a_quick_check_shows_too_little(
     check, _ = checked(checking, monkeypatch, model, tmp_path, quick=True)
     case = check.named("warm cache")
     assert case is not None and 0 < case.met < LEAST_MET
-    assert not choose(read_checks(Store(tmp_path / "store"), digest_of(model))).on
+    assert not choose_cache(read_checks(Store(tmp_path / "store"), digest_of(model))).on
 
 
 def test_a_short_context_is_refused(checking: ModuleType, tmp_path: Path) -> None:

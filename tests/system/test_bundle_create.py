@@ -42,7 +42,7 @@ from orch_local.deploy.bundle.sizes import parse_size, shown
 from orch_local.deploy.bundle.standalone import MODULES
 from orch_local.deploy.bundle.zipping import write_installer
 from orch_local.errors import InputError, ModelError, StoreError
-from orch_local.run.forecast import draft
+from orch_local.run.planning import plan_run
 
 ELSEWHERE = Target("3.12", "linux_x86_64", "2.28", "cpu")
 Make = Callable[..., Path]
@@ -597,7 +597,7 @@ def test_a_run_elsewhere_is_the_same_run(
     order: Order, full_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(replace(order, run_files=(full_run,)), silent)
-    here = draft(load_run(full_run), tmp_path / "store").plan.identity()
+    here = plan_run(load_run(full_run), tmp_path / "store").plan.identity()
     there = tmp_path / "other" / "machine"
     there.parent.mkdir()
     shutil.move(order.folder, there)
@@ -606,7 +606,7 @@ def test_a_run_elsewhere_is_the_same_run(
         target.rename(tmp_path / f"gone-{gone}")
     monkeypatch.chdir(there)
     config = load_run(there / "run-files" / "run.yaml")
-    assert draft(config, tmp_path / "store").plan.identity() == here
+    assert plan_run(config, tmp_path / "store").plan.identity() == here
     assert config.benchmark.path == there / "benchmarks" / "tiny"
     read = {file.name for file in config.benchmark.path.iterdir()}
     assert read == {"test.jsonl", "validation.jsonl", "README.md"}

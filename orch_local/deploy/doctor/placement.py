@@ -34,7 +34,7 @@ def examine(look: Look) -> Iterator[Finding]:
         yield from _neither("nvidia-smi does not answer")
         return
     from orch_local.errors import OrchError
-    from orch_local.run.forecast import machine_for, placed
+    from orch_local.run.planning import machine_for, placed
 
     look.step("placement", "placing the models", 90)
     try:

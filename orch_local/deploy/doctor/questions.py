@@ -93,20 +93,20 @@ def _plan(look: Look, subject: Subject) -> Iterator[Finding]:
         return
     from orch_local.errors import OrchError
     from orch_local.plan.differences import plan_changes
-    from orch_local.run.forecast import check, draft
+    from orch_local.run.planning import check, plan_run
 
     look.step("plan", "making the plan", 600, "`orch-local plan` does the same, and shows more")
     try:
         frozen = subject.frozen
-        drafted = draft(subject.config, subject.store, frozen)
-        check(drafted.plan, drafted.questions)
+        planned = plan_run(subject.config, subject.store, frozen)
+        check(planned.plan, planned.questions)
     except OrchError as error:
         yield broken("plan", error, "")
         return
     if frozen is None:
         yield green("plan", "can be made; the run has not begun")
         return
-    changed = plan_changes(frozen, drafted.plan)
+    changed = plan_changes(frozen, planned.plan)
     yield judge_changes([str(one) for one in changed.plan], [str(one) for one in changed.environment])
 
 

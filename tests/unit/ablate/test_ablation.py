@@ -40,7 +40,7 @@ from orch_local.report.ablation import markdown, print_ablation
 from orch_local.results.finished import read_decisions, recorded_digest
 from orch_local.results.timeline import Stint, Timeline, keep
 from orch_local.router.averages import Signal
-from orch_local.router.routing import Case
+from orch_local.router.routing import RoutingCase
 from orch_local.run import scheduler
 from orch_local.run.context import RunContext
 from orch_local.run.pipeline import run as run_pipeline
@@ -78,7 +78,7 @@ def frozen_of(table: Sequence[Sequence[Analysis]], golds: Sequence[str | None], 
     rules = made.config.merge.model_copy(update={"quorum": quorum})
     made = made.model_copy(update={"config": made.config.model_copy(update={"merge": rules})})
     cases = [
-        Case(
+        RoutingCase(
             f"{number:016x}",
             f"category {number % 2}",
             tuple(Signal(None if gold is None else row.answer == gold, 1.0, 2.0) for row in panel),

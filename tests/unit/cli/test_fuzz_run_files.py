@@ -21,7 +21,7 @@ from orch_local.config.model_configs import ModelConfig
 from orch_local.config.run_files import RunConfig, load_run
 from orch_local.errors import InputError, ModelError
 from orch_local.models.folders import open_model_folder
-from orch_local.run.forecast import check, draft
+from orch_local.run.planning import check, plan_run
 
 BLOCK = """\
 # an agent and a merge agent
@@ -202,13 +202,13 @@ def plan(folder: Path) -> Any:
 def planned(config: RunConfig) -> bool:
     """Whether the rest of `orch-local plan` accepts a config."""
     try:
-        drafted = draft(config, Path("store").absolute())
-        check(drafted.plan, drafted.questions)
+        found = plan_run(config, Path("store").absolute())
+        check(found.plan, found.questions)
     except InputError as error:
         assert_clear(error)
         return False
-    assert 0 < len(drafted.questions) <= (config.benchmark.limit or 4)
-    assert [agent.name for agent in drafted.plan.agents] == [agent.name for agent in config.agents]
+    assert 0 < len(found.questions) <= (config.benchmark.limit or 4)
+    assert [agent.name for agent in found.plan.agents] == [agent.name for agent in config.agents]
     return True
 
 

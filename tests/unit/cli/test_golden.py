@@ -80,7 +80,7 @@ def _fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(execution, "fingerprint", lambda settings: {**ENVIRONMENT, "dtype": settings.dtype})
     machine = Machine("cpu", 2, 16.0)
-    for module in ("orch_local.plan.execution", "orch_local.run.forecast"):
+    for module in ("orch_local.plan.execution", "orch_local.run.planning"):
         monkeypatch.setattr(f"{module}.machine", lambda *_: machine)
     monkeypatch.setattr(execution, "cpu_cores", lambda: 2)
     monkeypatch.setattr("orch_local.placement.machine.free_memory_gib", lambda: 16.0)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from orch_local.config.answers import Answer, AnswerError, AnswerSchema, label_probabilities, schema_for
+from orch_local.config.answers import AnswerError, AnswerSchema, ParsedAnswer, label_probabilities, schema_for
 from orch_local.config.blocks import AnswerConfig
 from orch_local.config.numerals import canonical_number
 from orch_local.records import LABELS
@@ -97,8 +97,8 @@ def strict_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
 
 
-def expected(schema: AnswerSchema, fields: dict[str, Any]) -> Answer:
-    return Answer(
+def expected(schema: AnswerSchema, fields: dict[str, Any]) -> ParsedAnswer:
+    return ParsedAnswer(
         answer=fields["answer"] if schema.labels else canonical(fields["answer"]),
         reasoning=fields.get("reasoning", ""),
         cut=ends_at_its_bound(fields.get("reasoning", ""), schema.config.reasoning_chars),
@@ -171,7 +171,7 @@ GOOD = '{"reasoning":"because","answer":"B","eliminated":["A","C"],"confidence":
 
 
 def test_the_example_is_good() -> None:
-    assert FULL.parse(GOOD) == Answer("B", "because", eliminated=("A", "C"), confidence=85)
+    assert FULL.parse(GOOD) == ParsedAnswer("B", "because", eliminated=("A", "C"), confidence=85)
 
 
 @pytest.mark.parametrize("layout", [{}, {"separators": (",", ":")}, {"indent": 2}, {"indent": 4}])
@@ -472,7 +472,7 @@ def test_answers_quoted_in_the_reasoning_are_no_answers(inside: str, label: str)
     schema = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=80, eliminated=True))
     reasoning = f'{inside}"answer":"C"{inside}","answer":"D".'
     text = f'{{"reasoning":{quoted(reasoning)},"answer":"{label}","eliminated":[],"confidence":7}}'
-    assert schema.parse(text)._replace(cut=False) == Answer(label, reasoning, confidence=7)
+    assert schema.parse(text)._replace(cut=False) == ParsedAnswer(label, reasoning, confidence=7)
     assert schema.answer_offset(text) == len(text) - len(f'{label}","eliminated":[],"confidence":7}}')
 
 

@@ -14,7 +14,7 @@ from fuzzing import fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orch_local.config.answers import Answer, AnswerError, AnswerSchema, label_probabilities, schema_for
+from orch_local.config.answers import AnswerError, AnswerSchema, ParsedAnswer, label_probabilities, schema_for
 from orch_local.config.blocks import AnswerConfig
 from orch_local.records import LABELS
 
@@ -326,7 +326,7 @@ def assert_white_space_is_where_it_may_be(text: str) -> None:
     assert not re.search(r"^\s|\s[:,]|:\s\s|:\n|\s$| }", outside)
 
 
-def rewritten(schema: AnswerSchema, answer: Answer, fields: dict[str, Any]) -> str:
+def rewritten(schema: AnswerSchema, answer: ParsedAnswer, fields: dict[str, Any]) -> str:
     """An answer as compact text again: fields in the order of the docs, numbers as they were written."""
     config = schema.config
     parts: Parts = []

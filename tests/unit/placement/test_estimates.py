@@ -22,7 +22,8 @@ from orch_local.placement.machine import Machine
 from orch_local.plan.files import load_plan, write_plan
 from orch_local.plan.needs import graphs, jobs, need_of
 from orch_local.plan.plans import Plan
-from orch_local.run.forecast import draft, elsewhere, outline, placed
+from orch_local.run.forecast import forecast
+from orch_local.run.planning import on_machine, placed, plan_run
 from orch_local.store.store import RunFolder
 
 LLAMA_3_8B = {
@@ -248,7 +249,7 @@ def test_heads_stages_and_engines_bound_the_number(folder: Folder) -> None:
 
 @pytest.fixture
 def plan(run_file: Path, tmp_path: Path) -> Plan:
-    return draft(load_run(run_file), tmp_path / "store").plan
+    return plan_run(load_run(run_file), tmp_path / "store").plan
 
 
 def test_a_plan_keeps_the_lengths_of_its_prompts(plan: Plan, tmp_path: Path) -> None:
@@ -299,14 +300,14 @@ def test_graphs_are_captured_for_twice_the_rows_at_once(
 
 
 def test_a_plan_for_another_machine_keeps_its_specs(run_file: Path, tmp_path: Path) -> None:
-    here = draft(load_run(run_file), tmp_path / "store")
+    here = plan_run(load_run(run_file), tmp_path / "store")
     there = Machine("cuda", 4, 80.0)
-    moved = elsewhere(here, there)
+    moved = on_machine(here, there)
     assert [one.spec for one in moved.plan.workers] == [one.spec for one in here.plan.workers]
     assert {one.settings.device for one in moved.plan.workers} == {"cuda"}
-    shown = outline(moved, there)
+    shown = forecast(moved, there)
     assert not shown.here and shown.placement.machine == there
-    assert outline(here).here
+    assert forecast(here).here
 
 
 def test_a_stated_number_of_gpus_stays_and_another_is_an_int(
@@ -317,5 +318,5 @@ def test_a_stated_number_of_gpus_stays_and_another_is_an_int(
         f"name: mine\npath: {agents[0]['model']}\ntensor_parallel_size: 4\n", encoding="utf-8"
     )
     agents[0]["model"] = str(tmp_path / "mine.yaml")
-    plan = draft(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store").plan
+    plan = plan_run(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store").plan
     assert [one.settings.args["tensor_parallel_size"] for one in plan.workers] == [4, 1, 1, 1]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orch_local.models.kv_cache import KvCache
 from orch_local.placement.gpu_kinds import gpu_speed, is_known, kind_of
-from orch_local.placement.gpu_memory import Group, fitting_tokens, step_gib
+from orch_local.placement.gpu_memory import GpuGroup, fitting_tokens, step_gib
 from orch_local.placement.roofline import Shape, Work, generating, shape
 
 GIB = 2**30
@@ -86,10 +86,10 @@ def test_a_step_of_llama_8b_by_hand() -> None:
 
 
 def test_what_is_left_of_a_gpu_holds_sequences() -> None:
-    group = Group(16.0, CACHE)  # 128 KiB a token
+    group = GpuGroup(16.0, CACHE)  # 128 KiB a token
     assert group.sequences(20.0, 1.0, 1024) == 12  # 1.5 GiB of 0.125 each
     assert group.sequences(10.0, 1.0, 1024) == 0
-    nothing_known = Group(16.0, KvCache(0))
+    nothing_known = GpuGroup(16.0, KvCache(0))
     assert nothing_known.sequences(20.0, 1.0, 1024) > 10_000
     assert nothing_known.sequences(17.0, 1.0, 1024) == 0
     assert group.sequence_gib(1) == group.sequence_gib(16) == 16 / 8192
@@ -97,7 +97,7 @@ def test_what_is_left_of_a_gpu_holds_sequences() -> None:
 
 @given(room=st.floats(0, 200), window=st.integers(0, 4096), sequences=st.integers(1, 512))
 def test_the_fitting_length_fits_and_a_longer_one_does_not(room: float, window: int, sequences: int) -> None:
-    group = Group(10.0, KvCache(65_536, 65_536, window))
+    group = GpuGroup(10.0, KvCache(65_536, 65_536, window))
 
     def step(tokens: int) -> int:
         return max(tokens, sequences, 4096)

@@ -21,9 +21,10 @@ from orch_local.engines.base import EngineSettings
 from orch_local.models.folders import ModelFolder
 from orch_local.placement.machine import Machine
 from orch_local.plan import dtypes
-from orch_local.plan.dtypes import Choice, choose
+from orch_local.plan.dtypes import DtypeChoice, choose_dtype
 from orch_local.report.plan import print_outline
-from orch_local.run.forecast import draft, elsewhere, outline
+from orch_local.run.forecast import forecast
+from orch_local.run.planning import on_machine, plan_run
 
 AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})
 AVX512 = AVX2 | {"avx512f", "avx512_vnni"}
@@ -43,7 +44,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> CpuOf:
 
 
 @pytest.fixture
-def chosen(tmp_path: Path) -> Callable[..., Choice]:
+def chosen(tmp_path: Path) -> Callable[..., DtypeChoice]:
     """What is chosen for a model with 4 GiB of weights in bfloat16."""
     weights = tmp_path / "model.safetensors"
     with weights.open("wb") as stream:
@@ -51,7 +52,7 @@ def chosen(tmp_path: Path) -> Callable[..., Choice]:
 
     def chosen(
         stated: str | None = "bfloat16", device: str = "cpu", more: dict[str, Any] | None = None, **model: Any
-    ) -> Choice:
+    ) -> DtypeChoice:
         config = {
             "architectures": ["LlamaForCausalLM"],
             **({"dtype": stated} if stated else {}),
@@ -65,9 +66,9 @@ def chosen(tmp_path: Path) -> Callable[..., Choice]:
         }
         plain = EngineSettings("vllm", tmp_path, device, "guidance", "unset", 1024, args=args)
         folder = ModelFolder(tmp_path, config, (weights,))
-        found = choose(made, plain, folder)
+        found = choose_dtype(made, plain, folder)
         # Asked again, as `plan` does to tell the reason, it says the same.
-        assert choose(made, found.settings, folder) == found
+        assert choose_dtype(made, found.settings, folder) == found
         return found
 
     return chosen
@@ -92,7 +93,7 @@ def chosen(tmp_path: Path) -> Callable[..., Choice]:
 )
 def test_the_cpu_decides_where_nothing_is_named(
     cpu: CpuOf,
-    chosen: Callable[..., Choice],
+    chosen: Callable[..., DtypeChoice],
     flags: frozenset[str],
     stated: str | None,
     dtype: str,
@@ -103,7 +104,7 @@ def test_the_cpu_decides_where_nothing_is_named(
     assert (found.settings.dtype, found.reason) == (dtype, reason)
 
 
-def test_a_named_dtype_stays_and_a_slow_one_is_told(cpu: CpuOf, chosen: Callable[..., Choice]) -> None:
+def test_a_named_dtype_stays_and_a_slow_one_is_told(cpu: CpuOf, chosen: Callable[..., DtypeChoice]) -> None:
     cpu(AVX2)
     found = chosen(dtype="bfloat16")
     assert (found.settings.dtype, found.settings.args["cpu_kv_cache_gib"]) == ("bfloat16", 1.0)
@@ -116,7 +117,7 @@ def test_a_named_dtype_stays_and_a_slow_one_is_told(cpu: CpuOf, chosen: Callable
     assert chosen(dtype="bfloat16").reason == ""
 
 
-def test_a_gpu_takes_the_dtype_of_the_checkpoint(cpu: CpuOf, chosen: Callable[..., Choice]) -> None:
+def test_a_gpu_takes_the_dtype_of_the_checkpoint(cpu: CpuOf, chosen: Callable[..., DtypeChoice]) -> None:
     cpu(AVX2)
     for stated in ("bfloat16", "float16", "float32"):
         found = chosen(stated, device="cuda")
@@ -130,14 +131,16 @@ def test_a_gpu_takes_the_dtype_of_the_checkpoint(cpu: CpuOf, chosen: Callable[..
     ("more", "model"), [({"quantization_config": {"quant_method": "awq"}}, {}), ({}, {"quantization": "fp8"})]
 )
 def test_quantized_weights_are_left_to_their_kernels(
-    cpu: CpuOf, chosen: Callable[..., Choice], more: dict[str, Any], model: dict[str, Any]
+    cpu: CpuOf, chosen: Callable[..., DtypeChoice], more: dict[str, Any], model: dict[str, Any]
 ) -> None:
     cpu(AVX2)
     found = chosen(more=more, **model)
     assert (found.settings.dtype, found.reason) == ("bfloat16", "")
 
 
-def test_a_widened_model_holds_as_many_tokens_in_its_cache(cpu: CpuOf, chosen: Callable[..., Choice]) -> None:
+def test_a_widened_model_holds_as_many_tokens_in_its_cache(
+    cpu: CpuOf, chosen: Callable[..., DtypeChoice]
+) -> None:
     cpu(AVX2)
     assert chosen(cpu_kv_cache_gib=1.5).settings.args["cpu_kv_cache_gib"] == 3.0
     named = chosen(cpu_kv_cache_gib=1.5, kv_cache_dtype="bfloat16")
@@ -145,7 +148,7 @@ def test_a_widened_model_holds_as_many_tokens_in_its_cache(cpu: CpuOf, chosen: C
 
 
 def test_a_model_that_would_not_fit_stays_narrow_and_the_reason_has_the_figures(
-    cpu: CpuOf, chosen: Callable[..., Choice]
+    cpu: CpuOf, chosen: Callable[..., DtypeChoice]
 ) -> None:
     # 8 GiB of weights, 2 GiB of cache, 1.5 GiB of torch and vLLM.
     cpu(AVX2, gib=11.5 / 0.75 + 0.01)
@@ -168,7 +171,7 @@ def test_a_model_that_would_not_fit_stays_narrow_and_the_reason_has_the_figures(
 )
 def test_what_is_chosen_is_what_is_named_the_checkpoint_or_wider(
     cpu: CpuOf,
-    chosen: Callable[..., Choice],
+    chosen: Callable[..., DtypeChoice],
     flags: frozenset[str],
     gib: float,
     stated: str,
@@ -193,28 +196,28 @@ def narrow_run(run_values: dict[str, Any], tmp_path: Path) -> Path:
     return write_run_file(tmp_path, run_values)
 
 
-def shown(drafted: Any, machine: Machine | None = None) -> str:
+def shown(planned: Any, machine: Machine | None = None) -> str:
     file = io.StringIO()
-    print_outline(Console(file=file, width=100), outline(drafted, machine), prompts=False)
+    print_outline(Console(file=file, width=100), forecast(planned, machine), prompts=False)
     return " ".join(file.getvalue().split())
 
 
 def test_a_plan_says_which_dtype_and_why(cpu: CpuOf, narrow_run: Path, tmp_path: Path) -> None:
     cpu(AVX2)
-    drafted = draft(load_run(narrow_run), tmp_path / "store")
-    first = drafted.plan.agents[0]
+    planned = plan_run(load_run(narrow_run), tmp_path / "store")
+    first = planned.plan.agents[0]
     assert first.settings.dtype == first.environment["dtype"] == "float32"
-    assert f"{first.name}: float32, since this CPU has no native bfloat16." in shown(drafted)
+    assert f"{first.name}: float32, since this CPU has no native bfloat16." in shown(planned)
     cpu(AVX2 | {"amx_bf16"})
-    native = draft(load_run(narrow_run), tmp_path / "store")
+    native = plan_run(load_run(narrow_run), tmp_path / "store")
     assert native.plan.agents[0].settings.dtype == "bfloat16"
     assert native.plan.agents[0].spec != first.spec
-    assert [one.spec for one in native.plan.workers[1:]] == [one.spec for one in drafted.plan.workers[1:]]
+    assert [one.spec for one in native.plan.workers[1:]] == [one.spec for one in planned.plan.workers[1:]]
 
 
 def test_a_plan_for_gpus_has_the_dtype_of_gpus(cpu: CpuOf, narrow_run: Path, tmp_path: Path) -> None:
     cpu(AVX2)
     there = Machine("cuda", 4, 80.0)
-    moved = elsewhere(draft(load_run(narrow_run), tmp_path / "store"), there)
+    moved = on_machine(plan_run(load_run(narrow_run), tmp_path / "store"), there)
     assert moved.plan.agents[0].settings.dtype == "bfloat16"
     assert "native" not in shown(moved, there)

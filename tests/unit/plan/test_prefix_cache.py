@@ -29,11 +29,10 @@ from orch_local.errors import ConfigError, StoreError
 from orch_local.plan.execution import execution_facts, execution_spec
 from orch_local.plan.files import load_plan
 from orch_local.plan.plans import AgentPlan
-from orch_local.plan.prefix_cache import LEAST_MET, choose, meeting
+from orch_local.plan.prefix_cache import LEAST_MET, choose_cache, meeting
 from orch_local.records import Example, Question
 from orch_local.report.plan import _print_caches
 from orch_local.run import supervisor
-from orch_local.run.forecast import Draft, draft
 from orch_local.run.orders import Order
 from orch_local.run.preparation import prepare
 from orch_local.run.worker import Parent, _batches
@@ -177,12 +176,12 @@ def warm(rows: int = 96, same: int | None = None, met: int = LEAST_MET) -> Check
 def test_a_damaged_check_is_named_and_keeps_the_cache_off(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
     keep_check(store, SPEC, warm())
-    assert choose(read_checks(store, SPEC)).on
+    assert choose_cache(read_checks(store, SPEC)).on
     bad = store.checks(SPEC) / "bad.json"
     bad.write_text(text)
     found = read_checks(store, SPEC)
     assert (found.checks, found.damaged) == ([warm()], [bad])
-    assert not choose(found).on and "bad.json" in choose(found).reason
+    assert not choose_cache(found).on and "bad.json" in choose_cache(found).reason
 
 
 def test_a_check_that_was_made_better_is_damaged(tmp_path: Path) -> None:
@@ -210,7 +209,7 @@ def test_a_check_that_was_made_better_is_damaged(tmp_path: Path) -> None:
 def test_only_rows_that_read_the_cache_with_the_same_bytes_turn_it_on(
     checks: list[Check], on: bool, reason: str
 ) -> None:
-    choice = choose(Checked(checks, []))
+    choice = choose_cache(Checked(checks, []))
     assert choice.on is on
     assert reason in choice.reason
 
@@ -218,7 +217,7 @@ def test_only_rows_that_read_the_cache_with_the_same_bytes_turn_it_on(
 @given(st.lists(CHECKS, max_size=5))
 def test_one_row_that_differed_keeps_it_off(checks: list[Check]) -> None:
     cases = [case for check in checks for case in check.cases if case.name == "warm cache"]
-    if choose(Checked(checks, [])).on:
+    if choose_cache(Checked(checks, [])).on:
         assert sum(case.same for case in cases) >= sum(case.rows for case in cases) > 0
         assert sum(case.met for case in cases) >= LEAST_MET
 
@@ -226,24 +225,24 @@ def test_one_row_that_differed_keeps_it_off(checks: list[Check]) -> None:
 # Plans: real model folders, no engine.
 
 
-def planned(tmp_path: Path, run_values: dict[str, Any], cache: str, device: str = "cpu") -> Draft:
+def planned(tmp_path: Path, run_values: dict[str, Any], cache: str, device: str = "cpu") -> PlannedRun:
     engine = {**run_values["engine"], "prefix_cache": cache, "device": device}
     config = load_run(write_run_file(tmp_path, {**run_values, "engine": engine}))
-    return draft(config, tmp_path / "store")
+    return plan_run(config, tmp_path / "store")
 
 
-def specs(drafted: Draft) -> list[str]:
-    return [agent.spec for agent in drafted.plan.workers]
+def specs(found: PlannedRun) -> list[str]:
+    return [agent.spec for agent in found.plan.workers]
 
 
-def turned_on(drafted: Draft) -> list[str]:
-    return [agent.name for agent in drafted.plan.workers if agent.environment["prefix_caching"]]
+def turned_on(found: PlannedRun) -> list[str]:
+    return [agent.name for agent in found.plan.workers if agent.environment["prefix_caching"]]
 
 
-def told(drafted: Draft) -> str:
+def told(found: PlannedRun) -> str:
     console = Console(width=300, no_color=True)
     with console.capture() as capture:
-        _print_caches(console, drafted.plan)
+        _print_caches(console, found.plan)
     return capture.get()
 
 
@@ -319,7 +318,7 @@ def test_a_run_that_is_continued_keeps_what_its_plan_says(
 ) -> None:
     run_values["merge"] = {"policy": "majority"}
     config = load_run(write_run_file(tmp_path, run_values))
-    first = draft(config, tmp_path / "store").plan.agents[0]
+    first = plan_run(config, tmp_path / "store").plan.agents[0]
     if begun == "on":
         check_of(first, tmp_path, warm())
     folder, store = RunFolder(tmp_path / "run"), tmp_path / "store"

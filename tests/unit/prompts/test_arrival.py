@@ -17,7 +17,7 @@ from tokenizer_families import FAMILIES, make_family
 
 from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import ConfigError, PromptError
-from orch_local.prompts.arrival import Arrival, Asked, arrive, check_options
+from orch_local.prompts.arrival import Arrival, ChatNeeds, arrive, check_options
 from orch_local.prompts.template import Message
 from orch_local.prompts.thoughts import closed_thought, ends_in_header, known_tags, lead, open_thought, tag_of
 from orch_local.prompts.tokenizer import PromptTokenizer
@@ -68,7 +68,7 @@ def arrived(
     **model: Any,
 ) -> Arrival:
     config = ModelConfig(name="mine", path=folder, **model)
-    return arrive(tokenizer(folder, template), config, Asked(thinking, system, shipped))
+    return arrive(tokenizer(folder, template), config, ChatNeeds(thinking, system, shipped))
 
 
 # --- the system turn
@@ -105,7 +105,7 @@ def test_a_system_turn_that_arrives_stays(tmp_path: Path, stated: bool | None) -
 def test_the_families_tell_by_themselves_whether_they_take_a_system_turn(tmp_path: Path, name: str) -> None:
     family = FAMILIES[name]
     model = ModelConfig(name="mine", chat_template_kwargs=family.options)
-    found = arrive(PromptTokenizer(make_family(name, tmp_path)), model, Asked(False, True, False))
+    found = arrive(PromptTokenizer(make_family(name, tmp_path)), model, ChatNeeds(False, True, False))
     assert found.system_role is family.system_role
 
 
@@ -188,7 +188,7 @@ def test_without_a_config_a_whole_one_is_offered(tmp_path: Path) -> None:
     text = caught.value.hint.rpartition("write `")[2].partition("` into a file NAME.yaml")[0]
     config = ModelConfig.model_validate(yaml.safe_load(text))
     assert (config.path, config.answer_prefix) == (tmp_path, "</think>\n\n")
-    found = arrive(PromptTokenizer(tmp_path), config, Asked(False, True, False))
+    found = arrive(PromptTokenizer(tmp_path), config, ChatNeeds(False, True, False))
     assert found == Arrival(True, None, ())
 
 
@@ -262,10 +262,10 @@ def test_a_channel_must_be_chosen(tmp_path: Path) -> None:
     added = {"900": {"content": "<|channel|>", "special": True}}
     reader = tokenizer(tmp_path / "harmony", TURNS + "<|start|>assistant", added_tokens_decoder=added)
     with pytest.raises(PromptError, match="before the channel of the answer is chosen") as caught:
-        arrive(reader, ModelConfig(name="mine", dtype="float32"), Asked(False, True, False))
+        arrive(reader, ModelConfig(name="mine", dtype="float32"), ChatNeeds(False, True, False))
     assert 'set `answer_prefix: "<|channel|>final<|message|>"` in the model config' in caught.value.hint
     fixed = ModelConfig(name="mine", answer_prefix="<|channel|>final<|message|>")
-    assert arrive(reader, fixed, Asked(False, True, False)) == Arrival(True, None, ())
+    assert arrive(reader, fixed, ChatNeeds(False, True, False)) == Arrival(True, None, ())
     # A turn that is so called by a model without channels is as good as any.
     assert arrived(tmp_path / "other", TURNS + "<|start|>assistant") == Arrival(True, None, ())
 
@@ -312,7 +312,7 @@ def test_tags_are_found_where_no_config_names_them(tmp_path: Path) -> None:
 def test_a_model_without_tags_cannot_think(tmp_path: Path) -> None:
     reader = PromptTokenizer(make_family("phi3", tmp_path))
     with pytest.raises(ConfigError, match="has no thinking tags") as caught:
-        arrive(reader, ModelConfig(name="mine"), Asked(True, True, False))
+        arrive(reader, ModelConfig(name="mine"), ChatNeeds(True, True, False))
     assert "`think_open`" in caught.value.hint
 
 

@@ -12,6 +12,7 @@ from routed_runs import KNOWS, asked, routed_run, said
 from run_folders import NAMES, Run
 from running import Cli, write_run_file
 
+from orch_local.audit.calibrate import calibrate
 from orch_local.config.blocks import RouterConfig
 from orch_local.config.run_files import load_run
 from orch_local.errors import ConfigError, InputError, StoreError
@@ -20,7 +21,7 @@ from orch_local.plan.plans import AgentPlan
 from orch_local.records import digest
 from orch_local.router.averages import RouterState
 from orch_local.router.routing import Router
-from orch_local.router.states import StateFile, calibrate, plan_router, write_state
+from orch_local.router.states import StateFile, plan_router, write_state
 
 
 def calibration_run(root: Path, gold: bool = True) -> Run:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from orch_local.config.blocks import RouterConfig, RouterWeights
 from orch_local.router.averages import OVERALL, Ema, RouterState, Signal
-from orch_local.router.routing import Case, Phase, Route, Router, block, horizon, learn, simulate
+from orch_local.router.routing import Phase, Route, Router, RoutingCase, block, horizon, learn, simulate
 
 QUICK = settings(max_examples=25, deadline=None)
 RIGHT, WRONG = Signal(True, 10.0, 10.0), Signal(False, 10.0, 10.0)
@@ -66,16 +66,16 @@ def signals_of(draw: random.Random, agents: int) -> tuple[Signal, ...]:
     return tuple(map(Signal, rights, amounts[:agents], amounts[agents:]))
 
 
-def panel_of(draw: random.Random, agents: int, questions: int) -> list[Case]:
+def panel_of(draw: random.Random, agents: int, questions: int) -> list[RoutingCase]:
     """From a seed: hypothesis needs ten times as long to draw every signal by itself."""
     return [
-        Case(f"{draw.getrandbits(64):016x}", draw.choice(CATEGORIES), signals_of(draw, agents))
+        RoutingCase(f"{draw.getrandbits(64):016x}", draw.choice(CATEGORIES), signals_of(draw, agents))
         for _ in range(questions)
     ]
 
 
 @st.composite
-def panels(draw: st.DrawFn) -> list[Case]:
+def panels(draw: st.DrawFn) -> list[RoutingCase]:
     return panel_of(random.Random(draw(SEED)), draw(st.integers(1, 5)), draw(st.integers(1, 25)))
 
 
@@ -101,7 +101,7 @@ def configs(
 
 def drawn(
     data: st.DataObject, mode: str | None = None, by_count: bool | None = None
-) -> tuple[RouterConfig, list[Case], RouterState | None]:
+) -> tuple[RouterConfig, list[RoutingCase], RouterState | None]:
     cases = data.draw(panels())
     settings = data.draw(configs(len(cases[0].signals), mode, by_count))
     lessons = panel_of(random.Random(data.draw(SEED)), len(cases[0].signals), data.draw(st.integers(0, 6)))
@@ -281,7 +281,7 @@ def test_the_order_of_the_agents_matters_for_ties_only(data: st.DataObject) -> N
     order = data.draw(st.permutations(range(agents)))
     draw = random.Random(data.draw(SEED))  # random reals: no ties
     cases = [
-        Case(
+        RoutingCase(
             key_of(i),
             "ab"[i % 2],
             tuple(Signal(draw.random() < 0.5, draw.random(), draw.random()) for _ in order),
@@ -292,7 +292,7 @@ def test_the_order_of_the_agents_matters_for_ties_only(data: st.DataObject) -> N
         update={"warm_up": 0, "explore_every": 0, "weights": weights(1.0, 0.9, 0.8)}
     )
     start = learn(settings, cases[:3])
-    turned = [Case(case.key, case.category, tuple(case.signals[i] for i in order)) for case in cases]
+    turned = [RoutingCase(case.key, case.category, tuple(case.signals[i] for i in order)) for case in cases]
     for one, other in zip(
         simulate(settings, cases[3:], start),
         simulate(settings, turned[3:], learn(settings, turned[:3])),
@@ -309,7 +309,7 @@ def test_the_order_of_the_agents_matters_for_ties_only(data: st.DataObject) -> N
 def test_warm_up_asks_the_agents_in_turn_until_all_came_back_so_often(
     agents: int, k: int, times: int
 ) -> None:
-    cases = [Case(key_of(i), "a", (WRONG,) * (agents - 1) + (RIGHT,)) for i in range(100)]
+    cases = [RoutingCase(key_of(i), "a", (WRONG,) * (agents - 1) + (RIGHT,)) for i in range(100)]
     routes = list(simulate(config(k=k, warm_up=times), cases))
     warm = [route for route in routes if route.phase is Phase.WARM_UP]
     assert routes[: len(warm)] == warm
@@ -326,7 +326,7 @@ def test_warm_up_asks_the_agents_in_turn_until_all_came_back_so_often(
 @pytest.mark.parametrize("mode", ["online", "delayed"])
 def test_warm_up_lasts_until_something_came_back(mode: str) -> None:
     """Else the rest of the first wave would be asked of the first agent, of which nothing is known either."""
-    cases = [Case(key_of(i), "a", (WRONG, RIGHT, WRONG)) for i in range(120)]
+    cases = [RoutingCase(key_of(i), "a", (WRONG, RIGHT, WRONG)) for i in range(120)]
     routes = list(simulate(config(mode=mode, wave=60, delay=60, warm_up=5), cases))
     assert {route.phase for route in routes[:60]} == {Phase.WARM_UP}
     assert Counter(route.agents for route in routes[:60]) == {(0,): 20, (1,): 20, (2,): 20}
@@ -334,7 +334,7 @@ def test_warm_up_lasts_until_something_came_back(mode: str) -> None:
 
 
 def test_warm_up_ends_even_where_nothing_can_be_learnt() -> None:
-    cases = [Case(key_of(i), "a", (Signal(None, None, None),) * 2) for i in range(20)]
+    cases = [RoutingCase(key_of(i), "a", (Signal(None, None, None),) * 2) for i in range(20)]
     phases = Counter(route.phase for route in simulate(config(warm_up=3), cases))
     assert phases == {Phase.WARM_UP: 6, Phase.SCORE: 14}
 
@@ -354,14 +354,14 @@ def test_warm_up_never_starves_an_agent(data: st.DataObject) -> None:
 
 
 def test_a_state_learnt_before_needs_no_warm_up() -> None:
-    cases = [Case(key_of(i), "a", (WRONG, RIGHT)) for i in range(10)]
+    cases = [RoutingCase(key_of(i), "a", (WRONG, RIGHT)) for i in range(10)]
     settings = config(warm_up=10)
-    (route,) = simulate(settings, [Case(key_of(99), "a", (RIGHT, RIGHT))], learn(settings, cases))
+    (route,) = simulate(settings, [RoutingCase(key_of(99), "a", (RIGHT, RIGHT))], learn(settings, cases))
     assert (route.phase, route.agents) == (Phase.SCORE, (1,))
 
 
 def test_a_frozen_router_never_warms_up() -> None:
-    (route,) = simulate(config(mode="calibrated", warm_up=10), [Case(key_of(0), "a", (RIGHT, RIGHT))])
+    (route,) = simulate(config(mode="calibrated", warm_up=10), [RoutingCase(key_of(0), "a", (RIGHT, RIGHT))])
     assert route.phase is Phase.SCORE
 
 
@@ -429,8 +429,8 @@ def test_the_same_observations_give_the_same_routes(data: st.DataObject) -> None
     assert (start and json.dumps(start.to_dict())) == before  # the state to begin with is nobody's to change
 
 
-def replace_signals(case: Case) -> Case:
-    return Case(case.key, case.category, tuple(Signal(*signal) for signal in case.signals))
+def replace_signals(case: RoutingCase) -> RoutingCase:
+    return RoutingCase(case.key, case.category, tuple(Signal(*signal) for signal in case.signals))
 
 
 @QUICK
@@ -457,7 +457,9 @@ def test_a_route_knows_everything_up_to_its_horizon() -> None:
         for place in range(4, 12):
             known = horizon(options, place)
             cases = [
-                Case(key_of(i), "a", (WRONG, WRONG) if i + 1 == known else (Signal(None, 1.0, 1.0),) * 2)
+                RoutingCase(
+                    key_of(i), "a", (WRONG, WRONG) if i + 1 == known else (Signal(None, 1.0, 1.0),) * 2
+                )
                 for i in range(place + 1)
             ]
             assert list(simulate(options, cases))[place].agents == (1,)
@@ -518,7 +520,7 @@ def test_a_frozen_route_follows_from_key_and_category(data: st.DataObject) -> No
 
 def test_what_came_back_is_of_those_who_were_asked() -> None:
     """Agent 1 would be right always, but is never asked: nothing is learnt of it."""
-    cases = [Case(key_of(i), "a", (RIGHT, RIGHT)) for i in range(9)]
+    cases = [RoutingCase(key_of(i), "a", (RIGHT, RIGHT)) for i in range(9)]
     last = list(simulate(config(), cases))[-1]
     assert last.agents == (0,)
     assert last.estimates[1] == (0.5, 10.0, 10.0, 0.5)  # unknown counts as the largest known

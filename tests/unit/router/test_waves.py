@@ -18,9 +18,9 @@ from orch_local.plan.profiles import AgentProfile, Profile
 from orch_local.records import Analysis, Outcome, Question, Usage
 from orch_local.results.trajectory import router_summary
 from orch_local.router.averages import RouterState
-from orch_local.router.feedback import Meter
+from orch_local.router.feedback import FeedbackReader
 from orch_local.router.routes import MissingRowError, Walk, read_routes, recorded, write_routes
-from orch_local.router.routing import Case, learn, simulate
+from orch_local.router.routing import RoutingCase, learn, simulate
 from orch_local.run.context import RunContext
 from orch_local.run.pipeline import run_shard, score_stored
 from orch_local.run.remaining import remaining, remaining_by_shard
@@ -29,14 +29,14 @@ from orch_local.store.shards import Shard
 ONLINE = {"mode": "online", "wave": 10, "warm_up": 4, "category_min": 1}
 
 
-def cases(run: Run, questions: list[Question] | None = None) -> list[Case]:
+def cases(run: Run, questions: list[Question] | None = None) -> list[RoutingCase]:
     """What every agent would tell, also of questions that it was not asked."""
-    meter = Meter(run.plan)
+    reader = FeedbackReader(run.plan)
     return [
-        Case(
+        RoutingCase(
             one.key,
             one.category,
-            tuple(meter.signal(n, said(name, one), one.gold) for n, name in enumerate(NAMES)),
+            tuple(reader.signal(n, said(name, one), one.gold) for n, name in enumerate(NAMES)),
         )
         for one in questions or run.questions
     ]
@@ -192,10 +192,10 @@ def test_a_changed_or_damaged_record_is_found(online: tuple[Run, Table]) -> None
 
 def test_a_failed_row_counts_as_not_right_and_costs_nothing(online: tuple[Run, Table]) -> None:
     run, _ = online
-    meter, one = Meter(run.plan), run.questions[0]
-    assert meter.signal(0, Analysis(one.key, Outcome.FAILED), "B") == (False, None, None)
-    assert meter.signal(0, said(NAMES[0], one), None).accuracy is None
-    assert meter.signal(0, said(NAMES[0], one), "B") == (True, 20.0, 79.0)
+    reader, one = FeedbackReader(run.plan), run.questions[0]
+    assert reader.signal(0, Analysis(one.key, Outcome.FAILED), "B") == (False, None, None)
+    assert reader.signal(0, said(NAMES[0], one), None).accuracy is None
+    assert reader.signal(0, said(NAMES[0], one), "B") == (True, 20.0, 79.0)
 
 
 def test_rows_made_again_teach_what_they_say_now(online: tuple[Run, Table]) -> None:
@@ -218,7 +218,7 @@ def test_a_profile_gives_seconds(online: tuple[Run, Table]) -> None:
     profile = Profile(measured="", agents=dict.fromkeys(NAMES, one))
     plan = run.plan.model_copy(update={"router": files.model_copy(update={"profile": profile})})
     row = Analysis("0" * 16, Outcome.OK, "B", usage=Usage(10, 3, 4))
-    assert Meter(plan).signal(1, row, "B") == (True, 1 + 0.5 * 10 + 2 * 4, 3.0 * 14)
+    assert FeedbackReader(plan).signal(1, row, "B") == (True, 1 + 0.5 * 10 + 2 * 4, 3.0 * 14)
 
 
 def test_the_trajectory_counts_every_question(online: tuple[Run, Table]) -> None:

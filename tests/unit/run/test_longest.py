@@ -19,16 +19,16 @@ from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.run import longest
-from orch_local.run.forecast import draft, elsewhere
 from orch_local.run.generating import PromptWriter
 from orch_local.run.longest import Asking, depends_on_length, longest_request, panel_tokens, size
+from orch_local.run.planning import on_machine, plan_run
 
 ASCII = ("apple", "7 %", "(a)", "of")
 WORDS = ("apple", "Ωmega", "7 %", "«quoted»", "a\nline", "😀", "the", "of")
 
 
 @pytest.fixture
-def drafted(run_values: dict[str, Any], tmp_path: Path) -> Any:
+def planned(run_values: dict[str, Any], tmp_path: Path) -> Any:
     """A run over questions of very different lengths."""
     dice = random.Random(0)
 
@@ -45,7 +45,7 @@ def drafted(run_values: dict[str, Any], tmp_path: Path) -> Any:
         for number in range(40)
     ]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return draft(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
+    return plan_run(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
 
 
 def needed(scribe: PromptWriter, task: Any) -> int:
@@ -54,10 +54,10 @@ def needed(scribe: PromptWriter, task: Any) -> int:
     return len(scribe.prompt(task)) + thought + scribe.budget(task)
 
 
-def test_no_request_is_longer_than_the_bound(drafted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_request_is_longer_than_the_bound(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longest, "LOOKED_AT", 3)
     monkeypatch.setattr(longest, "_ROUND", 1)
-    agent, questions = drafted.plan.agents[0], drafted.questions
+    agent, questions = planned.plan.agents[0], planned.questions
     scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
 
     def task(question: Question) -> Any:
@@ -71,9 +71,9 @@ def test_no_request_is_longer_than_the_bound(drafted: Any, monkeypatch: pytest.M
     assert longest_request(Asking(scribe, task, 500), largest) - 500 <= longest_of_all
 
 
-def test_no_panel_is_longer_than_the_bound(drafted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_panel_is_longer_than_the_bound(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longest, "_ROUND", 1)
-    plan, questions = drafted.plan, drafted.questions
+    plan, questions = planned.plan, planned.questions
     scribe = PromptWriter(plan.merger, PromptTokenizer(plan.merger.settings.model_path))
 
     def task(question: Question, reasoning: str) -> Any:
@@ -100,26 +100,26 @@ def test_no_panel_is_longer_than_the_bound(drafted: Any, monkeypatch: pytest.Mon
         assert all(needed(scribe, task(one, worst)) <= bound for one in questions)
 
 
-def test_engines_on_gpus_are_loaded_for_the_run_and_specs_stay(drafted: Any) -> None:
-    there = elsewhere(drafted, read_machine("1x24GiB"))
-    for here, moved in zip(drafted.plan.workers, there.plan.workers, strict=True):
+def test_engines_on_gpus_are_loaded_for_the_run_and_specs_stay(planned: Any) -> None:
+    there = on_machine(planned, read_machine("1x24GiB"))
+    for here, moved in zip(planned.plan.workers, there.plan.workers, strict=True):
         assert here.settings.longest is None and here.settings.loaded_len == here.settings.max_model_len
         assert moved.settings.longest and moved.settings.loaded_len <= moved.settings.max_model_len
         assert moved.spec == here.spec
 
 
 def test_agents_of_one_model_have_it_loaded_for_the_longest_row_of_all(
-    drafted: Any, run_values: dict[str, Any], tmp_path: Path
+    planned: Any, run_values: dict[str, Any], tmp_path: Path
 ) -> None:
     for agent in (*run_values["agents"][:2], run_values["merge"]):
         agent["model"] = run_values["agents"][0]["model"]
-    shared = elsewhere(
-        draft(load_run(write_run_file(tmp_path, run_values)), tmp_path), read_machine("1x24GiB")
+    shared = on_machine(
+        plan_run(load_run(write_run_file(tmp_path, run_values)), tmp_path), read_machine("1x24GiB")
     )
     longest = {name: one.settings.longest for name, one in zip("abcm", shared.plan.workers, strict=True)}
     assert len({shared.plan.workers[n].engine for n in (0, 1, 3)}) == 1
     assert longest["a"] == longest["b"] == longest["m"] != longest["c"]
-    alone = elsewhere(drafted, read_machine("1x24GiB")).plan.workers
+    alone = on_machine(planned, read_machine("1x24GiB")).plan.workers
     assert longest["m"] == alone[3].settings.longest, "it reads the analyses too"
 
 

@@ -22,9 +22,9 @@ from orch_local.plan.plans import AgentPlan, Plan
 from orch_local.records import Analysis, Outcome
 from orch_local.run import preparation, scheduler
 from orch_local.run.context import StopRequest
-from orch_local.run.forecast import Draft
 from orch_local.run.orders import Recheck
 from orch_local.run.pipeline import Result
+from orch_local.run.planning import PlannedRun
 from orch_local.run.preparation import prepare
 from orch_local.run.stats import Timing
 from orch_local.run.supervisor import Progress, WorkerOptions
@@ -246,13 +246,13 @@ def newer(content: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def drafted(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan], Callable[..., Plan]]:
-    """Prepare the folder of the run for a plan as it would be drafted now."""
+def prepared(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan], Callable[..., Plan]]:
+    """Prepare the folder of the run for a plan as it would be prepared now."""
 
     def make(plan: Plan) -> Callable[..., Plan]:
         bad = [BadRow("q.jsonl", 3, "no gold \ud800")]
         monkeypatch.setattr(
-            preparation, "draft", lambda config, store, begun: Draft(plan, run.questions, bad)
+            preparation, "plan_run", lambda config, store, begun: PlannedRun(plan, run.questions, bad)
         )
         monkeypatch.setattr(preparation, "check", lambda plan, questions: None)
 
@@ -265,19 +265,19 @@ def drafted(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan], Calla
     return make
 
 
-Drafted = Callable[[Plan], Callable[..., Plan]]
+Prepared = Callable[[Plan], Callable[..., Plan]]
 
 
-def test_the_same_plan_is_frozen_again(run: Run, drafted: Drafted) -> None:
+def test_the_same_plan_is_frozen_again(run: Run, prepared: Prepared) -> None:
     before = load_plan(run.folder)
-    assert drafted(run.plan)() == run.plan
+    assert prepared(run.plan)() == run.plan
     assert load_plan(run.folder) == before
     assert list(read_questions(run.folder.questions)) == run.questions
 
 
 @pytest.mark.parametrize("accept", [True, False])
 def test_another_plan_is_refused_by_its_fields_and_nothing_is_written(
-    run: Run, drafted: Drafted, accept: bool
+    run: Run, prepared: Prepared, accept: bool
 ) -> None:
     before = snapshot(run.folder.root)
     merge = run.plan.config.merge.model_copy(update={"quorum": 2})
@@ -285,7 +285,7 @@ def test_another_plan_is_refused_by_its_fields_and_nothing_is_written(
     asked = run.plan.questions.model_copy(update={"digest": "f" * 64})
     plan = run.plan.model_copy(update={"config": config, "questions": asked})
     with pytest.raises(StoreError, match="a run of a different plan") as caught:
-        drafted(plan)(accept)
+        prepared(plan)(accept)
     assert "merge.quorum: 1 -> 2" in caught.value.message
     assert f"questions: {run.plan.questions.digest} -> {'f' * 64}" in caught.value.message
     assert "--out" in caught.value.hint
@@ -293,44 +293,44 @@ def test_another_plan_is_refused_by_its_fields_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("field", ["fast", "grammar"])
-def test_a_run_that_was_fast_is_told_by_its_option(run: Run, drafted: Drafted, field: str) -> None:
+def test_a_run_that_was_fast_is_told_by_its_option(run: Run, prepared: Prepared, field: str) -> None:
     def engine(value: str) -> Plan:
         return changed(run.plan, lambda content: content.update(engine={field: value, "name": "vllm"}))
 
     write_plan(run.folder, engine("before"))
     with pytest.raises(StoreError, match=rf"engine\.{field}") as caught:
-        drafted(engine("now"))()
+        prepared(engine("now"))()
     assert ("--fast" in caught.value.hint) == (field == "fast")
     assert "choose another --out; rows that both plans need" in caught.value.hint
 
 
 def test_a_new_environment_is_accepted_with_a_warning(
-    run: Run, drafted: Drafted, caplog: pytest.LogCaptureFixture
+    run: Run, prepared: Prepared, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drafted(run.plan)(True)
+    prepared(run.plan)(True)
     assert caplog.messages == []
-    drafted(changed(run.plan, newer))(True)
+    prepared(changed(run.plan, newer))(True)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "environment.torch: (absent) -> 2.14.0" in record.getMessage()
     assert "all rows are made anew" in record.getMessage()
 
 
-def test_another_environment_is_refused_by_its_fields_and_values(run: Run, drafted: Drafted) -> None:
+def test_another_environment_is_refused_by_its_fields_and_values(run: Run, prepared: Prepared) -> None:
     before = snapshot(run.folder.root)
     with pytest.raises(StoreError, match="begun in another environment") as caught:
-        drafted(changed(run.plan, newer))()
+        prepared(changed(run.plan, newer))()
     assert caught.value.message.endswith("it differs in: environment.torch: (absent) -> 2.14.0")
     assert "--accept-new-environment" in caught.value.hint
     assert snapshot(run.folder.root) == before
 
 
 def test_another_environment_is_taken_when_it_is_accepted(
-    run: Run, drafted: Drafted, workers: Workers
+    run: Run, prepared: Prepared, workers: Workers
 ) -> None:
     first = executed(run)
     now = changed(run.plan, newer)
-    assert drafted(now)(True) == now
+    assert prepared(now)(True) == now
     assert load_plan(run.folder) == now
     workers.run_ = replace(run, plan=now)
     # The environment is part of every spec, so all rows are generated anew.
@@ -339,23 +339,23 @@ def test_another_environment_is_taken_when_it_is_accepted(
     assert second.digest == first.digest
     # And the way back is a change of environment, too.
     with pytest.raises(StoreError, match=r"environment.torch: 2.14.0 -> \(absent\)"):
-        drafted(run.plan)()
+        prepared(run.plan)()
 
 
-def test_a_plan_and_an_environment_that_differ_are_another_plan(run: Run, drafted: Drafted) -> None:
+def test_a_plan_and_an_environment_that_differ_are_another_plan(run: Run, prepared: Prepared) -> None:
     def both(content: dict[str, Any]) -> None:
         newer(content)
         content["prompt"] = "word " * 200
 
     with pytest.raises(StoreError, match="a run of a different plan") as caught:
-        drafted(changed(run.plan, both))(True)
+        prepared(changed(run.plan, both))(True)
     message = caught.value.message
     assert "prompt" in message and "torch" not in message
     assert max(map(len, message.split("; "))) < 300, "a prompt is not told whole"
 
 
-def test_bad_rows_are_written_beside_the_questions(run: Run, drafted: Drafted) -> None:
-    drafted(run.plan)()
+def test_bad_rows_are_written_beside_the_questions(run: Run, prepared: Prepared) -> None:
+    prepared(run.plan)()
     (line,) = run.folder.bad_rows.read_bytes().split(b"\n")[:-1]
     row = json.loads(line.decode("utf-8", "surrogatepass"))
     assert "no gold \ud800" in row.values()

@@ -10,13 +10,14 @@ import pytest
 from running import Cli, write_run_file
 
 from orch_local.config.run_files import load_run
-from orch_local.run.forecast import draft, outline
+from orch_local.run.forecast import forecast
+from orch_local.run.planning import plan_run
 
 
 def sample_panel(run_values: dict[str, Any], tmp_path: Path) -> list[dict[str, Any]]:
     """The lines of the panel in the first prompt of the merge agent."""
-    drafted = draft(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
-    prompt = outline(drafted).agents[-1].first_prompt
+    planned = plan_run(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
+    prompt = forecast(planned).agents[-1].first_prompt
     return [json.loads(line) for line in prompt.splitlines() if line.startswith('{"agent":')]
 
 

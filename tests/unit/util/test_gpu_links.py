@@ -14,7 +14,7 @@ from orch_local.errors import ConfigError
 from orch_local.placement.gpu_kinds import gpu_speed
 from orch_local.placement.hardware_notes import Shared, hardware_notes, lacks_bfloat16
 from orch_local.placement.machine import Machine, machine
-from orch_local.run.forecast import draft
+from orch_local.run.planning import plan_run
 from orch_local.util.gpu_links import all_nvlinked, slices
 from orch_local.util.gpus import Gpu
 
@@ -155,5 +155,5 @@ def test_what_the_gpu_cannot_do_is_refused_before_loading(
     agent["model"] = str(own)
     run_values["engine"]["device"] = "cuda"
     with pytest.raises(ConfigError, match=message) as caught:
-        draft(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
+        plan_run(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
     assert hint in caught.value.hint
