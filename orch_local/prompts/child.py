@@ -24,7 +24,13 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what a child for tokenizers does not need
+    import jinja2
+    from jinja2.parser import Parser
+    from jinja2.runtime import Macro
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _LONGEST_REFUSAL = 500
 
@@ -72,28 +78,17 @@ def _tojson(
     )
 
 
-def _template_renderer() -> Callable[[dict[str, Any]], str]:
+def _template_environment() -> ImmutableSandboxedEnvironment:
     """An environment after the contract that chat templates are written to.
 
     Source: huggingface.co/docs/transformers/chat_templating_writing: sandboxed Jinja2 without line breaks
     behind blocks and blanks before them, ``break`` and ``continue``, ``raise_exception``, ``strftime_now``, a
     ``tojson`` that leaves HTML alone, and a ``generation`` block, which writes what is in it.
     """
-    import html  # noqa: F401 - Jinja2 imports these when it first needs them, which would fail by then
-    import pprint  # noqa: F401
-    import random
-    import textwrap  # noqa: F401
-    import unicodedata  # noqa: F401
-
-    import jinja2.constants
-    import jinja2.debug
+    import jinja2
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
-    from jinja2.parser import Parser
-    from jinja2.runtime import Macro
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    reading = runpy.run_path(str(Path(__file__).with_name("template_reading.py")))["reading"]
 
     class Generation(Extension):
         tags = {"generation"}  # noqa: RUF012 - as Jinja2 wants it
@@ -115,8 +110,29 @@ def _template_renderer() -> Callable[[dict[str, Any]], str]:
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = raise_exception
+    return environment
+
+
+def _import_what_rendering_needs() -> None:
+    """Jinja2 and Python import these when they first need them, which would fail by then."""
+    import html  # noqa: F401
+    import pprint  # noqa: F401
+    import textwrap  # noqa: F401
+    import unicodedata  # noqa: F401
+
+    import jinja2.constants
+    import jinja2.debug  # noqa: F401
+
     for encoding in ("unicode-escape", "utf-16", "utf-32", "latin-1"):
         codecs.lookup(encoding)
+
+
+def _template_renderer() -> Callable[[dict[str, Any]], str]:
+    import random
+
+    _import_what_rendering_needs()
+    reading = runpy.run_path(str(Path(__file__).with_name("template_reading.py")))["reading"]
+    environment = _template_environment()
     compiled: dict[str, jinja2.Template] = {}
 
     def render(job: dict[str, Any]) -> str:
