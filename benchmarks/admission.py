@@ -65,7 +65,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> None:
     """Time both in turn."""
     config = load_run(RUN_FILE, demo_overrides(folder, options.questions, "vllm"))
-    plan, asked, _ = plan_run(config, folder / "store")
+    plan, asked, *_ = plan_run(config, folder / "store")
     agent = plan.agents[0]
     scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     units = [Unit(question.key, analysis_task(question, agent.answer)) for question in asked]

@@ -52,7 +52,7 @@ def main() -> None:
 def measure(folder: Path, questions: int, rounds: int) -> None:
     """Time the three loops in turn."""
     config = load_run(RUN_FILE, demo_overrides(folder, questions, "vllm"))
-    plan, asked, _ = plan_run(config, folder / "store")
+    plan, asked, *_ = plan_run(config, folder / "store")
     agent = plan.agents[0]
     os.environ.update(environment(agent.settings))
     scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))

@@ -17,6 +17,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -156,6 +157,7 @@ def torch_cuda() -> str | None:
     return built[1] if built else None
 
 
+@cache  # reading a package's metadata takes a millisecond
 def installed(distribution: str) -> str | None:
     """Version of a distribution; ``None`` where it is not installed."""
     try:

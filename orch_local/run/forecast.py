@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,15 +12,12 @@ from orch_local.placement.machine import Machine
 from orch_local.placement.replicas import Placement
 from orch_local.plan.dtypes import choose_dtype
 from orch_local.plan.needs import need_of
-from orch_local.plan.plans import AgentPlan, Plan
-from orch_local.records import Question
+from orch_local.plan.plans import AgentPlan
 from orch_local.run.planning import (
     PlannedRun,
     machine_for,
     placed,
     rows_in_all,
-    sample_of,
-    sampled_prompts,
 )
 
 
@@ -60,7 +56,7 @@ class Forecast:
 
 
 def forecast(planned: PlannedRun, machine: Machine | None = None) -> Forecast:
-    """Render a sample of the prompts, estimate memory and time of every agent, place them on a machine.
+    """Estimate memory and time of every agent, and place them on a machine.
 
     Without a ``machine`` it is this one; for another, ``planned`` comes from
     :func:`orch_local.run.planning.on_machine`.
@@ -70,26 +66,26 @@ def forecast(planned: PlannedRun, machine: Machine | None = None) -> Forecast:
     InputError
         If a model fits on no device of the machine.
     """
-    sample = sample_of(planned.questions)
-    there = machine or machine_for(planned.plan)
-    agents = tuple(_forecast_agent(agent, planned.plan, sample, there) for agent in planned.plan.workers)
-    placement, golds = placed(planned.plan, there), gold_facts(planned.questions)
-    return Forecast(planned, agents, len(sample), placement, machine is None, golds)
+    plan, there = planned.plan, machine or machine_for(planned.plan)
+    agents = tuple(_forecast_agent(agent, planned, there) for agent in plan.workers)
+    sample = len(planned.samples[plan.agents[0].name].lengths)
+    return Forecast(
+        planned, agents, sample, placed(plan, there), machine is None, gold_facts(planned.questions)
+    )
 
 
-def _forecast_agent(
-    agent: AgentPlan, plan: Plan, sample: Sequence[Question], machine: Machine
-) -> AgentForecast:
-    asked, folder = sampled_prompts(agent, plan, sample), open_model_folder(agent.model)
+def _forecast_agent(agent: AgentPlan, planned: PlannedRun, machine: Machine) -> AgentForecast:
+    prompts, folder = planned.samples[agent.name], open_model_folder(agent.model)
+    rows = rows_in_all(planned.plan)[agent.name]
     return AgentForecast(
         plan=agent,
         folder=folder,
-        shortest=min(asked.lengths),
-        median=round(median(asked.lengths)),
-        longest=max(asked.lengths),
-        budget=asked.budget,
-        too_long=sum(tokens > agent.settings.max_model_len for tokens in asked.needed),
-        need=need_of(agent, plan, rows_in_all(plan)[agent.name], machine),
+        shortest=min(prompts.lengths),
+        median=round(median(prompts.lengths)),
+        longest=max(prompts.lengths),
+        budget=prompts.budget,
+        too_long=sum(tokens > agent.settings.max_model_len for tokens in prompts.needed),
+        need=need_of(agent, planned.plan, rows, machine),
         dtype_reason=choose_dtype(agent.model, agent.settings, folder).reason,
-        first_prompt=asked.first_prompt,
+        first_prompt=prompts.first_prompt,
     )

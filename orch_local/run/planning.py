@@ -38,12 +38,27 @@ TYPICAL_SHARE = 0.5
 CHARACTERS_PER_TOKEN = 4
 
 
+@dataclass(frozen=True, slots=True)
+class SampledPrompts:
+    """A sample of one agent's prompts."""
+
+    lengths: Sequence[int]
+    """Tokens of each prompt."""
+    needed: Sequence[int]
+    """Tokens of each prompt with its longest answer."""
+    budget: int
+    """Most tokens an answer can have, a thought included."""
+    first_prompt: str
+
+
 class PlannedRun(NamedTuple):
     """A plan with its questions, not written anywhere yet."""
 
     plan: Plan
     questions: Sequence[Question]
     bad_rows: list[BadRow]
+    samples: Mapping[str, SampledPrompts] = {}
+    """By agent."""
 
 
 def plan_run(config: RunConfig, store: Path, begun: Plan | None = None) -> PlannedRun:
@@ -82,9 +97,10 @@ def plan_run(config: RunConfig, store: Path, begun: Plan | None = None) -> Plann
         environment=common([agent.environment for agent in (*agents, *([merger] if merger else []))]),
     )
     plan = _sized(plan, questions)
-    sample = sample_of(questions)
-    tokens = {agent.name: _tokens_per_row(sampled_prompts(agent, plan, sample)) for agent in plan.workers}
-    return PlannedRun(plan.model_copy(update={"tokens": tokens}), questions, bad_rows)
+    sample = _sample_of(questions)
+    samples = {agent.name: _sampled_prompts(agent, plan, sample) for agent in plan.workers}
+    tokens = {name: _tokens_per_row(prompts) for name, prompts in samples.items()}
+    return PlannedRun(plan.model_copy(update={"tokens": tokens}), questions, bad_rows, samples)
 
 
 def _sized(plan: Plan, questions: Sequence[Question]) -> Plan:
@@ -208,24 +224,11 @@ def _one_of_each_shape(questions: Sequence[Question]) -> list[Question]:
     return list(shapes.values())
 
 
-@dataclass(frozen=True, slots=True)
-class SampledPrompts:
-    """A sample of one agent's prompts."""
-
-    lengths: Sequence[int]
-    """Tokens of each prompt."""
-    needed: Sequence[int]
-    """Tokens of each prompt with its longest answer."""
-    budget: int
-    """Most tokens an answer can have, a thought included."""
-    first_prompt: str
-
-
-def sample_of(questions: Sequence[Question]) -> Sequence[Question]:
+def _sample_of(questions: Sequence[Question]) -> Sequence[Question]:
     return questions[:: max(1, len(questions) // SAMPLE)][:SAMPLE]
 
 
-def sampled_prompts(agent: AgentPlan, plan: Plan, sample: Sequence[Question]) -> SampledPrompts:
+def _sampled_prompts(agent: AgentPlan, plan: Plan, sample: Sequence[Question]) -> SampledPrompts:
     writer = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     tasks = [_task(agent, plan, question) for question in sample]
     prompts = [writer.prompt(task) for task in tasks]
@@ -238,10 +241,10 @@ def sampled_prompts(agent: AgentPlan, plan: Plan, sample: Sequence[Question]) ->
     )
 
 
-def _tokens_per_row(asked: SampledPrompts) -> TokensPerRow:
+def _tokens_per_row(prompts: SampledPrompts) -> TokensPerRow:
     return TokensPerRow(
-        prompt=round(mean(asked.lengths), 1),
-        generated=round(asked.budget * TYPICAL_SHARE / CHARACTERS_PER_TOKEN, 1),
+        prompt=round(mean(prompts.lengths), 1),
+        generated=round(prompts.budget * TYPICAL_SHARE / CHARACTERS_PER_TOKEN, 1),
     )
 
 

@@ -42,7 +42,7 @@ def prepare(config: RunConfig, folder: RunFolder, store: Path, accept_new_enviro
         If the folder belongs to another plan, or cannot be written.
     """
     begun = load_plan(folder) if folder.plan.exists() else None
-    plan, questions, bad_rows = plan_run(config, store, begun)
+    plan, questions, bad_rows, _ = plan_run(config, store, begun)
     check(plan, questions)
     if begun:
         _refuse_other_plan(folder, begun, plan, accept_new_environment)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ class Interval(NamedTuple):
 
 
 UNIT = Interval(0.0, 1.0)
+_NEGLIGIBLE = 1e-17
+"""Share of a sum below which its falling terms no longer change a float."""
 _NO_ERROR = 1e-12
 """A standard error below is what the rounding of floats leaves of zero."""
 
@@ -40,16 +44,37 @@ def wilson(correct: int, n: int, level: float = 0.95) -> Interval | None:
 def binomial_excess(count: int, n: int, share: float) -> float:
     """Probability of ``count`` or more of ``n``, where each is one with probability ``share``.
 
-    The one-sided exact binomial test, computed by ``scipy.stats.binomtest``.
+    The one-sided exact binomial test, as ``scipy.stats.binomtest(alternative="greater")``. It is summed here
+    because `orch-local plan` needs it and would take a second to import scipy.
 
     Raises
     ------
     ValueError
         If ``count`` is not within 0 and ``n``, or ``share`` not within 0 and 1.
     """
-    from scipy.stats import binomtest
+    if not 0 <= count <= n or not 0 <= share <= 1:
+        raise ValueError(f"no binomial count: {count} of {n}, with a share of {share}")
+    if count == 0 or share == 1:
+        return 1.0
+    if share == 0:
+        return 0.0
+    odds = share / (1 - share)
+    if count > n * share:
+        return _tail(n, share, count, ((n - k) / (k + 1) * odds for k in range(count, n)))
+    return 1.0 - _tail(n, share, count - 1, (k / (n - k + 1) / odds for k in range(count - 1, 0, -1)))
 
-    return float(binomtest(count, n, share, alternative="greater").pvalue)
+
+def _tail(n: int, share: float, first: int, ratios: Iterable[float]) -> float:
+    """Sum of binomial probabilities from ``first`` on; ``ratios`` are of each to the one before, and fall."""
+    ways = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1)
+    term = math.exp(ways + first * math.log(share) + (n - first) * math.log1p(-share))
+    total = term
+    for ratio in ratios:
+        term *= ratio
+        total += term
+        if term < total * _NEGLIGIBLE:
+            break
+    return min(total, 1.0)
 
 
 def clustered_interval(

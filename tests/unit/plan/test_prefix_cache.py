@@ -34,6 +34,7 @@ from orch_local.records import Example, Question
 from orch_local.report.plan import _print_caches
 from orch_local.run import supervisor
 from orch_local.run.orders import Order
+from orch_local.run.planning import PlannedRun, plan_run
 from orch_local.run.preparation import prepare
 from orch_local.run.worker import Parent, _batches
 from orch_local.store.evidence import Case, Check, Checked, keep_check, read_checks
