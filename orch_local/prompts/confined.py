@@ -1,4 +1,4 @@
-"""Foreign code at arm's length: a child process with bounds on time, memory and what it writes.
+"""Foreign templates and tokenizers run in a child process with limits on time, memory and output.
 
 See `child.py` for what runs there and for the limits that it sets itself.
 """
@@ -12,12 +12,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from orch_local.errors import PromptError
+from orch_local.util.children import ChildProcess
 
 _SCRIPT = Path(__file__).with_name("child.py")
 _NEEDED_VARIABLES = ("LD_LIBRARY_PATH",)
@@ -63,16 +65,13 @@ class Child:
     def __init__(self, kind: ChildKind) -> None:
         self._kind = kind
         self._lock = threading.Lock()
-        command = [sys.executable, "-I", "-S", "-X", "utf8", str(_SCRIPT)]
         environment = {name: os.environ[name] for name in _NEEDED_VARIABLES if name in os.environ}
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+        self._process = ChildProcess(
+            [sys.executable, "-I", "-S", "-X", "utf8", str(_SCRIPT)],
             env={**environment, "TZ": "UTC", "TOKENIZERS_PARALLELISM": "false"},
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is for us, who may want to finish what is under way
+            folder=Path("/"),
+            stderr=subprocess.DEVNULL,
+            longest_line=_LONGEST_ANSWER,
         )
         self.close = weakref.finalize(self, _end, self._process)
         self._opening = {"folders": _folders_of(kind.modules), "kind": kind.name, "memory": kind.memory}
@@ -88,9 +87,7 @@ class Child:
             With the words of whatever the job itself raised.
         """
         with self._lock:
-            line, late = self._answer_line({"seconds": self._kind.seconds, **job}, payload)
-        if not line.endswith(b"\n"):
-            raise self._end_of_process(late)
+            line = self._answer_line({"seconds": self._kind.seconds, **job}, payload)
         answer = json.loads(line)
         if "refused" in answer:
             raise RefusedError(str(answer["refused"]), str(answer["kind"]))
@@ -98,33 +95,28 @@ class Child:
             raise LimitError(self._limits(job)[answer["limit"]])
         return str(answer["text"])
 
-    def _answer_line(self, job: dict[str, Any], payload: bytes) -> tuple[bytes, bool]:
-        """What the process says, and whether it was stopped for taking too long."""
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self._process.kill()
-
-        timer = threading.Timer(_WALL_SECONDS, stop)
-        timer.daemon = True
-        timer.start()
+    def _answer_line(self, job: dict[str, Any], payload: bytes) -> str:
+        deadline = time.monotonic() + _WALL_SECONDS
+        opening, self._opening = self._opening, {}
         try:
-            opening, self._opening = self._opening, {}
-            for part in (*([opening] if opening else []), job):
-                _stream(self._process.stdin).write(json.dumps(part).encode() + b"\n")
-            _stream(self._process.stdin).write(payload)
-            _stream(self._process.stdin).flush()
-            return _stream(self._process.stdout).readline(_LONGEST_ANSWER), late.is_set()
+            if opening:
+                self._process.send(json.dumps(opening), within_s=_WALL_SECONDS)
+            self._process.send(json.dumps(job), payload, within_s=deadline - time.monotonic())
+            line = self._process.next_line(deadline - time.monotonic())
+        except TimeoutError:
+            self._process.kill()
+            raise LimitError(f"takes longer than {_WALL_SECONDS:.0f} s") from None
         except OSError:  # it is gone, and its exit code says why
-            return b"", late.is_set()
-        finally:
-            timer.cancel()
+            line = None
+        if line is None:
+            raise self._end_of_process()
+        return line
 
-    def _end_of_process(self, late: bool) -> LimitError:
-        code = self._process.poll() if late else self._ended()
-        if late:
-            return LimitError(f"takes longer than {_WALL_SECONDS:.0f} s")
+    def _end_of_process(self) -> LimitError:
+        code = self._process.wait(_GRACE_SECONDS)
+        if code is None:  # it has closed its output and does not leave
+            self._process.kill()
+            code = -signal.SIGKILL
         if code == -signal.SIGXCPU:
             return LimitError(f"takes longer than {self._kind.seconds:g} s")
         if code == -signal.SIGABRT:  # Rust and C leave so when they get no more memory
@@ -133,14 +125,6 @@ class Child:
             return KilledError("could not be tried: the process was killed, perhaps for want of memory")
         return LimitError(f"takes the process that tries it down (exit code {code})")
 
-    def _ended(self) -> int:
-        """The exit code; who has closed its output but does not leave is made to."""
-        try:
-            return self._process.wait(timeout=_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
     def _limits(self, job: dict[str, Any]) -> dict[str, str]:
         return {
             "memory": f"needs more memory than {self._kind.memory // 2**20} MiB",
@@ -148,19 +132,9 @@ class Child:
         }
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: ChildProcess) -> None:
     process.kill()
-    for stream in (process.stdin, process.stdout):
-        try:
-            _stream(stream).close()
-        except OSError:
-            continue  # what was not sent yet has nowhere to go
-    process.wait()
-
-
-def _stream(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # all pipes are asked for
-    return pipe
+    process.close_input()
 
 
 def _folders_of(modules: Sequence[str]) -> list[str]:

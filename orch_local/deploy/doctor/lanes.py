@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import queue
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,13 +15,14 @@ from typing import Any, NamedTuple
 from orch_local.deploy.doctor.asking import MEND, STEP_S, Request, Step, run_name
 from orch_local.deploy.doctor.checks import Finding, Level, Page, red, unchecked
 from orch_local.deploy.doctor.parts import LANES, PARTS
-from orch_local.deploy.doctor.tools import end, ending, one_line, reduced
+from orch_local.deploy.doctor.tools import one_line, reduced
+from orch_local.util.children import ChildProcess, ending
 
 CHILD = (sys.executable, "-m", "orch_local.deploy.doctor.child")
 _START_S = 60.0
 MOST_S = 24 * 3600.0
 """The longest that any step may take."""
-_STDERR_LINES = 8
+_GRACE_S = 5.0
 
 Sink = Callable[[Finding], None]
 
@@ -103,14 +101,14 @@ class _Lane:
     doing: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self._child: _Child | None = None
+        self._child: ChildProcess | None = None
         self._stopped = False
 
     def run(self) -> None:
         """Run all parts; a part that loses its child is not begun again."""
         while self.parts and not self._stopped:
             try:
-                self._child = _Child(self.parts, self.request)
+                self._child = _child(self.parts, self.request)
             except OSError as error:
                 told = f"no process can be started: {error.strerror or error}"
                 advice = "raise `ulimit -u` and the memory of the job, or end other processes of yours"
@@ -128,23 +126,23 @@ class _Lane:
         """End the child, if there is one; from any thread."""
         self._stopped = True
         if self._child:
-            self._child.end()
+            self._child.kill()
 
-    def _watch(self, child: _Child) -> _Loss | None:
+    def _watch(self, child: ChildProcess) -> _Loss | None:
         step = Step(PARTS[self.parts[0]].checks[0], "starting Python", _START_S)
         deadline = _deadline(step)
         while True:
             try:
-                line = child.lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                child.end()
+                line = child.next_line(deadline - time.monotonic())
+            except TimeoutError:
+                child.kill()
                 told = f"nothing came back within {min(step.seconds, MOST_S):.0f} s while {step.doing}"
                 return _Loss(step.check, told, step.advice)
             if line is None:
                 if not self.parts:
-                    child.end()  # it is at its end already, and waited for here
+                    child.kill()  # it is at its end already, and waited for here
                     return None
-                return _Loss(step.check, f"{child.ending()} while {step.doing}", MEND)
+                return _Loss(step.check, f"{_how_ended(child)} while {step.doing}", MEND)
             message = _parsed(line)
             if "step" in message:
                 step = Step(**message["step"])
@@ -174,51 +172,20 @@ def _found(values: dict[str, Any]) -> Finding:
     return Finding(**{**values, "level": Level(values["level"])})
 
 
-class _Child:
-    """A process that runs parts; two threads read what it says."""
+def _child(parts: Sequence[str], request: Request) -> ChildProcess:
+    """A process that runs parts."""
+    child = ChildProcess(CHILD)
+    with suppress(OSError):  # it may have died at once
+        child.send(json.dumps({"parts": list(parts), "request": asdict(request)}))
+    child.close_input()
+    return child
 
-    def __init__(self, parts: Sequence[str], request: Request) -> None:
-        self._process = subprocess.Popen(
-            CHILD,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-        self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._said: deque[str] = deque(maxlen=_STDERR_LINES)
-        for target in (self._read_out, self._read_err):
-            threading.Thread(target=target, daemon=True).start()
-        assert self._process.stdin is not None
-        with suppress(OSError), self._process.stdin as stream:  # it may have died at once
-            stream.write(json.dumps({"parts": list(parts), "request": asdict(request)}))
 
-    def end(self) -> None:
-        """Kill it with all that it started."""
-        end(self._process)
-
-    def ending(self) -> str:
-        """How it ended, in words."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.end()
-            return "the process closed its output"
-        last = next((line for line in reversed(self._said) if line.strip()), "")
-        said = f" ({one_line(last, 160)})" if last else ""
-        return f"the process died by {ending(code)}{said}"
-
-    def _read_out(self) -> None:
-        assert self._process.stdout is not None
-        with suppress(OSError, ValueError), self._process.stdout as stream:
-            for line in stream:
-                self.lines.put(line)
-        self.lines.put(None)
-
-    def _read_err(self) -> None:
-        assert self._process.stderr is not None
-        with suppress(OSError, ValueError), self._process.stderr as stream:
-            self._said.extend(stream)
+def _how_ended(child: ChildProcess) -> str:
+    code = child.wait(_GRACE_S)
+    if code is None:
+        child.kill()
+        return "the process closed its output"
+    last = child.last_words()
+    said = f" ({one_line(last, 160)})" if last else ""
+    return f"the process died by {ending(code)}{said}"

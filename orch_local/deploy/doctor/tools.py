@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from orch_local.util.children import ending, kill_group
 
 SECONDS = 10.0
 """What a program has to answer."""
@@ -48,7 +49,7 @@ def ask(command: Sequence[str], seconds: float = SECONDS, env: Mapping[str, str]
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        end(process)
+        kill_group(process)
         with suppress(subprocess.TimeoutExpired, ValueError, OSError):
             process.communicate(timeout=_GRACE_S)
         return Answer(problem=f"{command[0]} did not answer within {seconds:.0f} s")
@@ -56,24 +57,6 @@ def ask(command: Sequence[str], seconds: float = SECONDS, env: Mapping[str, str]
         said = one_line(err) or one_line(out) or f"it left with {ending(process.returncode)}"
         return Answer(out, f"{command[0]} failed: {said}")
     return Answer(out)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """Kill a process and all that it started; one that hangs in the kernel is left behind."""
-    with suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=_GRACE_S)
-
-
-def ending(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
 
 
 def one_line(text: str, most: int = 300) -> str:
