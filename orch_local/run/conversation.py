@@ -6,8 +6,6 @@ The events are listed in `run/worker_channel.py`. A worker that says nothing for
 from __future__ import annotations
 
 import json
-import queue
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +16,7 @@ from orch_local.config.blocks import EngineConfig
 from orch_local.run import orders
 from orch_local.run.loaded import WorkerProcess
 from orch_local.run.orders import Order
+from orch_local.util.children import ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,9 @@ class Conversation:
             All panels that there will be are in the store already.
         """
         try:
-            self._worker.tell(order.to_line())
+            self._worker.send(order.to_line())
             if complete:
-                self._worker.tell(orders.COMPLETE)
+                self._worker.send(orders.COMPLETE)
         except BrokenPipeError:
             return self._attempt  # it died at once; its exit code says how
         while self._hear():
@@ -104,9 +103,9 @@ class Conversation:
         """Take in the next line; returns whether there are more to come."""
         attempt = self._attempt
         try:
-            line = self._worker.events.get(timeout=self._wait_s())
-        except queue.Empty:
-            self._worker.process.kill()
+            line = self._worker.next_line(self._wait_s())
+        except TimeoutError:
+            self._worker.kill()
             attempt.reason = self._why_given_up()
             return False
         match line:
@@ -116,7 +115,7 @@ class Conversation:
                 self._finish()
             case orders.COMPLETE:
                 with suppress(BrokenPipeError):
-                    self._worker.tell(line)
+                    self._worker.send(line)
             case _:
                 self._note(json.loads(line))
         return not (attempt.ended_well or attempt.error)
@@ -138,10 +137,10 @@ class Conversation:
 
     def _finish(self) -> None:
         if self._attempt.load_s is None:
-            self._worker.process.terminate()  # it has nothing that could be finished
+            self._worker.terminate()  # it has nothing that could be finished
             return
         with suppress(BrokenPipeError):
-            self._worker.tell(orders.FINISH)
+            self._worker.send(orders.FINISH)
 
     def _note(self, event: Mapping[str, Any]) -> None:
         attempt, listeners = self._attempt, self._listeners
@@ -169,6 +168,4 @@ class Conversation:
 def _how_ended(code: int, error: Mapping[str, Any] | None) -> str:
     if error:
         return str(error["message"])
-    if code < 0:
-        return signal.Signals(-code).name
-    return f"exit code {code}"
+    return ending(code) if code < 0 else f"exit code {code}"

@@ -2,78 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import queue
-import signal
-import subprocess
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
 
 import psutil
 
 from orch_local.placement.replicas import Loaded, Slot
-
-_LEAVE_S = 20.0
-"""Seconds that a worker gets to write what is finished."""
+from orch_local.util.children import ChildProcess
 
 
-class WorkerProcess:
-    """A worker that was started, and what it says."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        """Lines of the worker, ``None`` at their end; others may put words for their reader here."""
-        assert process.stdout is not None
-        for work, arguments in ((_pump, (process.stdout, self.events)), (_end_orphans, (process.pid,))):
-            threading.Thread(target=work, args=arguments, daemon=True).start()
-
-    def tell(self, line: str) -> None:
-        """Send one line.
-
-        Raises
-        ------
-        BrokenPipeError
-            If the worker is dead.
-        """
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self.process.poll() is None
+class WorkerProcess(ChildProcess):
+    """The process of a worker; its events come as lines of JSON."""
 
     @property
     def resident_gib(self) -> float:
         """Memory of the host that it holds now; 0 where it is dead."""
         try:
-            return float(psutil.Process(self.process.pid).memory_info().rss) / 2**30 if self.alive else 0.0
+            return float(psutil.Process(self.pid).memory_info().rss) / 2**30 if self.alive else 0.0
         except psutil.Error:
             return 0.0
 
-    def ask_to_leave(self) -> None:
-        """Let it write what is finished and leave; kill it if it does not. From any thread."""
-        if not self.alive:
-            return
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(timeout=_LEAVE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
     def end(self) -> int:
-        """End it; returns its exit code."""
-        self.ask_to_leave()
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # words that a dead worker did not take are still in it
-            self.process.stdin.close()
-        return self.process.wait()
+        """Let it write what is finished and leave, or kill it; returns its exit code."""
+        code = self.stop()
+        self.close_input()
+        return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +117,3 @@ class Handover:
     def leave(self, worker: WorkerProcess) -> None:
         """Let a worker wait there."""
         self.workers.leave(self.place, worker)
-
-
-def _pump(stream: IO[str], events: queue.SimpleQueue[str | None]) -> None:
-    with stream:
-        for line in stream:
-            if line.endswith("\n"):  # else its writer was killed in the midst of it
-                events.put(line)
-    events.put(None)
-
-
-def _end_orphans(pid: int) -> None:
-    """Kill what a dead worker left behind; it may hold GPU memory, and our pipe open."""
-    with suppress(ChildProcessError):
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)  # see start_new_session

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import subprocess
 import sys
 import time
 from collections import deque
@@ -147,7 +146,7 @@ class Supervisor:
         if self._prepared or self._stopped or (handover and handover.waits):
             return
         with _appended(self.log) as log:
-            self._prepared = WorkerProcess(self._start(log, self._agent.settings.name))
+            self._prepared = self._start(log, self._agent.settings.name)
 
     def complete(self) -> None:
         """Tell a worker that follows that the store holds all panels. From any thread."""
@@ -164,7 +163,7 @@ class Supervisor:
         self._stopped = True
         self._drop_prepared()
         if worker := self._worker:
-            worker.ask_to_leave()
+            worker.stop()
 
     def _drop_prepared(self) -> None:
         prepared, self._prepared = self._prepared, None
@@ -223,7 +222,7 @@ class Supervisor:
         with _appended(self.log) as log:
             worker = taken or self._started(log)
         self._drop_prepared()
-        self._worker, self._events = worker, worker.events
+        self._worker, self._events = worker, worker.lines
         listeners = Listeners(progress, self._options.rechecking, self._note_loaded)
         try:
             if not self._stopped:
@@ -249,7 +248,7 @@ class Supervisor:
         prepared, self._prepared = self._prepared, None
         if prepared and prepared.alive:
             return prepared
-        return WorkerProcess(self._start(log))
+        return self._start(log)
 
     def _part(self, worker: WorkerProcess, attempt: Attempt) -> None:
         """Leave the worker to the next agent if it has done its work, else end it."""
@@ -260,18 +259,12 @@ class Supervisor:
         else:
             worker.end()
 
-    def _start(self, log: IO[str], imported: str = "") -> subprocess.Popen[str]:
+    def _start(self, log: IO[str], imported: str = "") -> WorkerProcess:
         """Start a worker; it imports the engine of a name before it reads its order."""
-        return subprocess.Popen(
+        return WorkerProcess(
             [*WORKER_COMMAND, str(self._folder.root), *([imported] if imported else [])],
             env={**os.environ, **environment(self._agent.settings), **self._of_gpus()},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
-            encoding="utf-8",
-            # Ctrl-C is for the parent, which then asks its workers to finish.
-            start_new_session=True,
         )
 
     def _of_gpus(self) -> dict[str, str]:

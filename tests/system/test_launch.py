@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import queue
-import subprocess
 import sys
 import tempfile
 import threading
@@ -47,17 +45,12 @@ class FakeSupervisor(Supervisor):
     scene_file: Path
     options: tuple[str, ...] = ("-S",)
 
-    def _start(self, log: IO[str], imported: str = "") -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def _start(self, log: IO[str], imported: str = "") -> WorkerProcess:
+        return WorkerProcess(
             # Without site-packages Python starts in half the time; the real worker needs them.
             [sys.executable, *self.options, fake_worker.__file__, str(self.scene_file)],
             env={**os.environ, "PYTHONPATH": str(Path(fake_worker.__file__).parents[2])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
         )
 
 
@@ -323,14 +316,14 @@ def test_stop_keeps_what_is_finished_and_starts_no_other_worker(stage: Callable[
 def test_a_worker_that_dies_without_hearing_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = WorkerProcess.tell
+    send = WorkerProcess.send
 
     def too_late(worker: WorkerProcess, line: str) -> None:
-        worker.process.wait()
-        tell(worker, line)
+        worker.wait(30)
+        send(worker, line)
 
     monkeypatch.setattr(supervisor, "WORKER_COMMAND", ("/bin/false",))
-    monkeypatch.setattr(WorkerProcess, "tell", too_late)
+    monkeypatch.setattr(WorkerProcess, "send", too_late)
     run = Supervisor(RunFolder(tmp_path), agent_plan(), Store(tmp_path / "store"), WorkerOptions(PATIENT))
     with pytest.raises(EngineError, match="exit code 1 while loading"):
         run.run({key_of(0): key_of(0)}, lambda done: None)
@@ -388,14 +381,13 @@ def test_the_real_worker_writes_and_leaves_when_it_is_stopped(real: Callable[...
     run = real(1000, capacity=1, slow_s=0.02)
     run.rows = {key: key for key in run.keys}
     thread = in_thread(run, lambda: any(run.progress))
-    process = run.run_._worker and run.run_._worker.process
-    assert process is not None
+    worker = run.run_._worker
+    assert worker is not None
     run.run_.stop()
     thread.join(timeout=20)
     assert not thread.is_alive()
     assert 1 <= len(run.found) < 1000
-    # By its own exit code, or by the second SIGTERM that it may get while Python winds up.
-    assert process.returncode in (128 + 15, -15)
+    assert worker.wait(0) == 128 + 15
     assert "Fatal Python error" not in run.folder.worker_log("solver").read_text()
 
 
@@ -437,11 +429,10 @@ def test_the_real_worker_leaves_when_its_parent_is_gone(real: Callable[..., Stag
     run = real(1000, capacity=1, slow_s=0.02)
     run.rows = {key: key for key in run.keys}
     thread = in_thread(run, lambda: any(run.progress))
-    process = run.run_._worker and run.run_._worker.process
-    assert process is not None
-    assert process.stdin is not None
+    worker = run.run_._worker
+    assert worker is not None
     run.run_._stopped = True  # no restart by this parent, which is not really gone
-    process.stdin.close()
+    worker.close_input()
     thread.join(timeout=20)
     assert not thread.is_alive()
     assert 1 <= len(run.found) < 1000
@@ -507,7 +498,7 @@ def test_the_next_agent_takes_the_loaded_model_over(shared: Callable[..., Shared
     assert both.loaded.engines == {(0, 0): "engine"}
     worker = both.loaded._waiting[both.place]
     both.run_second(keys[:4])
-    assert worker.process.returncode is not None, "the last one waits for nobody"
+    assert not worker.alive, "the last one waits for nobody"
     assert not both.loaded.engines
     assert set(both.stage.store.read(SPEC)) == set(keys)
     assert set(both.stage.store.read(OTHER)) == set(keys[:4])
@@ -522,7 +513,7 @@ def test_a_model_that_another_took_the_place_of_is_ended(shared: Callable[..., S
     worker = both.loaded._waiting[both.place]
     optioned(both.second, handover=Handover(both.loaded, Place(((0, 0), (1, 0)), "another")))
     both.run_second(both.stage.keys)
-    assert worker.process.returncode is not None
+    assert not worker.alive
     assert both.loads("solver1") == 1
     assert set(both.stage.store.read(OTHER)) == set(both.stage.keys)
 
@@ -530,9 +521,8 @@ def test_a_model_that_another_took_the_place_of_is_ended(shared: Callable[..., S
 def test_a_waiting_worker_that_was_killed_is_replaced(shared: Callable[..., Shared]) -> None:
     both = shared(2)
     both.run_first(both.stage.keys)
-    worker = both.loaded._waiting[both.place].process
+    worker = both.loaded._waiting[both.place]
     worker.kill()
-    worker.wait()
     both.run_second(both.stage.keys)
     assert both.loads("solver1") == 1
     assert set(both.stage.store.read(OTHER)) == set(both.stage.keys)
@@ -553,19 +543,18 @@ def test_a_worker_asked_to_serve_another_model_refuses(shared: Callable[..., Sha
     order = both.second._order([both.stage.keys], taken_over=True)
     worker = both.loaded.take(both.place)
     assert worker is not None
-    with pytest.raises(queue.Empty):
-        worker.events.get(timeout=0.0)
-    worker.tell(replace(order, agent="nobody").to_line())
-    assert worker.process.wait(timeout=30) != 0
+    with pytest.raises(TimeoutError):
+        worker.next_line(0.0)
+    worker.send(replace(order, agent="nobody").to_line())
+    assert worker.wait(30) not in (None, 0)
 
 
 def test_a_waiting_worker_leaves_when_its_parent_is_gone(shared: Callable[..., Shared]) -> None:
     both = shared(2)
     both.run_first(both.stage.keys)
-    process = both.loaded._waiting[both.place].process
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(timeout=60) != 0
+    worker = both.loaded._waiting[both.place]
+    worker.close_input()
+    assert worker.wait(60) not in (None, 0)
 
 
 def test_waiting_workers_end_with_the_execution(shared: Callable[..., Shared]) -> None:
@@ -573,7 +562,7 @@ def test_waiting_workers_end_with_the_execution(shared: Callable[..., Shared]) -
     both.run_first(both.stage.keys)
     worker = both.loaded._waiting[both.place]
     both.loaded.end()
-    assert worker.process.returncode is not None
+    assert not worker.alive
 
 
 def test_a_worker_that_was_started_ahead_is_used_once(shared: Callable[..., Shared]) -> None:
@@ -585,10 +574,10 @@ def test_a_worker_that_was_started_ahead_is_used_once(shared: Callable[..., Shar
     both.first.prepare()
     assert both.first._prepared is prepared
     both.run_first(both.stage.keys)
-    assert prepared.process.returncode is not None
+    assert not prepared.alive
     assert both.loads("solver") == 1
     both.first.prepare()
     unused = both.first._prepared
     both.first.stop()
     assert unused is not None
-    assert unused.process.returncode is not None
+    assert not unused.alive

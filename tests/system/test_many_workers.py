@@ -152,7 +152,7 @@ def _kill_worker(runner: Supervisor) -> None:
     while runner._worker is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert runner._worker is not None
-    os.kill(runner._worker.process.pid, signal.SIGKILL)
+    os.kill(runner._worker.pid, signal.SIGKILL)
 
 
 def test_shards_come_to_the_digest_of_the_whole_run(prepared: Prepared, digest: str) -> None:
