@@ -191,7 +191,7 @@ def test_one_command_line_alone_may_connect(arguments: list[str], open_: bool) -
 
 
 def test_no_command_takes_allow_network_but_fetch(cli: Cli) -> None:
-    from orch_local.cli.app import COMMANDS
+    from orch_local.cli.commands import COMMANDS
 
     for name in {command.__name__.replace("_", "-") for command in COMMANDS} - {"fetch"}:
         assert "--allow-network" not in cli(name, "--help").out

@@ -21,7 +21,7 @@ import yaml
 from paths import TESTS
 from running import Cli
 
-from orch_local.cli.app import app
+from orch_local.cli.commands import app
 from orch_local.config.run_files import load_run
 from orch_local.demo.settings import RUN_FILE, demo_overrides
 from orch_local.merge.merging import merge_task, needs_merge
