@@ -194,9 +194,9 @@ def serve(pipe: Connection, setting: Setting, settings: EngineSettings) -> None:
     """Open an engine, then answer questions until told to end."""
     preempted = _count_preemptions() if setting.engine == "vllm" else []
     if not setting.padded:
-        from orch_local.engines import vllm
+        from orch_local.engines.vllm import loading
 
-        vllm._pad_single_row_products = lambda: None
+        loading.pad_single_row_products = lambda: None
     engine = open_engine(settings)
     pipe.send("ready")
     while (call := pipe.recv()) is not None:

@@ -99,10 +99,10 @@ class Loaded:
 
 def serve(pipe: Any, settings: EngineSettings, changed: Mapping[str, Any], guarded: bool) -> None:
     """Load an engine with some arguments changed, the mode kept; answer until told to end."""
-    from orch_local.engines import vllm
+    from orch_local.engines.vllm import loading
 
-    plain, preempted = vllm._engine_arguments, _count_preemptions()
-    vllm._engine_arguments = lambda settings: plain(settings) | changed
+    plain, preempted = loading.engine_arguments, _count_preemptions()
+    loading.engine_arguments = lambda settings: plain(settings) | changed
     try:
         engine = open_engine(settings)
         engine._guarded &= guarded

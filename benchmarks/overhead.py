@@ -29,6 +29,7 @@ from orch_local.demo.settings import RUN_FILE, demo_overrides
 from orch_local.engines import vllm
 from orch_local.engines.base import Request
 from orch_local.engines.registry import environment
+from orch_local.engines.vllm.translation import sampling
 from orch_local.plan.plans import AgentPlan
 from orch_local.prompts.tasks import analysis_task
 from orch_local.prompts.tokenizer import PromptTokenizer
@@ -92,7 +93,7 @@ def bare_loop(engine: vllm.VllmEngine, requests: Sequence[Request]) -> None:
 
     inner = engine._engine
     for request in requests:
-        inner.add_request(request.id, tokens_input(list(request.prompt_ids)), vllm._sampling(request))
+        inner.add_request(request.id, tokens_input(list(request.prompt_ids)), sampling(request))
     while inner.has_unfinished_requests():
         inner.step()
 

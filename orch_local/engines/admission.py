@@ -24,7 +24,7 @@ _MARGIN = 1.25
 _SEEN = 16
 
 
-class Asked(NamedTuple):
+class RequestSize(NamedTuple):
     """A request, in tokens."""
 
     prompt: int
@@ -43,16 +43,16 @@ class Layers(NamedTuple):
     fixed: int | None = None
     """Blocks of a request whatever its length, as for recurrent layers."""
 
-    def blocks(self, asked: Asked, answer: int) -> int:
+    def blocks(self, size: RequestSize, answer: int) -> int:
         """The most blocks that a request takes from now on, if it writes ``answer`` tokens in all."""
         if self.fixed is not None:
             return self.fixed
-        whole = _divided(asked.prompt + answer + _AHEAD, self.block_tokens)
+        whole = _divided(size.prompt + answer + _AHEAD, self.block_tokens)
         if self.window is None:
             return whole
         # The window may begin within a block.
         kept = min(whole, _divided(self.window + _AHEAD, self.block_tokens) + 1)
-        return kept if asked.written else max(kept, _divided(asked.prompt, self.block_tokens))
+        return kept if size.written else max(kept, _divided(size.prompt, self.block_tokens))
 
 
 class Cache(NamedTuple):
@@ -62,9 +62,9 @@ class Cache(NamedTuple):
     """That can be given to requests."""
     layers: tuple[Layers, ...]
 
-    def blocks_of(self, asked: Asked, answer: int) -> int:
+    def blocks_of(self, size: RequestSize, answer: int) -> int:
         """The most blocks that a request takes from now on, if it writes ``answer`` tokens in all."""
-        return max(1, sum(layers.blocks(asked, answer) for layers in self.layers))
+        return max(1, sum(layers.blocks(size, answer) for layers in self.layers))
 
 
 class Admission:
@@ -92,11 +92,11 @@ class Admission:
         self._finished: dict[int, int] = defaultdict(int)
         self._written: dict[int, int] = defaultdict(int)
 
-    def finished(self, asked: Asked) -> None:
+    def finished(self, size: RequestSize) -> None:
         """Take note of a request that has written all it will."""
-        kind = _kind(asked)
+        kind = _kind(size)
         self._finished[kind] += 1
-        self._written[kind] += asked.written
+        self._written[kind] += size.written
 
     def ran_out(self, running: int) -> None:
         """Memory did not suffice for those that ran: keep more from now on, in the end the whole bound.
@@ -109,7 +109,7 @@ class Admission:
             self.margin *= _MARGIN
             self._settled = finished + running
 
-    def may_run(self, running: Sequence[Asked], waiting: Sequence[Asked]) -> int:
+    def may_run(self, running: Sequence[RequestSize], waiting: Sequence[RequestSize]) -> int:
         """How many may run, those included that do; 1 at least.
 
         It lets no more begin than there is memory for, whichever of the waiting ones come first.
@@ -119,16 +119,16 @@ class Admission:
         largest = max((self._reserve(one, means) for one in waiting), default=1)
         return max(1, min(self._capacity, len(running) + max(0, free) // largest))
 
-    def reserve(self, asked: Asked, running: Sequence[Asked]) -> int:
+    def reserve(self, size: RequestSize, running: Sequence[RequestSize]) -> int:
         """Blocks that are kept for a request beside those that run."""
-        return self._reserve(asked, self._means(running))
+        return self._reserve(size, self._means(running))
 
-    def _reserve(self, asked: Asked, means: Mapping[int, float]) -> int:
-        mean = means.get(_kind(asked), math.inf)
-        answer = min(asked.most, self.margin * max(mean, asked.written))
-        return self.cache.blocks_of(asked, math.ceil(answer))
+    def _reserve(self, size: RequestSize, means: Mapping[int, float]) -> int:
+        mean = means.get(_kind(size), math.inf)
+        answer = min(size.most, self.margin * max(mean, size.written))
+        return self.cache.blocks_of(size, math.ceil(answer))
 
-    def _means(self, running: Sequence[Asked]) -> dict[int, float]:
+    def _means(self, running: Sequence[RequestSize]) -> dict[int, float]:
         """Tokens that a request of each kind writes; nothing for kinds of which too few have finished."""
         written = dict(self._written)
         for one in running:
@@ -138,9 +138,9 @@ class Admission:
         return {kind: total / counts[kind] for kind, total in written.items() if counts[kind] >= self._seen}
 
 
-def _kind(asked: Asked) -> int:
+def _kind(size: RequestSize) -> int:
     """Requests of one kind are taken as alike: thoughts, analyses and bare labels differ in their bounds."""
-    return asked.most.bit_length()
+    return size.most.bit_length()
 
 
 def _divided(tokens: int, block_tokens: int) -> int:

@@ -29,9 +29,10 @@ from machines import MACHINES, Machine
 
 from orch_local.config.blocks import EngineConfig
 from orch_local.config.model_configs import ModelConfig
-from orch_local.engines import vllm as engine
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import determinism, environment, obstacles
+from orch_local.engines.vllm.arguments import engine_arguments
+from orch_local.engines.vllm.loading import check_arguments
 from orch_local.models.folders import open_model_folder
 from orch_local.plan.execution import engine_settings
 
@@ -145,8 +146,8 @@ def _configured(settings: EngineSettings, model: str) -> dict[str, Any]:
     from vllm.platforms import current_platform
     from vllm.usage.usage_lib import UsageContext
 
-    arguments = engine._engine_arguments(settings)
-    engine._check_arguments(settings, {item.name for item in dataclasses.fields(EngineArgs)})
+    arguments = engine_arguments(settings)
+    check_arguments(settings, {item.name for item in dataclasses.fields(EngineArgs)})
     grammar = StructuredOutputsConfig(backend=settings.grammar)
     arguments["hf_overrides"] = {"text_config": _FEW} if "vision_config" in FAMILIES[model].config else _FEW
     config = EngineArgs(**arguments, structured_outputs_config=grammar).create_engine_config(

@@ -20,7 +20,7 @@ ROOT = HERE.parents[1]
 STAMP = "tests/cuda/passed"
 WATCHED = (
     "requirements/cuda.txt",
-    "orch_local/engines/vllm.py",
+    "orch_local/engines/vllm/*.py",
     "orch_local/engines/base.py",
     "orch_local/engines/traits.py",
     "tests/cuda/**/*",

@@ -38,7 +38,9 @@ from orch_local.engines.registry import (
     open_engine,
     step_tokens,
 )
-from orch_local.engines.vllm import VllmEngine, _engine_arguments, _Flight, _layers
+from orch_local.engines.vllm.arguments import engine_arguments
+from orch_local.engines.vllm.engine import VllmEngine, _Flight
+from orch_local.engines.vllm.translation import layers_of
 from orch_local.errors import EngineError, OrchError
 from orch_local.util.gpus import Gpu, gpus
 
@@ -410,7 +412,7 @@ def test_a_row_alone_takes_the_path_of_many(host: Host) -> None:
 @pytest.mark.parametrize("name", ["vllm", "transformers"])
 def test_determinism_is_told_without_loading_anything(name: str, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom orch_local import engines\n"
+        "import sys\nfrom pathlib import Path\nfrom orch_local.engines import registry as engines\n"
         "from orch_local.engines.base import EngineSettings\n"
         f"settings = EngineSettings({name!r}, Path('.'), 'cpu', 'guidance', 'float32', 64)\n"
         "import json\nprint(json.dumps(engines.determinism(settings)))\n"
@@ -620,7 +622,7 @@ def test_what_is_put_off_for_want_of_memory_comes_out_as_if_it_had_run_alone(tig
 )
 def test_the_largest_step_on_a_gpu(tiny_model: Path, fast: bool, args: dict[str, Any], tokens: int) -> None:
     settings = engine_settings("vllm", "cuda", tiny_model, fast=fast, **args)
-    assert _engine_arguments(settings)["max_num_batched_tokens"] == step_tokens(settings) == tokens
+    assert engine_arguments(settings)["max_num_batched_tokens"] == step_tokens(settings) == tokens
     told = determinism(settings)
     assert told.get("step_tokens") == (None if told["batch_invariant_mode"] else tokens)
 
@@ -635,16 +637,16 @@ def test_a_step_without_cut_prompts_holds_the_longest(tiny_model: Path) -> None:
 def test_how_many_graphs_are_captured_is_no_part_of_the_spec(tiny_model: Path) -> None:
     settings = engine_settings("vllm", "cuda", tiny_model)
     few = replace(settings, graphs=32)
-    assert "max_cudagraph_capture_size" not in _engine_arguments(settings)
-    assert _engine_arguments(few)["max_cudagraph_capture_size"] == 32
+    assert "max_cudagraph_capture_size" not in engine_arguments(settings)
+    assert engine_arguments(few)["max_cudagraph_capture_size"] == 32
     assert determinism(few) == determinism(settings)
-    assert "max_cudagraph_capture_size" not in _engine_arguments(replace(few, device="cpu"))
+    assert "max_cudagraph_capture_size" not in engine_arguments(replace(few, device="cpu"))
     for named in (
         {"cudagraph_capture_sizes": [1, 2]},
         {"compilation_config": {"max_cudagraph_capture_size": 8}},
     ):
         told = replace(few, args={**few.args, "vllm_args": named})
-        assert "max_cudagraph_capture_size" not in _engine_arguments(told)
+        assert "max_cudagraph_capture_size" not in engine_arguments(told)
 
 
 def graph_sizes(model: Path, few: int | None) -> list[int]:
@@ -653,7 +655,7 @@ def graph_sizes(model: Path, few: int | None) -> list[int]:
     from vllm.engine.arg_utils import EngineArgs
 
     settings = engine_settings("vllm", "cuda", model, fast=True, max_num_seqs=256, gpu_memory_utilization=0.9)
-    config = EngineArgs(**_engine_arguments(replace(settings, graphs=few))).create_engine_config()
+    config = EngineArgs(**engine_arguments(replace(settings, graphs=few))).create_engine_config()
     assert config.scheduler_config.max_num_batched_tokens == 8192
     compilation = config.compilation_config
     # Which a configuration for a CPU has turned off.
@@ -710,7 +712,7 @@ def layers_of_each_sort() -> list[Layers]:
         MambaSpec(**states, mamba_cache_mode="all"),
         UniformTypeKVCacheSpecs(block_size=16, kv_cache_specs={"0": sliding, "1": sliding}),
     ]
-    return [_layers(spec) for spec in specs]
+    return [layers_of(spec) for spec in specs]
 
 
 def test_a_named_attention_backend_is_told(tiny_model: Path) -> None:

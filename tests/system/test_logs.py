@@ -119,7 +119,7 @@ VLLM = """\
 import json, sys
 from concurrent.futures import Future
 from pathlib import Path
-from orch_local.engines import open_engine
+from orch_local.engines.registry import open_engine
 from orch_local.engines.base import EngineSettings, Request, RequestError
 from orch_local.errors import EngineError
 

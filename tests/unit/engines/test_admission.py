@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orch_local.engines.admission import Admission, Asked, Cache, Layers
+from orch_local.engines.admission import Admission, Cache, Layers, RequestSize
 
 LAYERS = st.builds(
     Layers,
@@ -22,9 +22,9 @@ CACHES = st.builds(Cache, st.integers(1, 3000), st.lists(LAYERS, min_size=1, max
 
 
 @st.composite
-def asked(draw: st.DrawFn, *, running: bool) -> Asked:
+def asked(draw: st.DrawFn, *, running: bool) -> RequestSize:
     most = draw(st.sampled_from([4, 300, 500]))
-    return Asked(draw(st.integers(1, 3000)), most, draw(st.integers(0, most)) if running else 0)
+    return RequestSize(draw(st.integers(1, 3000)), most, draw(st.integers(0, most)) if running else 0)
 
 
 RUNNING = st.lists(asked(running=True), max_size=15)
@@ -32,7 +32,7 @@ WAITING = st.lists(asked(running=False), max_size=30)
 FINISHED = st.lists(asked(running=True), max_size=60)
 
 
-def admission(cache: Cache, finished: list[Asked], margin: float = 1.25) -> Admission:
+def admission(cache: Cache, finished: list[RequestSize], margin: float = 1.25) -> Admission:
     found = Admission(cache, 16, margin=margin)
     for one in finished:
         found.finished(one)
@@ -41,7 +41,11 @@ def admission(cache: Cache, finished: list[Asked], margin: float = 1.25) -> Admi
 
 @given(CACHES, FINISHED, RUNNING, WAITING, st.randoms(use_true_random=False))
 def test_those_that_may_run_have_room_whichever_come_first(
-    cache: Cache, finished: list[Asked], running: list[Asked], waiting: list[Asked], order: random.Random
+    cache: Cache,
+    finished: list[RequestSize],
+    running: list[RequestSize],
+    waiting: list[RequestSize],
+    order: random.Random,
 ) -> None:
     found = admission(cache, finished)
     many = found.may_run(running, waiting)
@@ -55,9 +59,9 @@ def test_those_that_may_run_have_room_whichever_come_first(
 @given(CACHES, FINISHED, RUNNING, WAITING, st.floats(1, 50), st.floats(1, 50))
 def test_a_larger_margin_lets_no_more_run(
     cache: Cache,
-    finished: list[Asked],
-    running: list[Asked],
-    waiting: list[Asked],
+    finished: list[RequestSize],
+    running: list[RequestSize],
+    waiting: list[RequestSize],
     one: float,
     other: float,
 ) -> None:
@@ -70,7 +74,7 @@ def test_a_larger_margin_lets_no_more_run(
 
 @given(CACHES, FINISHED, asked(running=True), RUNNING)
 def test_what_is_kept_is_never_more_than_the_whole_bound_nor_less_than_is_taken(
-    cache: Cache, finished: list[Asked], one: Asked, running: list[Asked]
+    cache: Cache, finished: list[RequestSize], one: RequestSize, running: list[RequestSize]
 ) -> None:
     kept = admission(cache, finished).reserve(one, running)
     assert cache.blocks_of(one, one.written) <= kept <= cache.blocks_of(one, one.most)
@@ -78,42 +82,42 @@ def test_what_is_kept_is_never_more_than_the_whole_bound_nor_less_than_is_taken(
 
 def test_until_enough_have_finished_the_whole_bound_is_kept() -> None:
     cache = Cache(1000, (Layers(16),))
-    waiting = [Asked(98, 1500)] * 300
+    waiting = [RequestSize(98, 1500)] * 300
     found = Admission(cache, 256)
     for _ in range(15):
-        found.finished(Asked(98, 1400, 100))
+        found.finished(RequestSize(98, 1400, 100))
     assert found.may_run([], waiting) == 10
-    found.finished(Asked(98, 1400, 100))
+    found.finished(RequestSize(98, 1400, 100))
     assert found.may_run([], waiting) == 1000 // 15  # 98 + 125 + 2 tokens
-    assert found.may_run([], [Asked(98, 700)]) == 1000 // 50, "of another kind none has finished"
+    assert found.may_run([], [RequestSize(98, 700)]) == 1000 // 50, "of another kind none has finished"
 
 
 def test_those_that_still_write_count_as_well_since_the_short_ones_finish_first() -> None:
-    found = admission(Cache(1000, (Layers(1),)), [Asked(1, 400, 50)] * 20, margin=1)
-    assert found.reserve(Asked(1, 400), []) == 1 + 50 + 2
-    assert found.reserve(Asked(1, 400), [Asked(1, 400, 80)] * 20) == 1 + (50 + 80) + 2
+    found = admission(Cache(1000, (Layers(1),)), [RequestSize(1, 400, 50)] * 20, margin=1)
+    assert found.reserve(RequestSize(1, 400), []) == 1 + 50 + 2
+    assert found.reserve(RequestSize(1, 400), [RequestSize(1, 400, 80)] * 20) == 1 + (50 + 80) + 2
 
 
 def test_one_that_wrote_more_than_the_mean_keeps_what_it_takes_and_a_margin() -> None:
-    found = admission(Cache(1000, (Layers(1),)), [Asked(1, 400, 50)] * 20)
-    assert found.reserve(Asked(1, 400, 200), []) == 1 + 250 + 2
-    assert found.reserve(Asked(1, 400, 390), []) == 1 + 400 + 2
+    found = admission(Cache(1000, (Layers(1),)), [RequestSize(1, 400, 50)] * 20)
+    assert found.reserve(RequestSize(1, 400, 200), []) == 1 + 250 + 2
+    assert found.reserve(RequestSize(1, 400, 390), []) == 1 + 400 + 2
 
 
 def test_each_time_that_memory_ran_out_more_is_kept_in_the_end_the_whole_bound() -> None:
     cache = Cache(1000, (Layers(1),))
-    found = admission(cache, [Asked(1, 400, 10)] * 20)
+    found = admission(cache, [RequestSize(1, 400, 10)] * 20)
     kept = []
     for _ in range(40):
-        kept.append(found.reserve(Asked(1, 400), []))
+        kept.append(found.reserve(RequestSize(1, 400), []))
         found.ran_out(running=3)
         found.ran_out(running=2)
         assert found.margin == pytest.approx(1.25 ** (len(kept) + 1)), "once for those that ran together"
         for _ in range(3):
-            found.finished(Asked(1, 400, 10))
+            found.finished(RequestSize(1, 400, 10))
     assert kept == sorted(kept)
     assert kept[0] < 20
-    assert kept[-1] == cache.blocks_of(Asked(1, 400), 400)
+    assert kept[-1] == cache.blocks_of(RequestSize(1, 400), 400)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_each_time_that_memory_ran_out_more_is_kept_in_the_end_the_whole_bound()
 def test_what_a_request_takes_in_layers_of_each_sort(
     layers: Layers, prompt: int, answer: int, written: int, blocks: int
 ) -> None:
-    one = Asked(prompt, 1000, written)
+    one = RequestSize(prompt, 1000, written)
     assert Cache(0, (layers,)).blocks_of(one, answer) == blocks
     assert Cache(0, (layers, Layers(16))).blocks_of(one, answer) == blocks + Layers(16).blocks(one, answer)
 
@@ -147,8 +151,8 @@ def test_where_ten_fit_at_full_length_twice_as_much_is_done_and_memory_seldom_ru
     running: list[list[int]] = []
     steps = put_off = 0
     while waiting or running:
-        now = [Asked(300, 1500, written) for written, _ in running]
-        room = found.may_run(now, [Asked(300, 1500)])
+        now = [RequestSize(300, 1500, written) for written, _ in running]
+        room = found.may_run(now, [RequestSize(300, 1500)])
         while waiting and len(running) < room:
             running.append([0, waiting.popleft()])
         for one in running:
@@ -160,7 +164,7 @@ def test_where_ten_fit_at_full_length_twice_as_much_is_done_and_memory_seldom_ru
             found.ran_out(ran)
         for written, length in running:
             if written == length:
-                found.finished(Asked(300, 1500, written))
+                found.finished(RequestSize(300, 1500, written))
         running = [one for one in running if one[0] < one[1]]
         steps += 1
     assert steps < sum(lengths) / 10 / 2
@@ -168,4 +172,4 @@ def test_where_ten_fit_at_full_length_twice_as_much_is_done_and_memory_seldom_ru
 
 
 def taken(cache: Cache, running: list[list[int]]) -> int:
-    return sum(cache.blocks_of(Asked(300, 1500, written), written) for written, _ in running)
+    return sum(cache.blocks_of(RequestSize(300, 1500, written), written) for written, _ in running)

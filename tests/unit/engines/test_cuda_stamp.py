@@ -14,7 +14,8 @@ from orch_local.config.yaml_files import read_yaml
 
 WATCHED = (
     "requirements/cuda.txt",
-    "orch_local/engines/vllm.py",
+    "orch_local/engines/vllm/arguments.py",
+    "orch_local/engines/vllm/loading.py",
     "tests/cuda/stubs/libcuda.c",
 )
 
@@ -63,7 +64,7 @@ def test_each_file_counts_by_content_and_name(stamp: ModuleType, checkout: Path,
 
 def test_the_files_of_this_checkout_are_found(stamp: ModuleType) -> None:
     found = {file.relative_to(ROOT).as_posix() for file in stamp.watched(ROOT)}
-    assert {"requirements/cuda.txt", "orch_local/engines/vllm.py", "tests/cuda/driving.py"} <= found
+    assert {"requirements/cuda.txt", "orch_local/engines/vllm/loading.py", "tests/cuda/driving.py"} <= found
     assert "tests/cuda/passed" not in found
 
 

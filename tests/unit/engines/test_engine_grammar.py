@@ -18,7 +18,7 @@ from orch_local.config.answers import AnswerSchema
 from orch_local.config.blocks import AnswerConfig
 from orch_local.config.numerals import NUMBER_PATTERN
 from orch_local.engines.base import RequestError
-from orch_local.engines.transformers import Patterns
+from orch_local.engines.transformers.patterns import Patterns
 
 pytest.importorskip("outlines_core")
 llguidance = pytest.importorskip("llguidance")

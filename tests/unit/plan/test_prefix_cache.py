@@ -24,7 +24,8 @@ from orch_local.config.run_files import load_run
 from orch_local.config.yaml_files import parse, read_yaml
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import determinism, environment, obstacles
-from orch_local.engines.vllm import _engine_arguments, _is_guarded
+from orch_local.engines.vllm.arguments import engine_arguments
+from orch_local.engines.vllm.invariance import is_guarded
 from orch_local.errors import ConfigError, StoreError
 from orch_local.plan.execution import execution_facts, execution_spec
 from orch_local.plan.files import load_plan
@@ -82,11 +83,11 @@ def test_transformers_has_none() -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_on_turns_the_cache_alone_and_promises_nothing(tmp_path: Path, device: str) -> None:
     plain, on = (vllm_settings(tmp_path, device, value) for value in (None, True))
-    before, after = _engine_arguments(plain), _engine_arguments(on)
+    before, after = engine_arguments(plain), engine_arguments(on)
     assert {name for name in after if before[name] != after[name]} == {"enable_prefix_caching"}
     assert after["enable_prefix_caching"] is True
     # All that keeps bytes apart from a batch stays: our guard, and vLLM's mode with whole prompts.
-    assert _is_guarded(on) and _is_guarded(plain)
+    assert is_guarded(on) and is_guarded(plain)
     assert environment(on) == environment(plain)
     assert environment(on)["VLLM_BATCH_INVARIANT"] == ("1" if device == "cuda" else "0")
     (reason,) = obstacles(on)
@@ -128,7 +129,7 @@ def test_the_setting_meets_those_of_a_model_config(
     reasons: int,
 ) -> None:
     made = vllm_settings(tmp_path, "cuda", prefix_cache, **args)
-    assert _engine_arguments(made).get("enable_prefix_caching") is on  # None: as vLLM has it, which is on
+    assert engine_arguments(made).get("enable_prefix_caching") is on  # None: as vLLM has it, which is on
     assert determinism(made)["prefix_caching"] is (on is not False)
     assert environment(made)["VLLM_BATCH_INVARIANT"] == str(int(in_mode))
     assert len(obstacles(made)) == reasons
