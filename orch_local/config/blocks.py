@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Device = Literal["auto", "cpu", "cuda"]
-EngineName = Literal["vllm", "transformers"]
+EngineName = Literal["vllm", "transformers", "fake"]
 Grammar = Literal["guidance", "outlines", "xgrammar"]
 Switch = Literal["auto", "on", "off"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -147,7 +147,14 @@ class MergeConfig(Block):
 class EngineConfig(Block):
     """Which engine executes the agents, and how."""
 
-    name: EngineName = "vllm"
+    name: EngineName = Field(
+        default="vllm", description="`fake` answers from a `table` and loads no model: to try a run file."
+    )
+    table: Path | None = Field(
+        default=None,
+        exclude_if=lambda table: table is None,
+        description="JSON Lines file that the fake engine answers from; needed by `name: fake` alone.",
+    )
     device: Device = "auto"
     grammar: Grammar = Field(
         default="guidance",
@@ -193,6 +200,16 @@ class EngineConfig(Block):
     def _cache_is_of_vllm(self) -> EngineConfig:
         if self.prefix_cache == "on" and self.name != "vllm":
             raise ValueError(f"`prefix_cache: on` needs `name: vllm`; {self.name} has no prefix cache")
+        return self
+
+    @model_validator(mode="after")
+    def _table_is_of_fake(self) -> EngineConfig:
+        if self.name == "fake" and self.table is None:
+            raise ValueError("`name: fake` needs a `table`, the file it answers from; an empty one will do")
+        if self.name == "fake" and self.device == "cuda":
+            raise ValueError("`name: fake` computes nothing: take out `device: cuda`")
+        if self.name != "fake" and self.table is not None:
+            raise ValueError(f"`table` is for `name: fake`; {self.name} answers with a model")
         return self
 
 

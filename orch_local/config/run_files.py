@@ -104,5 +104,6 @@ def _absolute_paths(config: RunConfig, base: Path) -> RunConfig:
     router = config.router and config.router.model_copy(
         update={"state": absolute(config.router.state), "profile": absolute(config.router.profile)}
     )
-    blocks = {"agents": agents, "merge": merge, "benchmark": benchmark, "router": router}
+    engine = config.engine.model_copy(update={"table": absolute(config.engine.table)})
+    blocks = {"agents": agents, "merge": merge, "benchmark": benchmark, "router": router, "engine": engine}
     return config.model_copy(update=blocks)

@@ -49,6 +49,8 @@ class Request:
     """Token ids that end the generation besides the tokenizer's end-of-sequence."""
     stop_text: str = ""
     """A text that ends the generation with the token in which it is complete; empty for none."""
+    agent: str = ""
+    """Who asks. Engines of models do not look at it; the fake engine, whose specs name the agent, does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class EngineSettings:
     """Everything an engine needs to load one model. All of it that can change bytes is in the spec."""
 
     name: str
-    """``vllm`` or ``transformers``."""
+    """``vllm``, ``transformers`` or ``fake``."""
     model_path: Path
     device: str
     """``cpu`` or ``cuda``; never ``auto`` here."""
@@ -118,7 +120,7 @@ class EngineSettings:
         `generate` pads the rows of a batch to one length, and padding changes the order of sums.
         """
         configured = int(self.args.get("max_num_seqs") or _DEFAULT_SEQUENCES)
-        if self.name == "vllm":
+        if self.name != "transformers":
             return configured
         return min(configured, _MOST_PADDED) if self.fast else 1
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-_CATALOGUES = {
+_CATALOGUES: dict[str, list[tuple[str, str]]] = {
+    "fake": [],
     "transformers": [("transformers", "models/auto/auto_mappings.py")],
     # vLLM runs what only transformers knows through its Transformers backend.
     "vllm": [("vllm", "model_executor/models/registry.py"), ("transformers", "models/auto/auto_mappings.py")],

@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from types import ModuleType
 
-from orch_local.engines import transformers, vllm
+from orch_local.engines import fake, transformers, vllm
 from orch_local.engines.base import Engine, EngineSettings
 
-_MODULES: dict[str, ModuleType] = {"vllm": vllm, "transformers": transformers}
+_MODULES: dict[str, ModuleType] = {"vllm": vllm, "transformers": transformers, "fake": fake}
 
 
 def open_engine(settings: EngineSettings) -> Engine:
@@ -25,6 +25,8 @@ def open_engine(settings: EngineSettings) -> Engine:
     """
     if settings.name == "vllm":
         return vllm.VllmEngine(settings)
+    if settings.name == "fake":
+        return fake.open_table_engine(settings)
     return transformers.TransformersEngine(settings)
 
 

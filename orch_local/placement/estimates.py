@@ -33,6 +33,8 @@ _USUAL_CONTEXT = 8192
 """Number of GPUs of a model: they hold a sequence of so many tokens. Runs are seldom longer ..."""
 _WORTH_OF_MORE_GPUS = 0.9
 """... and more of them are taken where a row then costs at most so much of the GPU-seconds."""
+_FAKE_GIB = 0.3
+"""What a worker of the fake engine takes: Python and a tokenizer."""
 _CPU_THREAD = Speed(4e10, 8e9, 0.03)
 
 
@@ -82,6 +84,8 @@ class Need:
 
 def need(model: LoadedModel, load: Load, machine: Machine) -> Need:
     """Memory and time of one agent on one device (or one group of them)."""
+    if model.settings.name == "fake":  # nothing is loaded, and nothing is computed
+        return Need(_FAKE_GIB, _FAKE_GIB, _FAKE_GIB, 1.0, load.rows / 1e3, 1.0, model.settings.side_by_side)
     memory, fixed, ample = _memory(model, load)
     sequences = at_once(model, load, machine)
     total, idle = _times(model, load, machine, sequences)

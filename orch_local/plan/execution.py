@@ -9,6 +9,7 @@ from typing import Any
 from orch_local.config.blocks import EngineConfig
 from orch_local.config.model_configs import ModelConfig
 from orch_local.engines.base import EngineSettings
+from orch_local.engines.fake_table import read_table
 from orch_local.models.folders import ModelFolder, digests, open_model_folder
 from orch_local.placement.estimates import LoadedModel, best_tensor_parallel
 from orch_local.placement.machine import machine
@@ -24,6 +25,8 @@ _DEFAULT_CONTEXT = 32768
 
 def resolve_device(engine: EngineConfig) -> str:
     """``cpu`` or ``cuda`` for ``auto``: a GPU is used where there is one and the installed engine can."""
+    if engine.name == "fake":
+        return "cpu"
     if engine.device != "auto":
         return engine.device
     cpu_build = installed("vllm") is None if engine.name == "vllm" else "+cpu" in (installed("torch") or "")
@@ -93,13 +96,20 @@ def engine_settings(model: ModelConfig, folder: ModelFolder, engine: EngineConfi
         grammar=engine.grammar if engine.name == "vllm" else "outlines",
         dtype=checkpoint_dtype(folder),
         max_model_len=model.max_model_len or min(folder.context, _DEFAULT_CONTEXT),
-        args={name: getattr(model, name) for name in names},
+        args={name: getattr(model, name) for name in names} | _table_arguments(engine),
         threads=max(1, cpu_cores() // (engine.models_at_once or 1)) if many else 1,
         fast=engine.fast,
         prefix_cache={"on": True, "off": False, "auto": None}[engine.prefix_cache],
     )
     settings = choose_dtype(model, settings, folder).settings
     return settings if model.tensor_parallel_size else _with_gpus(settings, model, folder)
+
+
+def _table_arguments(engine: EngineConfig) -> dict[str, str]:
+    """What the fake engine needs to know of its table; nothing for engines of models."""
+    if engine.table is None:
+        return {}
+    return {"table": str(engine.table), "table_sha256": read_table(engine.table).sha256}
 
 
 def _with_gpus(settings: EngineSettings, model: ModelConfig, folder: ModelFolder) -> EngineSettings:
@@ -122,4 +132,5 @@ def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
         "args": {name: value for name, value in named.items() if name not in sizes},
         # So that a plan is told to differ, and not its machine.
         **({"prefix_cache": True} if settings.prefix_cache else {}),
+        **({"table": settings.args["table_sha256"]} if settings.name == "fake" else {}),
     }

@@ -132,7 +132,7 @@ def _listed(values: Iterable[str]) -> str | None:
 def _variables(settings: EngineSettings) -> dict[str, Fact]:
     """The user's variables that reach numerics; those that a worker is started with are not the user's."""
     kinds = (settings.device, "any", settings.name)
-    pattern = re.compile("|".join(_VARIABLES[kind] for kind in kinds))
+    pattern = re.compile("|".join(_VARIABLES[kind] for kind in kinds if kind in _VARIABLES))
     fixed = environment(settings)
     return {
         name: value if _PLAIN.fullmatch(value) else f"sha256:{digest(value)[:16]}"

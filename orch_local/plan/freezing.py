@@ -12,6 +12,7 @@ from orch_local.config.model_configs import is_shipped, load_model_config
 from orch_local.config.run_files import RunConfig
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.catalogue import knows
+from orch_local.engines.fake_table import check_agents, read_table
 from orch_local.engines.registry import engine_version
 from orch_local.errors import ConfigError, InputError, ModelError
 from orch_local.models.folders import ModelFolder, open_model_folder
@@ -40,6 +41,8 @@ def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | N
     ConfigError, ModelError, PromptError
         Whatever can be told before a model is loaded.
     """
+    if config.engine.table is not None:
+        check_agents(read_table(config.engine.table), [*(agent.name for agent in config.agents), MERGE])
     agents = tuple(_plan_agent(agent, config) for agent in config.agents)
     _refuse_twins(agents)
     merge = config.merge
@@ -55,6 +58,11 @@ def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | N
     )
     template = load_template(merge.prompt) if merge.prompt else parse_template(builtin_text("merge"), "merge")
     return agents, _freeze(as_agent, "merge", template, config)
+
+
+def _notes(settings: EngineSettings) -> tuple[str, ...]:
+    told = "its answers come from a table (`engine.name: fake`), no model is asked"
+    return (told,) if settings.name == "fake" else ()
 
 
 def _refuse_twins(agents: Sequence[AgentPlan]) -> None:
@@ -113,6 +121,8 @@ def _freeze(
         },
         "panel": _panel_rules(config.merge) if kind == "merge" else None,
         **execution_content(settings, facts),
+        # The table of the fake engine names agents; what a model answers does not depend on a name.
+        **({"agent": agent.name} if settings.name == "fake" else {}),
     }
     spec = Spec.of(content)
     return AgentPlan(
@@ -124,7 +134,7 @@ def _freeze(
         answer=answer,
         thinking=thinking,
         max_tokens=agent.max_tokens,
-        notes=arrival.notes,
+        notes=(*arrival.notes, *_notes(settings)),
         spec=spec.digest,
         spec_content=content,
     )

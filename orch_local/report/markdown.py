@@ -276,6 +276,6 @@ def _proof(summary: Summary) -> str:
 
 
 def _environment(summary: Summary) -> str:
-    wanted = ("vllm", "transformers", "torch", "cuda", "gpu", "cpu", "driver", "dtype", "batch_invariant")
+    wanted = "fake vllm transformers torch cuda gpu cpu driver dtype batch_invariant".split()
     known: Iterable[str] = (name for name in wanted if summary.environment.get(name, "none") != "none")
     return ", ".join(f"{name} {code(summary.environment[name])}" for name in known) or "environment unknown"

@@ -50,6 +50,8 @@ def is_declared(agent: AgentPlan) -> bool:
 
 def _judge(agent: AgentPlan, found: Found) -> tuple[Level, str]:
     name, invariant = agent.name, bool(agent.environment["batch_invariant"])
+    if "fake" in agent.environment:
+        return Level.RULES, f"{name}: its answers come from a table, no model was asked"
     if found.damaged:
         return Level.RULES, f"{name}: evidence is damaged, delete {found.damaged[0]} and verify again"
     rows, same = sum(one.rows for one in found.evidence), sum(one.same for one in found.evidence)

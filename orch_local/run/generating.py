@@ -91,13 +91,13 @@ class PromptWriter:
     def request(self, flight: _Flight) -> Request:
         """The next request of a flight."""
         name, task = flight.unit
-        ids = tuple(self._ids(flight))
+        ids, who = tuple(self._ids(flight)), self._plan.name
         if flight.thinking and self._plan.thinking:
             tokens = self._plan.thinking.tokens
-            return Request(name, ids, tokens, stop_ids=self._stop_ids, stop_text=self._stop_text)
+            return Request(name, ids, tokens, stop_ids=self._stop_ids, stop_text=self._stop_text, agent=who)
         logprobs = LOGPROBS if task.schema.labels else 0
         budget = min(self.budget(task), self._plan.settings.max_model_len - len(ids))
-        return Request(name, ids, budget, task.schema.pattern, logprobs)
+        return Request(name, ids, budget, task.schema.pattern, logprobs, agent=who)
 
     def _ids(self, flight: _Flight) -> list[int]:
         """What the engine reads: the prompt and, where a thought is finished, that thought, closed."""
