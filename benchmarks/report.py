@@ -42,8 +42,8 @@ from orch_local.placement.replicas import Placement
 from orch_local.plan.files import load_plan
 from orch_local.plan.plans import Plan
 from orch_local.records import Analysis, Decision, How, Level, LevelAssessment, Outcome, Question, Usage
-from orch_local.report.files import write_decisions, write_metrics
 from orch_local.report.page.index import choose
+from orch_local.results.files import write_decisions, write_metrics
 from orch_local.results.scoring import Cost, Scorer
 from orch_local.results.tables import read_table
 from orch_local.results.timeline import Stint, Timeline, keep, read_all

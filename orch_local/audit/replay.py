@@ -17,8 +17,8 @@ from orch_local.plan.files import load_plan
 from orch_local.plan.plans import MERGE, Plan
 from orch_local.prompts.tasks import analysis_schema
 from orch_local.records import Analysis, Decision, Outcome, Question
-from orch_local.report.files import DecisionTable
 from orch_local.results.diagnostics import DiagnosticsCounter
+from orch_local.results.files import DecisionTable
 from orch_local.results.finished import read_decisions, recorded_digest
 from orch_local.results.scoring import Scorer
 from orch_local.router.routes import differing, read_routes

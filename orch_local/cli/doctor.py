@@ -25,8 +25,8 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say whether this machine can do a run. Code 0: nothing is red; 1: something is (docs/doctor.md)."""
-    from orch_local.deploy.doctor.asking import Request
     from orch_local.deploy.doctor.offline import set_by_user
+    from orch_local.deploy.doctor.request import Request
     from orch_local.deploy.doctor.telling import tell
 
     file, folder, rows = (None if path is None else str(path) for path in (run_file, out, store))

@@ -42,7 +42,7 @@ def fetch(
 ) -> None:
     """Download models and benchmarks from the hub; see docs/fetch.md. Nothing else uses the network."""
     from orch_local.deploy.fetch.getting import fetch as get
-    from orch_local.deploy.fetch.telling import display_for, print_fetched, refuse_network
+    from orch_local.deploy.fetch.terminal import display_for, print_fetched, refuse_network
     from orch_local.deploy.fetch.wanted import wanted
 
     root = to.absolute()

@@ -129,9 +129,9 @@ def ablate(
     quiet: Quiet = False,
 ) -> None:
     """Fewer agents, other votes, other merges, a router: over a finished run's panel (docs/ablation.md)."""
-    from orch_local.ablate.files import write_files
     from orch_local.ablate.study import Ablating
     from orch_local.report.ablation import print_ablation
+    from orch_local.report.ablation_files import write_files
     from orch_local.store.store import RunFolder
 
     folder = run_folder_at(run_folder)

@@ -62,10 +62,10 @@ def submit(
 ) -> None:
     """Submit a run to SLURM; again: just what is missing (docs/slurm.md)."""
     from orch_local.config.run_files import load_run
-    from orch_local.report.status import print_submission, print_submitting
     from orch_local.run.waves import refuse_shards
     from orch_local.slurm import submitting
     from orch_local.slurm.scripts import Scripts
+    from orch_local.slurm.terminal import print_submission, print_submitting
 
     settings = given(
         categories,
@@ -95,8 +95,8 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show how far a run is. Code 0: finished and scored; 1: failed or stopped; 3: not finished yet."""
-    from orch_local.report.status import print_status, print_status_json
     from orch_local.slurm.submitting import look
+    from orch_local.slurm.terminal import print_status, print_status_json
 
     found = look(run_folder_at(run_folder))
     if json:
@@ -115,9 +115,9 @@ def prepare(
     """Make the plan of a run, or check the one there is: the first job of `submit`."""
     from orch_local.benchmarks.gold_checks import gold_facts
     from orch_local.config.run_files import load_run
+    from orch_local.report.formatting import counted
     from orch_local.report.plan import print_notes, print_obstacles
     from orch_local.report.questions import print_gold_warnings
-    from orch_local.report.terminal import counted
     from orch_local.run.preparation import prepare as prepare_run
     from orch_local.slurm.task import Job
     from orch_local.store.questions import read_questions

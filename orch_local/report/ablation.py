@@ -10,18 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orch_local.report.console import is_plain, print_paragraph, print_table, table
+from orch_local.report.formatting import counted, p_value, percent, points
 from orch_local.report.gantt import duration
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import (
-    counted,
-    is_plain,
-    p_value,
-    percent,
-    points,
-    print_paragraph,
-    print_table,
-    table,
-)
 from orch_local.results.summary import Estimate
 
 if TYPE_CHECKING:

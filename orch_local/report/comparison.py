@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from orch_local.report.comparison_tables import Grid, Name, grids, headline, sentences
+from orch_local.report.console import print_paragraph, print_table, table
+from orch_local.report.formatting import NBSP
 from orch_local.report.markdown import code
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import NBSP, print_paragraph, print_table, table
 from orch_local.results.compare.comparing import Contest
 from orch_local.results.summarise import plain
 from orch_local.store.store import write_json, write_text

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from orch_local.report.terminal import CHANCE_P, NBSP, counted, p_value, percent, points
+from orch_local.report.formatting import CHANCE_P, NBSP, counted, p_value, percent, points
 from orch_local.report.words import ends, signed
 from orch_local.results.compare.comparing import Contest, Entry
 from orch_local.results.summary import CategorySummary, Estimate, PairSummary

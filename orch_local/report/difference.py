@@ -23,18 +23,9 @@ from orch_local.audit.diff import (
     SystemDifference,
 )
 from orch_local.records import Decision
+from orch_local.report.console import print_paragraph, print_table, table
+from orch_local.report.formatting import CHANCE_P, NBSP, counted, p_value, percent, points
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import (
-    CHANCE_P,
-    NBSP,
-    counted,
-    p_value,
-    percent,
-    points,
-    print_paragraph,
-    print_table,
-    table,
-)
 from orch_local.results.scoring import is_correct
 
 MAX_CHANGES = 30

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from orch_local.plan.plans import MERGE
 from orch_local.records import LABELS
+from orch_local.report.formatting import CHANCE_P, NBSP, counted, p_value, percent, points
 from orch_local.report.safe import visible
-from orch_local.report.terminal import CHANCE_P, NBSP, counted, p_value, percent, points
 from orch_local.results.diagnostics import AgainstLabel, AgentDiagnostics, Diagnostics, Spread
 from orch_local.results.diagnostics.figures import ENOUGH
 from orch_local.results.summary import Calibration

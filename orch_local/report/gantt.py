@@ -16,8 +16,9 @@ from rich.text import Text
 
 from orch_local.placement.machine import Machine
 from orch_local.placement.replicas import Placement, Slot
+from orch_local.report.console import is_plain, print_paragraph
+from orch_local.report.formatting import counted
 from orch_local.report.safe import visible
-from orch_local.report.terminal import counted, is_plain, print_paragraph
 
 _STYLES = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_yellow")
 _MERGE_STYLE = "bright_red"

@@ -15,8 +15,8 @@ from orch_local.report.findings import (
     label_shares,
     labels,
 )
+from orch_local.report.formatting import NBSP, counted, p_value, points
 from orch_local.report.safe import visible
-from orch_local.report.terminal import NBSP, counted, p_value, points
 from orch_local.report.words import (
     cochran_sentence,
     ends,

@@ -13,8 +13,8 @@ from orch_local.errors import InputError, ModelError, OrchError
 from orch_local.models.folders import open_model_folder
 from orch_local.prompts.template import builtin_names, builtin_text
 from orch_local.prompts.tokenizer import PromptTokenizer
+from orch_local.report.console import print_paragraph, print_table, table
 from orch_local.report.safe import safe
-from orch_local.report.terminal import print_paragraph, print_table, table
 from orch_local.store.store import write_text
 
 

@@ -10,10 +10,11 @@ from orch_local.config.blocks import RouterConfig
 from orch_local.placement.estimates import width
 from orch_local.placement.hardware_notes import Shared, hardware_notes
 from orch_local.plan.plans import AgentPlan, Plan
+from orch_local.report.console import print_paragraph, print_table, table
+from orch_local.report.formatting import counted
 from orch_local.report.gantt import duration, machine_in_words, print_placement
 from orch_local.report.questions import print_golds
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import counted, print_paragraph, print_table, table
 from orch_local.router.routing import block
 from orch_local.run.forecast import AgentForecast, Forecast
 

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orch_local.report.console import print_paragraph, print_table, table
+from orch_local.report.formatting import NBSP, counted, percent, points
 from orch_local.report.safe import visible
-from orch_local.report.terminal import NBSP, counted, percent, points, print_paragraph, print_table, table
 from orch_local.results.sizing import Pilot, PowerTable, SizeRow
 
 Shares = Sequence[float | None]

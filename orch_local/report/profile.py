@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from orch_local.plan.profiles import AgentProfile, Profile
+from orch_local.report.console import print_paragraph, print_table, table
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import print_paragraph, print_table, table
 
 _HEADS = ("rows", "load s", "base ms", "ms / 1k prompt", "ms / generated", "device-s / 1M")
 _NOTE = (

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from orch_local.report.terminal import counted
+from orch_local.report.formatting import counted
 
 PLAIN_EVERY_S = 15.0
 _LEAST_S = 1.0

@@ -12,8 +12,9 @@ from rich.text import Text
 from orch_local.audit.replay import Replay
 from orch_local.audit.verify import Mismatch, Stage, Verification
 from orch_local.records import Analysis, Level, LevelAssessment
+from orch_local.report.console import print_paragraph, print_table, table
+from orch_local.report.formatting import counted, percent
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import counted, percent, print_paragraph, print_table, table
 from orch_local.results.scoring import Cost
 
 _CONTEXT = 24

@@ -17,8 +17,9 @@ from orch_local.benchmarks.gold_checks import (
 )
 from orch_local.config.blocks import BenchmarkConfig
 from orch_local.plan.plans import Plan
+from orch_local.report.console import print_paragraph
+from orch_local.report.formatting import NBSP, counted, p_value, percent
 from orch_local.report.safe import visible
-from orch_local.report.terminal import NBSP, counted, p_value, percent, print_paragraph
 
 _LONGEST_EXAMPLE = 40
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orch_local.records import Analysis, Decision, How, Question
+from orch_local.report.console import is_plain
 from orch_local.report.safe import safe
-from orch_local.report.terminal import is_plain
 from orch_local.results.diagnostics import row_notes
 from orch_local.results.scoring import is_correct
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orch_local.report.console import WARNING, print_list, print_paragraph, print_table, table
 from orch_local.report.findings import (
     EXPLANATION,
     HEADS,
@@ -21,18 +22,8 @@ from orch_local.report.findings import (
     label_shares,
     labels,
 )
+from orch_local.report.formatting import NBSP, counted, p_value, points
 from orch_local.report.safe import safe
-from orch_local.report.terminal import (
-    NBSP,
-    WARNING,
-    counted,
-    p_value,
-    points,
-    print_list,
-    print_paragraph,
-    print_table,
-    table,
-)
 from orch_local.report.words import (
     cochran_sentence,
     ends,

@@ -5,33 +5,32 @@ Names and categories come from outside, so every one passes through :mod:`orch_l
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD, Box
-from rich.cells import cell_len
 from rich.console import Console
-from rich.style import StyleType
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
+from orch_local.report.console import (
+    GAP,
+    WARNING,
+    is_plain,
+    print_list,
+    print_paragraph,
+    print_table,
+    table,
+)
+from orch_local.report.formatting import counted, interval, p_value, percent, points, rough_count
+from orch_local.report.headline import headline
 from orch_local.report.safe import safe, visible
-from orch_local.results.scoring import NOT_ASKED, Comparison, Cost, Metrics, System, Systems
+from orch_local.results.scoring import NOT_ASKED, Cost, Metrics, System, Systems
 
 if TYPE_CHECKING:
     from orch_local.report.findings import Findings
 
 MAX_CATEGORIES = 20
-_NEGLIGIBLE_P = 1e-20
-CHANCE_P = 0.05
-WARNING = "bold yellow"
-# A space at which a sentence is not wrapped, so that "78.3 %" stays on one line; printed as a space.
-NBSP = "\N{NO-BREAK SPACE}"
-_ASCII_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
-_GAP = 2
-_LEAST_NAME = 8
 
 
 def print_metrics(
@@ -109,100 +108,8 @@ def print_warnings(
         )
 
 
-def is_plain(console: Console) -> bool:
-    """Whether the output is a file or pipe, or a terminal that shows only ASCII."""
-    return not console.is_terminal or console.options.ascii_only
-
-
-def print_paragraph(console: Console, text: str, style: StyleType = "") -> None:
-    """Print one paragraph, wrapped at ordinary spaces only, and an empty line."""
-    lines = textwrap.wrap(text, console.width)
-    console.print(Text("\n".join(lines).replace(NBSP, " "), style))
-    console.print()
-
-
-def print_list(console: Console, title: str, items: Sequence[str]) -> None:
-    """Print sentences under their title, and an empty line; nothing without a sentence."""
-    if not items:
-        return
-    console.print(Text(title, "bold"))
-    for item in items:
-        lines = textwrap.wrap(item, console.width, initial_indent="- ", subsequent_indent="  ")
-        console.print(Text("\n".join(lines).replace(NBSP, " ")))
-    console.print()
-
-
-def headline(metrics: Metrics, *, routed: bool = False) -> str:
-    """The result in plain words, with its uncertainty; no-break spaces hold numbers and units together.
-
-    Of a ``routed`` run no best agent is named: its agents were asked about different questions.
-    """
-    orch, gold = metrics.total.orch, metrics.total.gold
-    if not gold:
-        return (
-            f"No question has a gold answer, so nothing can be scored; "
-            f"ORCH answered {metrics.answered:,} of {counted(metrics.questions, 'question')}."
-        )
-    if not orch.scored:
-        return f"ORCH answered none of {counted(gold, 'question')} with a gold answer."
-    said = (_result_sentence(metrics, routed), *_oracle_sentence(metrics, routed))
-    return " ".join((*said, *_missing_sentences(metrics)))
-
-
 def _is_routed(metrics: Metrics) -> bool:
     return any(NOT_ASKED in agent.unscored for agent in metrics.total.agents.values())
-
-
-def _result_sentence(metrics: Metrics, routed: bool) -> str:
-    orch = metrics.total.orch
-    result = f"ORCH answered {percent(orch.accuracy)} of {counted(orch.scored, 'question')} correctly"
-    if orch.unscored:
-        gold, share = counted(metrics.total.gold, "question"), percent(orch.accuracy)
-        result = f"ORCH answered {orch.scored:,} of {gold}, {share} of them correctly"
-    parts = [f"{result} (95{NBSP}% interval {_interval(orch, f'{NBSP}to{NBSP}')})"]
-    if metrics.best_agent is not None and not routed:
-        name = visible(metrics.best_agent)
-        versus = metrics.versus.agents[metrics.best_agent]
-        parts.append(_versus(versus, f"the best single agent, {name}", orch))
-    parts.append(_versus(metrics.versus.majority, "the majority vote", orch))
-    said = [part for part in parts if part]
-    return ", ".join(said[:2]) + "".join(f", and {part}" for part in said[2:]) + "."
-
-
-def _versus(comparison: Comparison, other: str, orch: System) -> str:
-    if comparison.difference is None or comparison.p is None:
-        return ""
-    gap = f"{abs(100 * comparison.difference):.1f}"
-    side = "above" if comparison.difference > 0 else "below"
-    relation = "level with" if gap == "0.0" else f"{gap} points {side}"
-    chance = ", within chance" if comparison.p >= CHANCE_P else ""
-    both = f", on the {counted(comparison.n, 'question')} that both answered"
-    basis = both if comparison.n < orch.scored else ""
-    p = f"p{NBSP}{p_value(comparison.p, '=' + NBSP).replace(' ', NBSP)}"
-    return f"{relation} {other}{basis} ({p}{chance})"
-
-
-def _oracle_sentence(metrics: Metrics, routed: bool) -> Iterable[str]:
-    if metrics.total.oracle.accuracy is not None:
-        reach = percent(metrics.total.oracle.accuracy)
-        if routed:
-            yield f"An oracle that picks the right one of the agents that were asked would reach {reach}."
-            yield "No agent is named as the best: agents were asked about different questions."
-        else:
-            yield f"An oracle that picks the right agent each time would reach {reach}."
-
-
-def _missing_sentences(metrics: Metrics) -> Iterable[str]:
-    total = metrics.total
-    unscored = total.gold - total.orch.scored
-    if unscored:
-        share = percent(total.orch.accuracy_all)
-        yield (
-            f"Of all {total.gold:,} questions with a gold answer, the {unscored:,} unscored included, "
-            f"ORCH has {share} right."
-        )
-    if metrics.no_gold:
-        yield f"Left out for want of a gold answer: {counted(metrics.no_gold, 'question')}."
 
 
 def _panel_sentence(metrics: Metrics) -> str:
@@ -226,7 +133,7 @@ def _accuracy_table(console: Console, metrics: Metrics) -> Table:
     made = table(console, "system", heads)
     comparisons = [*metrics.versus.agents.values(), metrics.versus.majority, None, None]
     for (name, system), versus in zip(metrics.total.named(), comparisons, strict=True):
-        cells = [points(system.accuracy), _interval(system, " - "), f"{system.correct:,}/{system.scored:,}"]
+        cells = [points(system.accuracy), interval(system, " - "), f"{system.correct:,}/{system.scored:,}"]
         cells.append(p_value(versus.p) if versus else "")
         if partly:
             cells[1:1] = [points(system.accuracy_all)]
@@ -264,7 +171,7 @@ def _columns_that_fit(console: Console, metrics: Metrics) -> list[str]:
     """All systems, or the ones the headline speaks of where the screen is too narrow for all."""
     names = [name for name, _ in metrics.total.named()]
     label = max(min(len(visible(category)), 24) for category in metrics.categories)
-    width = label + _GAP + len("gold") + sum(_GAP + max(len(name), len("100.0*")) for name in names)
+    width = label + GAP + len("gold") + sum(GAP + max(len(name), len("100.0*")) for name in names)
     if width <= console.width:
         return names
     return [name for name in names if name == metrics.best_agent or name in ("majority", "ORCH", "oracle")]
@@ -297,78 +204,6 @@ def _cost_table(console: Console, costs: Mapping[str, Cost]) -> Table:
         usage = cost.usage
         counts = (cost.rows, cost.rows - cost.generated_now, usage.prompt, usage.cached, usage.generated)
         seconds = (cost.load_s, cost.generate_s)
-        cells = [*map(_count, counts), *(f"{value:,.1f}" for value in seconds)]
+        cells = [*map(rough_count, counts), *(f"{value:,.1f}" for value in seconds)]
         made.add_row(safe(name), *map(Text, cells))
     return made
-
-
-def table(console: Console, first: str, heads: Iterable[str]) -> Table:
-    """An empty table: a column of names, which may fold, then columns of numbers, which may not.
-
-    Cells are :class:`~rich.text.Text`, never strings, so that no markup is read from them.
-    """
-    plain = is_plain(console)
-    made = Table(
-        box=_ASCII_BOX if plain else SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, _GAP - 1, 0, 0),
-        header_style="" if plain else "dim",
-    )
-    made.add_column(Text(first), overflow="fold")
-    for head in heads:
-        made.add_column(safe(head), justify="right", no_wrap=True, overflow="fold")
-    return made
-
-
-def print_table(console: Console, title: str, content: Table) -> None:
-    """Print a table under its title, and an empty line.
-
-    On a screen too narrow for the numbers the lines are longer than it: a cut number would be a wrong one.
-    """
-    console.print(Text(title, "bold"))
-    least = sum(map(_least_width, content.columns)) + _GAP * (len(content.columns) - 1)
-    if least > console.width:
-        content.width = least
-    console.print(content, crop=False)
-    console.print()
-
-
-def _least_width(column: Column) -> int:
-    widest = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
-    return widest if column.no_wrap else min(widest, _LEAST_NAME)
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage with its sign, e.g. ``78.3 %``."""
-    return f"{points(share)}{NBSP}%"
-
-
-def points(share: float | None) -> str:
-    """A share as a percentage without its sign; ``-`` where there is none."""
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def _interval(system: System, between: str) -> str:
-    return "-" if system.low is None else f"{points(system.low)}{between}{points(system.high)}"
-
-
-def p_value(p: float | None, equals: str = "") -> str:
-    """A p-value, ``-`` where there is none; ``equals`` stands before all but the negligible ones."""
-    if p is None:
-        return "-"
-    if p < _NEGLIGIBLE_P:
-        return f"< {_NEGLIGIBLE_P:.0e}"
-    return f"{equals}{p:.3f}" if p >= 0.001 else f"{equals}{p:.1e}"
-
-
-def counted(n: int, noun: str) -> str:
-    """A number with its noun, e.g. ``1 question``, ``1,000 questions``."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def _count(n: int) -> str:
-    """Exact below 100,000, then in thousands or millions: costs are read for their size."""
-    if n < 100_000:
-        return f"{n:,}"
-    return f"{n / 1e3:,.0f}k" if n < 10_000_000 else f"{n / 1e6:,.1f}M"

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orch_local.placement.replicas import Replica
+from orch_local.report.console import print_paragraph, print_table, table
+from orch_local.report.formatting import counted, percent
 from orch_local.report.gantt import Bar, bars_of, draw, duration
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import counted, percent, print_paragraph, print_table, table
 from orch_local.results.timeline import Stint, Timeline, Timelines
 
 

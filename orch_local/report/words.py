@@ -1,7 +1,7 @@
 """What a summary says in sentences, for the terminal, a Markdown file or a page.
 
 ``shown`` makes a foreign name harmless where the sentence goes. No-break spaces hold numbers and units
-together, as in :mod:`orch_local.report.terminal`.
+together, as in :mod:`orch_local.report.headline`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from orch_local.report.formatting import CHANCE_P, NBSP, counted, p_value, percent
+from orch_local.report.headline import headline
 from orch_local.report.safe import visible
-from orch_local.report.terminal import CHANCE_P, NBSP, counted, headline, p_value, percent
 from orch_local.results.scoring import Agreement, Comparison, Comparisons, Metrics, System, Systems
 from orch_local.results.summary import Estimate, Multiplicity, PairSummary, Spending, Summary, SystemSummary
 from orch_local.results.tables import MAJORITY, ORACLE, ORCH

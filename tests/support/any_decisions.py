@@ -13,7 +13,7 @@ from two_runs import agent, decision, finished, plan
 
 from orch_local.merge.merging import majority
 from orch_local.records import Analysis, Decision, How, Outcome
-from orch_local.report.files import write_decisions
+from orch_local.results.files import write_decisions
 from orch_local.results.summarise import summarise
 from orch_local.results.summary import Summary
 from orch_local.results.tables import RunTable, read_table

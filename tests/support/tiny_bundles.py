@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orch_local.deploy.bundle.manifest import MANIFEST, Entry, Manifest, Target
+from orch_local.deploy.bundle.manifest import Entry, Manifest, Target
 from orch_local.deploy.bundle.parts import write_parts
+from orch_local.util.paths import MANIFEST
 
 FILES = {
     "benchmarks/tiny/questions.jsonl": b'{"question": "1 + 1?"}\n' * 40,

@@ -13,8 +13,8 @@ from orch_local.engines.base import EngineSettings
 from orch_local.plan.files import write_plan
 from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan
 from orch_local.records import Decision, How, Level, LevelAssessment
-from orch_local.report.files import write_decisions, write_metrics
 from orch_local.results.diagnostics import Diagnostics
+from orch_local.results.files import write_decisions, write_metrics
 from orch_local.results.scoring import score
 from orch_local.store.store import RunFolder, Spec
 

@@ -36,13 +36,14 @@ from orch_local.deploy.bundle import checking, creating, platforms, run_files, w
 from orch_local.deploy.bundle.completeness import World, check, read_wheel
 from orch_local.deploy.bundle.contents import model_content, model_files
 from orch_local.deploy.bundle.creating import Order, create
-from orch_local.deploy.bundle.manifest import INSTALLER, MANIFEST, SIGNATURE, Target, parse
+from orch_local.deploy.bundle.manifest import INSTALLER, Target, parse
 from orch_local.deploy.bundle.pins import choose, read_freeze, read_left_out, read_pins
 from orch_local.deploy.bundle.sizes import parse_size, shown
 from orch_local.deploy.bundle.standalone import MODULES
 from orch_local.deploy.bundle.zipping import write_installer
 from orch_local.errors import InputError, ModelError, StoreError
 from orch_local.run.planning import plan_run
+from orch_local.util.paths import MANIFEST, SIGNATURE
 
 ELSEWHERE = Target("3.12", "linux_x86_64", "2.28", "cpu")
 Make = Callable[..., Path]

@@ -38,10 +38,11 @@ from orch_local.deploy.bundle.checking import Found, open_bundle
 from orch_local.deploy.bundle.describing import harmless
 from orch_local.deploy.bundle.environment import pinned_lines
 from orch_local.deploy.bundle.installing import Voice, Wanted
-from orch_local.deploy.bundle.manifest import MANIFEST, SIGNATURE, Content
+from orch_local.deploy.bundle.manifest import Content
 from orch_local.deploy.bundle.placing import Survey
 from orch_local.deploy.bundle.signature import Signers, sign
 from orch_local.errors import OrchError
+from orch_local.util.paths import MANIFEST, SIGNATURE
 
 needs_keys = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 _MANAGED = Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
@@ -682,12 +683,12 @@ def test_the_standalone_program_needs_python_alone(tmp_path: Path, bundle: Path)
 
 
 def test_the_standalone_modules_import_each_other_alone() -> None:
-    folder = Path(standalone.__file__).parent
-    allowed = {"orch_local.errors", "orch_local.deploy.bundle"} | {
+    root = Path(standalone.__file__).parents[2]
+    allowed = {"orch_local.errors", "orch_local.util.paths", "orch_local.deploy.bundle"} | {
         f"orch_local.deploy.bundle.{name}" for name in standalone.MODULES
     }
-    for name in standalone.MODULES:
-        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+    for name in (*standalone.SHARED, *(f"deploy/bundle/{name}.py" for name in standalone.MODULES)):
+        for node in ast.walk(ast.parse((root / name).read_text())):
             modules = (
                 [alias.name for alias in node.names]
                 if isinstance(node, ast.Import)

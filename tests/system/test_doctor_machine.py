@@ -19,9 +19,10 @@ from running import write_run_file
 
 from orch_local.cli.doctor import doctor
 from orch_local.deploy.doctor import gpu, lanes, telling
-from orch_local.deploy.doctor.asking import Look, Request
 from orch_local.deploy.doctor.checks import CHECKS, Finding, Level, Page
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.parts import PARTS
+from orch_local.deploy.doctor.request import Request
 from orch_local.deploy.doctor.tools import ask
 from orch_local.errors import InputError
 

@@ -14,8 +14,9 @@ import yaml
 from slurm_cluster import Cluster, NoClusterError
 
 from orch_local.deploy.doctor import slurm
-from orch_local.deploy.doctor.asking import Look, Request
 from orch_local.deploy.doctor.checks import Finding
+from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.request import Request
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -28,13 +28,13 @@ import orch_local
 from orch_local.benchmarks.loading import load_questions
 from orch_local.config.blocks import BenchmarkConfig
 from orch_local.config.model_configs import load_model_config
-from orch_local.deploy.bundle.manifest import check_path
 from orch_local.deploy.fetch import getting
 from orch_local.deploy.fetch.choosing import Listed, choose
 from orch_local.deploy.fetch.record import FETCHED, Fetched, FetchedFile, add_to_record, read_record
 from orch_local.deploy.fetch.wanted import BENCHMARKS, Wanted, wanted
 from orch_local.errors import InputError, OrchError
 from orch_local.models.folders import open_model_folder
+from orch_local.util.paths import check_path
 
 MODEL = Path(orch_local.__file__).parent / "demo" / "models" / "quant"
 WEIGHTS = "model.safetensors"
@@ -848,7 +848,7 @@ def test_a_record_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
 def test_a_terminal_sees_a_bar_and_a_pipe_does_not() -> None:
     from rich.console import Console
 
-    from orch_local.deploy.fetch.telling import display_for
+    from orch_local.deploy.fetch.terminal import display_for
 
     for terminal, quiet, told in ((True, False, True), (True, True, False), (False, False, False)):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100)

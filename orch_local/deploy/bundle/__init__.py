@@ -11,6 +11,6 @@ Layout of a bundle::
 There is no archive to unpack: the parts are the bytes of the files in the order of the manifest, so a path
 can only come from the manifest, and each path of it is checked.
 
-`manifest.py`, `parts.py`, `signature.py`, `checking.py`, `installing.py` and `standalone.py` import the
-standard library and `orch_local.errors` alone: they are what lies in ``install.pyz``.
+`install.pyz` holds the modules that `standalone.py` lists. They import the standard library,
+`orch_local.errors` and `orch_local.util.paths` alone.
 """

@@ -15,17 +15,10 @@ from pathlib import Path
 
 from orch_local.deploy.bundle import signature as signatures
 from orch_local.deploy.bundle.inside import NotPlainError, blocks, reading
-from orch_local.deploy.bundle.manifest import (
-    INSTALLER,
-    MANIFEST,
-    MAX_BYTES,
-    SIGNATURE,
-    Entry,
-    Manifest,
-    parse,
-)
+from orch_local.deploy.bundle.manifest import INSTALLER, MAX_BYTES, Entry, Manifest, parse
 from orch_local.deploy.bundle.signature import Signers
 from orch_local.errors import InputError
+from orch_local.util.paths import MANIFEST, SIGNATURE
 
 WHEELS = "wheels"
 Told = Callable[[str, int], None]

@@ -19,22 +19,14 @@ from filelock import FileLock, Timeout
 import orch_local
 from orch_local.deploy.bundle import completeness, pins, platforms, run_files, sbom, wheels
 from orch_local.deploy.bundle.contents import Source
-from orch_local.deploy.bundle.manifest import (
-    INSTALLER,
-    MANIFEST,
-    Entry,
-    Manifest,
-    Target,
-    check_distinct,
-    check_path,
-    parse,
-)
+from orch_local.deploy.bundle.manifest import INSTALLER, Entry, Manifest, Target, parse
 from orch_local.deploy.bundle.parts import write_parts
 from orch_local.deploy.bundle.signature import sign
 from orch_local.deploy.bundle.sizes import shown
 from orch_local.deploy.bundle.zipping import write_installer
 from orch_local.errors import InputError, StoreError
 from orch_local.store.store import atomic_write
+from orch_local.util.paths import MANIFEST, check_distinct, check_path
 
 REQUIREMENTS = "requirements.txt"
 WHEELS = "wheels"

@@ -18,10 +18,10 @@ from orch_local.deploy.bundle.checking import (
     unknown_below,
 )
 from orch_local.deploy.bundle.environment import REQUIREMENTS, UNFINISHED, VENV
-from orch_local.deploy.bundle.manifest import MANIFEST, SIGNATURE
 from orch_local.deploy.bundle.parts import open_content
 from orch_local.deploy.bundle.signature import SignatureError, Signers
 from orch_local.errors import InputError, OrchError, StoreError
+from orch_local.util.paths import MANIFEST, SIGNATURE
 
 _OURS = frozenset({VENV, UNFINISHED, MANIFEST, SIGNATURE})
 _UNPACKED = 4

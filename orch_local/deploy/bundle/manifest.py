@@ -7,30 +7,18 @@ path that it lets through lies inside of the bundle's folder on every file syste
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from orch_local.errors import InputError
+from orch_local.util.paths import MAX_PATH, PART, check_distinct, check_path, is_sha256
 
-MANIFEST = "manifest.json"
-SIGNATURE = "manifest.json.sig"
 INSTALLER = "install.pyz"
 FORMAT = 1
 MAX_BYTES = 64 * 2**20
 """Longest manifest that is read; one of 100,000 files has a fifth of that."""
 _MAX_SIZE = 2**50
-_MAX_NAME = 255
-_MAX_PATH = 1024
-_DEEPEST = 32
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_PART = re.compile(r"part-[0-9]{5}")
-_RESERVED = frozenset({MANIFEST, SIGNATURE})
-_VENV = "venv"
-"""Where an installation makes its environment: a file of the bundle in it could run before pip does."""
 
 
 class ManifestError(InputError):
@@ -147,7 +135,7 @@ def _manifest(values: Mapping[str, Any]) -> Manifest:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_PATH or not value.isprintable():
+    if not isinstance(value, str) or len(value) > MAX_PATH or not value.isprintable():
         raise ValueError(f"{str(value)[:40]!r} is no short text")
     return value
 
@@ -164,7 +152,7 @@ def _entry(values: Mapping[str, Any]) -> Entry:
     path, size, sha256 = _text(values["path"]), values["size"], _text(values["sha256"])
     if type(size) is not int or not 0 <= size <= _MAX_SIZE:  # True is an int, too
         raise ValueError(f"{path[:80]!r} has a size that is none")
-    if _SHA256.fullmatch(sha256) is None:
+    if not is_sha256(sha256):
         raise ValueError(f"{path[:80]!r} has no SHA-256")
     return Entry(path, size, sha256)
 
@@ -177,60 +165,13 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("its files are not in order")
     check_distinct(paths)
     names = [part.path for part in manifest.parts]
-    if not all(map(_PART.fullmatch, names)):
+    if not all(map(PART.fullmatch, names)):
         raise ValueError("a part has another name than part-00001 and so on")
     if names != sorted(set(names)):
         raise ValueError("its parts are not in order")
     if names and sum(part.size for part in manifest.parts) != manifest.size:
         raise ValueError("its parts are not as long as its files")
     _check_folders(manifest, set(paths))
-
-
-def check_path(path: str) -> None:
-    """Refuse a path that could lie outside of the folder, or be another one on another file system.
-
-    Raises
-    ------
-    ValueError
-        With the path, cut short.
-    """
-    shown = repr(path[:80])
-    if not 0 < len(path.encode("utf-8", "replace")) <= _MAX_PATH:
-        raise ValueError(f"{shown} is no path, or too long a one")
-    if not path.isprintable() or unicodedata.normalize("NFC", path) != path:
-        raise ValueError(f"the path {shown} has characters that cannot be seen, or not in their normal form")
-    parts = path.split("/")
-    if len(parts) > _DEEPEST:
-        raise ValueError(f"the path {shown} is more than {_DEEPEST} folders deep")
-    # A colon is a drive or a stream on Windows; a name that ends in a dot or a blank loses it there.
-    if any(part in ("", ".", "..") or part[-1] in ". " or len(part.encode()) > _MAX_NAME for part in parts):
-        raise ValueError(f"the path {shown} leads out of the bundle, or nowhere")
-    first = parts[0].casefold()  # where case does not count, PART-00001 is a part
-    reserved = first == _VENV or path.casefold() in _RESERVED or _PART.fullmatch(first)
-    if reserved or any(sign in path for sign in "\\:"):
-        raise ValueError(f"the path {shown} may not be in a bundle")
-
-
-def check_distinct(paths: Sequence[str]) -> None:
-    """Refuse two files that are one where case does not count, and one where another one needs a folder.
-
-    Raises
-    ------
-    ValueError
-        With one of the paths, cut short.
-    """
-    folded = [path.casefold() for path in paths]
-    if len(set(folded)) != len(folded):
-        times = Counter(folded)
-        twice = next(path for path, low in zip(paths, folded, strict=True) if times[low] > 1)
-        raise ValueError(f"the path {twice[:80]!r} is there twice")
-    folders = {low[:end] for low in folded for end in _slashes(low)}
-    if both := folders & set(folded):
-        raise ValueError(f"{min(both)[:80]!r} is a file and a folder")
-
-
-def _slashes(path: str) -> list[int]:
-    return [index for index, character in enumerate(path) if character == "/"]
 
 
 def _check_folders(manifest: Manifest, paths: set[str]) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from orch_local.deploy.bundle.checking import Told, check_file
 from orch_local.deploy.bundle.inside import NotPlainError, blocks, folder, reading
-from orch_local.deploy.bundle.manifest import MANIFEST, MAX_BYTES, SIGNATURE, Entry, ManifestError, parse
+from orch_local.deploy.bundle.manifest import MAX_BYTES, Entry, ManifestError, parse
 from orch_local.errors import InputError, StoreError
+from orch_local.util.paths import MANIFEST, SIGNATURE
 
 TEMPORARY = ".orch-local-"
 """How the name of a file begins until it is whole."""

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orch_local.deploy.bundle.inside import reading
-from orch_local.deploy.bundle.manifest import MANIFEST, MAX_BYTES, SIGNATURE
+from orch_local.deploy.bundle.manifest import MAX_BYTES
 from orch_local.errors import InputError, OrchError
+from orch_local.util.paths import MANIFEST, SIGNATURE
 
 NAMESPACE = "orch-local-bundle"
 """What the signature is for: one made for a git commit, say, is none of a bundle."""

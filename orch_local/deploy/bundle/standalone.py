@@ -20,7 +20,17 @@ MODULES = (
     "standalone",
     "target",
 )
-"""What lies of this package in ``install.pyz``; the two ``__init__.py`` and ``errors.py`` do, too."""
+"""What lies of this package in ``install.pyz``."""
+
+SHARED = (
+    "__init__.py",
+    "errors.py",
+    "deploy/__init__.py",
+    "deploy/bundle/__init__.py",
+    "util/__init__.py",
+    "util/paths.py",
+)
+"""What else lies there."""
 
 
 def main():  # type: ignore[no-untyped-def]  # an annotation of this one, NoReturn, is newer than Python 3.5

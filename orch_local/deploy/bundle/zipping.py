@@ -6,7 +6,7 @@ import zipfile
 from importlib import resources
 from pathlib import Path
 
-from orch_local.deploy.bundle.standalone import MODULES
+from orch_local.deploy.bundle.standalone import MODULES, SHARED
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 """The same sources make the same bytes; not compressed, since no two versions of zlib make the same."""
@@ -17,8 +17,7 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 def write_installer(path: Path) -> None:
     """Write the archive."""
     package = resources.files("orch_local")
-    inits = ("__init__.py", "errors.py", "deploy/__init__.py", "deploy/bundle/__init__.py")
-    names = [*inits, *(f"deploy/bundle/{name}.py" for name in MODULES)]
+    names = [*SHARED, *(f"deploy/bundle/{name}.py" for name in MODULES)]
     contents = {f"orch_local/{name}": package.joinpath(name).read_bytes() for name in names}
     contents["__main__.py"] = _MAIN.encode()
     with path.open("wb") as stream:

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from orch_local.deploy.doctor.asking import Request
 from orch_local.deploy.doctor.offline import set_by_user
+from orch_local.deploy.doctor.request import Request
 from orch_local.deploy.doctor.telling import tell
 from orch_local.errors import OrchError
 from orch_local.util import streams

@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from orch_local.deploy.doctor.asking import MEND, Look, Step, request_from
 from orch_local.deploy.doctor.checks import Finding, red, unchecked
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.parts import PARTS
+from orch_local.deploy.doctor.request import MEND, Step, request_from
 from orch_local.deploy.doctor.tools import one_line
 
 Say = Callable[[dict[str, Any]], None]

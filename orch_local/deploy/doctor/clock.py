@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.tools import Answer, ask
 
 _SET = "set it (timedatectl set-time, or a time server of the site); no answer depends on it"

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.models import broken
 from orch_local.deploy.doctor.tools import duration, size
 

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.deploy.doctor.asking import Look, run_folder, store_folder
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
 from orch_local.deploy.doctor.filesystems import Mount, doubt, mount_of, mounts
+from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.request import run_folder, store_folder
 from orch_local.deploy.doctor.tools import read, size
 
 ROW_BYTES = 1217

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.tools import one_line
+from orch_local.engines import self_test
+from orch_local.engines.self_test import GpuTest
 
 SECONDS = 120.0
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
 _BROKEN = "make the environment anew (scripts/setup_env.sh); `import` it by hand to see all of the message"
-
-
 _SLOW = f"run it again, for a cold network disk may take that long; else {_BROKEN}"
-
-
-class Computed(NamedTuple):
-    """What torch says of the GPUs."""
-
-    built_for: str | None
-    """CUDA version, ``None`` for a CPU build."""
-    available: bool
-    devices: int
-    errors: Mapping[int, str]
-    """By GPU: what went wrong when it added two numbers."""
 
 
 def examine(look: Look) -> Iterator[Finding]:
@@ -40,20 +28,20 @@ def examine(look: Look) -> Iterator[Finding]:
     os.environ.update(_QUIET | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}))
     look.step("torch-import", "importing torch", SECONDS, _SLOW)
     try:
-        import torch
+        version = self_test.torch_version()
     except BaseException as error:  # noqa: BLE001 - a broken package may raise whatever it likes
         yield red("torch-import", _said("torch", error), _BROKEN)
         yield unchecked("gpu-computes", "torch cannot be imported")
         yield unchecked("engine-import", "torch cannot be imported")
         return
-    yield green("torch-import", f"torch {torch.__version__}")
+    yield green("torch-import", f"torch {version}")
     look.step(
         "gpu-computes", "letting the GPUs compute", SECONDS, "`nvidia-smi` and the kernel's log say more"
     )
-    yield judge_computing(_computed(torch, device), device)
+    yield judge_computing(self_test.compute_on_gpus(device), device)
     look.step("engine-import", f"importing {engine}", SECONDS, _SLOW)
     try:
-        yield judge_platform(engine, device, _platform(engine))
+        yield judge_platform(engine, device, self_test.library_and_platform(engine))
     except BaseException as error:  # noqa: BLE001 - see above
         yield red("engine-import", _said(engine, error), _BROKEN)
 
@@ -72,33 +60,7 @@ def _said(package: str, error: BaseException) -> str:
     return f"`import {package}` fails: {one_line(f'{type(error).__name__}: {error}', 200)}"
 
 
-def _computed(torch: Any, device: str) -> Computed:
-    built_for = getattr(torch.version, "cuda", None)
-    if device == "cpu" or built_for is None or not torch.cuda.is_available():
-        return Computed(built_for, False, 0, {})
-    errors = {}
-    for number in range(torch.cuda.device_count()):
-        try:
-            two = torch.ones(1, device=f"cuda:{number}") + 1
-            if two.item() != 2:
-                errors[number] = f"1 + 1 came to {two.item()}"
-        except Exception as error:  # noqa: BLE001 - drivers have many ways to fail
-            errors[number] = one_line(str(error), 120)
-    return Computed(built_for, True, torch.cuda.device_count(), errors)
-
-
-def _platform(engine: str) -> str:
-    if engine != "vllm":
-        import transformers
-
-        return f"transformers {transformers.__version__}"
-    import vllm
-    from vllm.platforms import current_platform
-
-    return f"vLLM {vllm.__version__}, platform {current_platform.device_type or 'none'}"
-
-
-def judge_computing(found: Computed, device: str) -> Finding:
+def judge_computing(found: GpuTest, device: str) -> Finding:
     """What to make of the GPUs as torch sees them."""
     check = "gpu-computes"
     if device == "cpu":
@@ -114,7 +76,7 @@ def judge_computing(found: Computed, device: str) -> Finding:
             return red(check, told, "see `gpu-driver` and `driver-for-cuda`; in a job, ask for a GPU")
         return unchecked(check, told)
     if found.errors:
-        named = "; ".join(f"GPU {number}: {said}" for number, said in found.errors.items())
+        named = "; ".join(f"GPU {number}: {one_line(said, 120)}" for number, said in found.errors.items())
         advice = "`nvidia-smi` and the kernel's log say more; CUDA_VISIBLE_DEVICES can leave a GPU out"
         return red(check, named, advice)
     return green(check, f"{found.devices} of {found.devices} compute (CUDA {found.built_for})")

@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.tools import ask, one_line, read
 from orch_local.deploy.doctor.vendors import makers
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 
-from orch_local.deploy.doctor.asking import MEND, Look
 from orch_local.deploy.doctor.checks import Finding, green, red
 from orch_local.deploy.doctor.gpu import sight
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.packages import installed_engines
+from orch_local.deploy.doctor.request import MEND
 from orch_local.deploy.doctor.tools import one_line
 
 MODULES = (

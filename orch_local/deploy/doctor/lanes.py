@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from orch_local.deploy.doctor.asking import MEND, STEP_S, Request, Step, run_name
 from orch_local.deploy.doctor.checks import Finding, Level, Page, red, unchecked
 from orch_local.deploy.doctor.parts import LANES, PARTS
+from orch_local.deploy.doctor.request import MEND, STEP_S, Request, Step, run_name
 from orch_local.deploy.doctor.tools import one_line, reduced
 from orch_local.util.children import ChildProcess, ending
 

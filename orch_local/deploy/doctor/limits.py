@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, yellow
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.tools import size
 
 SHM = Path("/dev/shm")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.tools import one_line, size
 
 if TYPE_CHECKING:

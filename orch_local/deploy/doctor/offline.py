@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, yellow
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.tools import one_line, read
 from orch_local.util.offline import SILENCE
 

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.tools import one_line
 
 Version = Callable[[str], str | None]

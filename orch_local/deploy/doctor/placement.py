@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, unchecked, yellow
 from orch_local.deploy.doctor.gpu import sight
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.models import broken
 from orch_local.deploy.doctor.tools import one_line
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, yellow
+from orch_local.deploy.doctor.look import Look
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 _INSTALL = "make an environment with Python 3.11, 3.12 or 3.13 and install orch-local into it"

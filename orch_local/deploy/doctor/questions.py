@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
 from orch_local.deploy.doctor.digests import bytes_to_hash, too_long_to_hash
 from orch_local.deploy.doctor.gpu import sight
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.models import broken
 from orch_local.deploy.doctor.tools import one_line, size
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from orch_local.deploy.doctor.asking import Look, run_name
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
 from orch_local.deploy.doctor.gpu import sight, torch_cuda
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.packages import installed_engines
+from orch_local.deploy.doctor.request import run_name
 from orch_local.deploy.doctor.tools import one_line
 
 

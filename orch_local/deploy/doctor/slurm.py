@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from orch_local.deploy.doctor.asking import Look
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
+from orch_local.deploy.doctor.look import Look
 from orch_local.deploy.doctor.tools import ask, one_line
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orch_local.config.model_configs import load_model_config
 from orch_local.config.run_files import RunConfig, load_run
-from orch_local.deploy.doctor.asking import Request, run_folder, store_folder
+from orch_local.deploy.doctor.request import Request, run_folder, store_folder
 from orch_local.store.store import RunFolder
 
 if TYPE_CHECKING:

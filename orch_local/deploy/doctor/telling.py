@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from orch_local.deploy.doctor import plain
-from orch_local.deploy.doctor.asking import Request
 from orch_local.deploy.doctor.checks import Page
 from orch_local.deploy.doctor.lanes import examine
+from orch_local.deploy.doctor.request import Request
 from orch_local.errors import InputError
 from orch_local.util.streams import lose_output
 
@@ -51,38 +51,23 @@ def _check(request: Request) -> None:
                 raise InputError("is a file, not a folder", where=str(one), hint="name a folder")
 
 
-@contextmanager
-def _status(*, quiet: bool) -> Iterator[Doing | None]:
+def _status(*, quiet: bool) -> AbstractContextManager[Doing | None]:
     """Say what is being done while a terminal waits."""
     if quiet or not sys.stderr.isatty():
-        yield None
-        return
+        return nullcontext()
     try:
-        from rich.console import Console
+        from orch_local.deploy.doctor.terminal import status
 
-        status = Console(stderr=True, highlight=False).status("looking at this machine")
-        status.start()
+        return status()
     except Exception:  # noqa: BLE001 - rich may be what is broken
-        yield None
-        return
-    try:
-        yield lambda text: status.update(f"{text} ...")
-    finally:
-        status.stop()
+        return nullcontext()
 
 
 def _print(page: Page) -> None:
     try:
-        from rich.console import Console
-
-        from orch_local.report.doctor import print_page
+        from orch_local.deploy.doctor.terminal import print_page, terminal
     except Exception:  # noqa: BLE001 - rich may be what is broken; any page is better than none
         for line in plain.lines(page):
             print(line)
         return
-
-    class Terminal(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would end the process, with the code for red
-
-    print_page(Terminal(highlight=False), page)
+    print_page(terminal(), page)

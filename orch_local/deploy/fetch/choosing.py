@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from orch_local.benchmarks.files import SUFFIXES
-from orch_local.deploy.bundle.manifest import check_path
 from orch_local.deploy.fetch.wanted import Wanted
 from orch_local.errors import BenchmarkError, InputError, ModelError
 from orch_local.models.folders import TOKENIZER_FILES
 from orch_local.models.opening import INDEX
+from orch_local.util.paths import check_path
 
 _ABOUT = re.compile(r"README\.md|(LICEN[CS]E|NOTICE|USE_POLICY)([._-][A-Za-z0-9._-]*)?", re.IGNORECASE)
 """What tells the terms of use."""

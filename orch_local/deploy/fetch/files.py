@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orch_local.deploy.bundle.manifest import check_path
 from orch_local.deploy.fetch.choosing import Listed, is_read
 from orch_local.deploy.fetch.explaining import AGAIN, FetchError, is_full
 from orch_local.deploy.fetch.hub import Commit, Hub
@@ -22,6 +21,7 @@ from orch_local.deploy.fetch.record import PARTIAL, FetchedFile
 from orch_local.deploy.fetch.wanted import Wanted
 from orch_local.errors import InputError, StoreError
 from orch_local.store.store import read_json, write_json
+from orch_local.util.paths import check_path
 
 _BEGUN = "commit.json"
 _BLOCK = 4 * 2**20

@@ -24,6 +24,7 @@ from orch_local.deploy.fetch.explaining import Asked, FetchError, explained
 from orch_local.deploy.fetch.record import UNKNOWN
 from orch_local.deploy.fetch.wanted import Wanted
 from orch_local.errors import InputError
+from orch_local.util.paths import is_sha256
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -32,7 +33,6 @@ _TIMEOUT_S = 20.0
 _CHUNK = 2**20
 """So much is lost where a connection breaks off; the library's own 10 MB are much on a slow one."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIBRARY: dict[str, Any] = {"library_name": "orch-local", "library_version": __version__}
 _TYPES = {"model": "model", "benchmark": "dataset"}
 _MAX_SIZE = 2**50
@@ -223,6 +223,6 @@ def _listed(entry: Any) -> Listed:
     sha256 = str(large.sha256).removeprefix("sha256:") if large else ""
     if type(size) is not int or not 0 <= size < _MAX_SIZE or not isinstance(entry.path, str):
         raise ValueError("a size or path that is none")
-    if _COMMIT.fullmatch(entry.blob_id) is None or (large and _SHA256.fullmatch(sha256) is None):
+    if _COMMIT.fullmatch(entry.blob_id) is None or (large and not is_sha256(sha256)):
         raise ValueError("a digest that is none")
     return Listed(entry.path, size, entry.blob_id, sha256)

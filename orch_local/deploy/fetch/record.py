@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from orch_local.deploy.bundle.manifest import check_path
 from orch_local.errors import InputError
 from orch_local.store.store import read_json, write_json
+from orch_local.util.paths import check_path
 
 FETCHED = "fetched.json"
 FORMAT = 1

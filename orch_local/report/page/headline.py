@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from orch_local.report.formatting import CHANCE_P
 from orch_local.report.page.wording import counted, name, p_sentence, percent, signed, signed_span, span
-from orch_local.report.terminal import CHANCE_P
 from orch_local.results.summary import Estimate, PairSummary, Summary, SystemSummary
 from orch_local.results.tables import MAJORITY, ORACLE, ORCH
 

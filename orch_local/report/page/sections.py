@@ -9,10 +9,10 @@ from heapq import nlargest
 from markupsafe import Markup
 
 from orch_local.report.findings import findings
+from orch_local.report.formatting import CHANCE_P, counted
 from orch_local.report.page.base import body
 from orch_local.report.page.headline import headline, versus
 from orch_local.report.page.wording import NONE, clipped, name, plain, points, signed, span
-from orch_local.report.terminal import CHANCE_P, counted
 from orch_local.results.summary import CategorySummary, Estimate, PairSummary, Summary, SystemSummary
 from orch_local.results.tables import MAJORITY, ORACLE, ORCH
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from orch_local.report.formatting import NBSP, counted, p_value, percent, points
 from orch_local.report.safe import visible
-from orch_local.report.terminal import NBSP, counted, p_value, percent, points
 from orch_local.results.summary import Estimate
 
 MINUS = "\N{MINUS SIGN}"

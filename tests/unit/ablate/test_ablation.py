@@ -19,7 +19,6 @@ from run_folders import Run, analysis, finished_run, snapshot
 from running import Cli, Silent
 from two_runs import agent, plan
 
-from orch_local.ablate.files import write_files
 from orch_local.ablate.frozen import AS_RUN, Frozen, Replay, freeze
 from orch_local.ablate.missing import Missing, Price, price
 from orch_local.ablate.orders import audit
@@ -37,6 +36,7 @@ from orch_local.placement.replicas import Placement
 from orch_local.plan.files import load_plan, write_plan
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.report.ablation import markdown, print_ablation
+from orch_local.report.ablation_files import write_files
 from orch_local.results.finished import read_decisions, recorded_digest
 from orch_local.results.timeline import Stint, Timeline, keep
 from orch_local.router.averages import Signal

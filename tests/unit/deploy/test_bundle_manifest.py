@@ -17,7 +17,8 @@ from tiny_bundles import FILES, entry_of, make_bundle, target_here
 
 from orch_local.deploy.bundle import describing, placing
 from orch_local.deploy.bundle.checking import Bundle, open_bundle
-from orch_local.deploy.bundle.manifest import MAX_BYTES, Content, Manifest, ManifestError, check_path, parse
+from orch_local.deploy.bundle.manifest import MAX_BYTES, Content, Manifest, ManifestError, parse
+from orch_local.util.paths import check_path
 
 NASTY = [
     *". .. ... a A b a/b a. a: C: \\ c\\d ~ - -rf part-00001 PART-00001 manifest.json Manifest.JSON".split(),

@@ -12,9 +12,10 @@ from paths import ROOT
 from tiny_bundles import FILES, Key, make_bundle, make_key
 
 from orch_local.deploy.bundle.checking import open_bundle, unchecked_key
-from orch_local.deploy.bundle.manifest import MANIFEST, SIGNATURE, ManifestError
+from orch_local.deploy.bundle.manifest import ManifestError
 from orch_local.deploy.bundle.signature import SignatureError, Signers, check, sign
 from orch_local.errors import InputError, OrchError
+from orch_local.util.paths import MANIFEST, SIGNATURE
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 

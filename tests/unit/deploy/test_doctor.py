@@ -48,12 +48,13 @@ from orch_local.deploy.doctor.checks import (
 )
 from orch_local.deploy.doctor.filesystems import DOUBTFUL, Mount, mount_of, mounts
 from orch_local.deploy.doctor.parts import LANES, PARTS
+from orch_local.deploy.doctor.terminal import lines, print_page
 from orch_local.deploy.doctor.tools import Answer, reduced
 from orch_local.deploy.doctor.vendors import makers
 from orch_local.placement.machine import Machine
 from orch_local.placement.placing import place
 from orch_local.placement.replicas import AgentJob
-from orch_local.report.doctor import lines, print_page
+from orch_local.engines.self_test import GpuTest
 from orch_local.util.offline import SILENCE
 
 RED, YELLOW, GREEN, UNCHECKED = Level
@@ -179,16 +180,16 @@ def test_packages_that_raise_are_named() -> None:
 @pytest.mark.parametrize(
     ("computed", "device", "level"),
     [
-        (engine.Computed("13.0", True, 2, {}), "cuda", GREEN),
-        (engine.Computed("13.0", True, 2, {1: "uncorrectable ECC error"}), "cuda", RED),
-        (engine.Computed("13.0", False, 0, {}), "cuda", RED),
-        (engine.Computed("13.0", False, 0, {}), "auto", UNCHECKED),
-        (engine.Computed(None, False, 0, {}), "cuda", RED),
-        (engine.Computed(None, False, 0, {}), "auto", UNCHECKED),
-        (engine.Computed(None, False, 0, {}), "cpu", UNCHECKED),
+        (GpuTest("13.0", True, 2, {}), "cuda", GREEN),
+        (GpuTest("13.0", True, 2, {1: "uncorrectable ECC error"}), "cuda", RED),
+        (GpuTest("13.0", False, 0, {}), "cuda", RED),
+        (GpuTest("13.0", False, 0, {}), "auto", UNCHECKED),
+        (GpuTest(None, False, 0, {}), "cuda", RED),
+        (GpuTest(None, False, 0, {}), "auto", UNCHECKED),
+        (GpuTest(None, False, 0, {}), "cpu", UNCHECKED),
     ],
 )
-def test_gpus_that_compute(computed: engine.Computed, device: str, level: Level) -> None:
+def test_gpus_that_compute(computed: GpuTest, device: str, level: Level) -> None:
     found = engine.judge_computing(computed, device)
     assert found.level is level
     assert "ECC" in found.fact or not computed.errors

@@ -17,12 +17,12 @@ from summaries import AGENTS, HOSTILE, diagnostics, hostile, usual
 
 from orch_local.records import Analysis, Question
 from orch_local.report.findings import Findings, baseline_sentence, findings, flat_sentence
+from orch_local.report.formatting import NBSP
 from orch_local.report.markdown import code, markdown
 from orch_local.report.page import render
 from orch_local.report.page.writing import page_of
 from orch_local.report.story import print_story
 from orch_local.report.summary import print_summary
-from orch_local.report.terminal import NBSP
 from orch_local.results.diagnostics import AgainstLabel, Diagnostics, NeverDiffer, Spread
 from orch_local.results.showing import story
 from orch_local.results.summarise import summarise, to_json

@@ -17,9 +17,9 @@ from markdown_it.token import Token
 from rich.console import Console
 
 from orch_local.records import Decision
+from orch_local.report.headline import headline
 from orch_local.report.markdown import code, markdown
 from orch_local.report.summary import print_summary
-from orch_local.report.terminal import headline
 from orch_local.report.words import merge_sentences, right_sentence, spending_sentence, summary_headline
 from orch_local.results.scoring import score
 from orch_local.results.summary import CategorySummary, RouterSummary, Summary

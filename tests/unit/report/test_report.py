@@ -20,10 +20,11 @@ from rich.console import Console
 
 from orch_local.errors import StoreError
 from orch_local.records import Analysis, Decision, How, Level, LevelAssessment, Outcome, Question, Usage
-from orch_local.report.files import write_decisions, write_metrics
+from orch_local.report.headline import headline
 from orch_local.report.safe import safe, visible
 from orch_local.report.story import MAX_THOUGHT, print_story
-from orch_local.report.terminal import headline, print_metrics, print_warnings
+from orch_local.report.terminal import print_metrics, print_warnings
+from orch_local.results.files import write_decisions, write_metrics
 from orch_local.results.scoring import Cost, Metrics, score
 
 AGENTS = ("quant", "chrono", "verbal")
@@ -297,7 +298,7 @@ class TestFiles:
     def test_decisions_come_back_from_both_files(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("orch_local.report.files.BATCH_ROWS", 4)
+        monkeypatch.setattr("orch_local.results.files.BATCH_ROWS", 4)
         made = [*make(9), *map(unscored, make(1)), replace(next(make(1)), gold=None, answers={"quant": "B"})]
         write_decisions(tmp_path, iter(made), AGENTS)
         lines = (tmp_path / "decisions.jsonl").read_text(encoding="utf-8").splitlines()

@@ -14,7 +14,7 @@ from two_runs import decision
 
 from orch_local.errors import StoreError
 from orch_local.records import Decision
-from orch_local.report.files import write_decisions
+from orch_local.results.files import write_decisions
 from orch_local.results.scoring import is_correct
 from orch_local.results.tables import MAJORITY, NOT_ASKED, ORACLE, ORCH, Codes, Column, Shares, read_table
 from orch_local.store.store import RunFolder

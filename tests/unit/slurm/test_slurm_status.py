@@ -15,13 +15,13 @@ from rich.console import Console
 from running import Cli, write_run_file
 
 from orch_local.errors import EngineError, StoreError
-from orch_local.report.status import print_status
 from orch_local.run.interrupts import Stopped
 from orch_local.slurm import submitting, task
 from orch_local.slurm.jobs import Submission, note
 from orch_local.slurm.queue import JobInfo, QueuedJob, SlurmError
 from orch_local.slurm.status import Facts, RunStatus, status, tail
 from orch_local.slurm.task import Job, State, TaskError, TaskRecord, ending, run_shard
+from orch_local.slurm.terminal import print_status
 from orch_local.store.shards import Shard
 from orch_local.store.store import RunFolder, write_json
 

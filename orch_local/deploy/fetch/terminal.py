@@ -13,8 +13,8 @@ from orch_local.deploy.fetch.getting import planned_revision
 from orch_local.deploy.fetch.record import Fetched, read_record
 from orch_local.deploy.fetch.wanted import Wanted
 from orch_local.errors import InputError
+from orch_local.report.console import print_table, table
 from orch_local.report.safe import safe
-from orch_local.report.terminal import print_table, table
 
 
 class NotAllowedError(InputError):

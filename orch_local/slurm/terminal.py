@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from orch_local.report.console import print_paragraph, print_table, table
+from orch_local.report.formatting import counted
 from orch_local.report.safe import safe, visible
-from orch_local.report.terminal import counted, print_paragraph, print_table, table
 from orch_local.slurm.jobs import Submission
 from orch_local.slurm.status import Condition, JobStatus, RunStatus
 from orch_local.slurm.submitting import Submitting

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from rich.console import Console
@@ -27,6 +28,28 @@ class Line(NamedTuple):
     level: Level
     title: str
     fact: str
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process, with the code for red
+
+
+def terminal() -> Console:
+    """Standard output."""
+    return _Terminal(highlight=False)
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Say on standard error what is being done; the function that it gives changes the text."""
+    shown = Console(stderr=True, highlight=False).status("looking at this machine")
+    with suppress(Exception):  # rich may be what is broken
+        shown.start()
+    try:
+        yield lambda text: shown.update(f"{text} ...")
+    finally:
+        shown.stop()
 
 
 def print_page(console: Console, page: Page) -> None:
