@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from orch_local.audit.diff import (
+from orch_local.audit.difference import (
     FINAL,
+    ComparedRun,
     Difference,
-    Example,
-    PlanChange,
+    DifferingQuestion,
     PlanDifference,
-    Run,
-    Scores,
     SystemDifference,
 )
 from orch_local.records import Decision
 from orch_local.report.console import print_paragraph, print_table, table
-from orch_local.report.formatting import CHANCE_P, NBSP, counted, p_value, percent, points
-from orch_local.report.safe import safe, visible
+from orch_local.report.difference_plans import print_plans
+from orch_local.report.difference_sentences import (
+    alarms,
+    headline,
+    interval,
+    is_alarming,
+    questions_sentence,
+    signed,
+    verb_for,
+)
+from orch_local.report.formatting import counted, p_value, points
+from orch_local.report.safe import safe
 from orch_local.results.scoring import is_correct
 
-MAX_CHANGES = 30
-MAX_TEXT_LINES = 16
-MAX_VALUE = 60
-_DIGEST = re.compile(r"[0-9a-f]{32,}")
-_DIGEST_SHOWN = 12
 _CELL_GAP = "   "
 _ALARM = "bold red"
 
@@ -43,213 +42,17 @@ def print_difference(console: Console, difference: Difference) -> None:
     The headline comes first, then alarms, plans, questions, answers with paired statistics, the first
     differing questions, and what identifies the two runs.
     """
-    print_paragraph(console, headline(difference), style=_ALARM if _is_alarming(difference) else "bold")
-    for alarm in _alarms(difference):
+    print_paragraph(console, headline(difference), style=_ALARM if is_alarming(difference) else "bold")
+    for alarm in alarms(difference):
         print_paragraph(console, alarm, style=_ALARM)
-    _print_plans(console, difference.plans)
-    print_paragraph(console, _questions_sentence(difference))
+    print_plans(console, difference.plans)
+    print_paragraph(console, questions_sentence(difference))
     if difference.common and (difference.differing or not difference.same_digest):
         _print_answers(console, difference)
         _print_scores(console, difference)
     _print_examples(console, difference)
     for name, run in (("A", difference.a), ("B", difference.b)):
         _print_run(console, name, run)
-
-
-def headline(difference: Difference) -> str:
-    """The whole difference in one or two sentences; no-break spaces hold numbers and units together."""
-    if not difference.common:
-        return "The runs have no question in common, so none of their answers can be compared."
-    if difference.same_digest:
-        return _same_sentence(difference)
-    if not difference.plans.same:
-        return f"{_plans_clause(difference.plans)}; {_final_clause(difference)}."
-    return _same_plan_sentence(difference)
-
-
-def _same_sentence(difference: Difference) -> str:
-    same = f"The runs gave the same {counted(difference.common, 'answer')}"
-    same = f"{same}, byte for byte in all that the digest covers"
-    if difference.plans.same:
-        return f"{same}."
-    clause = _plans_clause(difference.plans)
-    return f"{same}, although {clause[0].lower()}{clause[1:]}."
-
-
-def _same_plan_sentence(difference: Difference) -> str:
-    """Two runs that must be the same are not."""
-    common, final = difference.common, difference.final
-    if final.broken and final.differing:
-        share = f"{final.differing:,} of {counted(common, 'final answer')}"
-        verb = _verb(final.differing, "differs", "differ")
-        return f"Same plan, same environment, but {share} {verb}: {_verdict(difference)}."
-    if final.broken or _broken_agents(difference):
-        share = f"{difference.differing:,} of {counted(common, 'question')}"
-        return (
-            f"Same plan, same environment, same final answers, but on {share} the agents' answers, their "
-            f"confidences or the way to the final answer differ: {_verdict(difference)}."
-        )
-    if difference.differing or difference.how:
-        share = f"{max(difference.differing, difference.how):,} of {counted(common, 'question')}"
-        return (
-            f"Same plan, same environment; {share} came out differently because an engine failed on them in "
-            "one of the runs. `orch-local run ... --retry-failed` generates those rows again."
-        )
-    return (
-        "Same plan, same environment, and no answer differs, yet the digests do: a metrics.json was changed "
-        "afterwards, or another version of orch-local wrote it."
-    )
-
-
-def _verdict(difference: Difference) -> str:
-    """What it means that a run did not come again."""
-    if not difference.plans.unpromised:
-        return "determinism was broken"
-    names = visible(_listed(difference.plans.unpromised))
-    return f"the same bytes were not promised, as the engine of {names} is not batch-invariant"
-
-
-def _is_alarming(difference: Difference) -> bool:
-    """Whether two runs that were promised to be the same are not."""
-    plans, broken = difference.plans, difference.final.broken + _broken_agents(difference)
-    return plans.same and not plans.unpromised and broken > 0
-
-
-def _plans_clause(plans: PlanDifference) -> str:
-    where = []
-    if plans.changed:
-        where.append(f"in {counted(len(plans.changed), 'field')}")
-    if not plans.same_agents:
-        where.append("in their agents")
-    if not plans.same_questions:
-        where.append("in their questions")
-    return f"The plans differ {_listed(where)}"
-
-
-def _final_clause(difference: Difference) -> str:
-    count, scores = difference.final.differing, difference.final.scores
-    of = f"of {counted(difference.common, 'common question')}"
-    if not count:
-        return f"{of} no final answer differs"
-    said = f"{of} {counted(count, 'final answer')} {_verb(count, 'differs', 'differ')}"
-    return f"{said} ({_scores_phrase(scores, difference.common)})" if scores else said
-
-
-def _scores_phrase(scores: Scores, common: int) -> str:
-    parts = [
-        f"A {percent(scores.accuracy_a)}",
-        f"B {percent(scores.accuracy_b)}",
-        f"difference {_signed(scores.difference)} points",
-        f"95{NBSP}% interval {_interval(scores, f'{NBSP}to{NBSP}')}",
-        f"p{NBSP}{p_value(scores.p, '=' + NBSP).replace(' ', NBSP)}",
-    ]
-    if scores.p >= CHANCE_P:
-        parts.append("within chance")
-    if scores.n < common:
-        parts[:0] = [f"on the {scores.n:,} that can be scored in both"]
-    return ", ".join(parts)
-
-
-def _broken_agents(difference: Difference) -> int:
-    return sum(agent.broken for agent in difference.agents)
-
-
-def _alarms(difference: Difference) -> Iterator[str]:
-    """What no other difference between the runs can explain."""
-    unpromised = difference.plans.unpromised
-    broken = [agent for agent in difference.agents if agent.broken and agent.name not in unpromised]
-    if broken:
-        counts = _listed([f"{visible(agent.name)} on {agent.broken:,}" for agent in broken])
-        yield (
-            f"DETERMINISM BROKEN: the spec is the same in both runs, yet answers or confidences are not: "
-            f"{counts} of {counted(difference.common, 'common question')}."
-        )
-    lists = difference.only_a or difference.only_b or not difference.same_order
-    covered = difference.differing or difference.how or lists
-    if difference.same_digest and difference.plans.same_agents and covered:
-        yield (
-            "The digests are the same, yet the decisions are not: a decisions.jsonl or metrics.json was "
-            "changed after its run."
-        )
-
-
-def _print_plans(console: Console, plans: PlanDifference) -> None:
-    lines = [*_changed_lines(plans), *_agent_lines(plans)]
-    if not lines:
-        return
-    console.print(Text("Plans (A -> B)", "bold"))
-    for line in lines:
-        console.print(Padding(line, (0, 0, 0, 2), expand=False), overflow="fold")
-    console.print()
-
-
-def _changed_lines(plans: PlanDifference) -> Iterator[Text]:
-    for changed in plans.changed[:MAX_CHANGES]:
-        yield from _change_lines(changed, _whose(changed, plans))
-    if len(plans.changed) > MAX_CHANGES:
-        yield Text(f"... and {len(plans.changed) - MAX_CHANGES:,} more; the two run.json hold them", "dim")
-
-
-def _whose(changed: PlanChange, plans: PlanDifference) -> str:
-    if not changed.agents:
-        return ""
-    if len(changed.agents) == plans.workers > 1:
-        return "all agents: "
-    return f"{', '.join(changed.agents)}: "
-
-
-def _change_lines(changed: PlanChange, whose: str) -> Iterator[Text]:
-    name, before, after = changed.change
-    head = Text.assemble(safe(whose, "dim"), safe(name))
-    if not (isinstance(before, str) and isinstance(after, str) and "\n" in before + after):
-        yield head.append_text(Text.assemble(": ", safe(_value(before)), " -> ", safe(_value(after))))
-        return
-    lines = _text_lines(before, after)
-    yield head.append(":" if lines else ": differs in white space only")
-    for line in lines[:MAX_TEXT_LINES]:
-        yield Text("  ").append_text(safe(line, "red" if line.startswith("-") else "green"))
-    if len(lines) > MAX_TEXT_LINES:
-        yield Text(f"  ... and {len(lines) - MAX_TEXT_LINES:,} more lines", "dim")
-
-
-def _text_lines(before: str, after: str) -> list[str]:
-    """The lines that differ, behind ``-`` and ``+``, in the order of a unified diff."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
-    return [line for line in list(lines)[2:] if not line.startswith("@@")]
-
-
-def _value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if _DIGEST.fullmatch(text):
-        return text[:_DIGEST_SHOWN]
-    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}..."
-
-
-def _agent_lines(plans: PlanDifference) -> Iterator[Text]:
-    renamed = [match for match in plans.matches if match.a != match.b]
-    for match in renamed:
-        yield Text.assemble("agent ", safe(match.a), " -> ", safe(match.b), ", matched by position")
-    for run, names in (("A", plans.only_a), ("B", plans.only_b)):
-        if names:
-            yield Text.assemble(f"only in {run}: ", safe(", ".join(names)))
-    if not plans.same_order:
-        yield Text("the agents come in a different order, which decides ties and enters the digest")
-
-
-def _questions_sentence(difference: Difference) -> str:
-    common = counted(difference.common, "question")
-    if difference.plans.same_questions:
-        return f"Both runs asked the same {common}."
-    both = f"{common} {_verb(difference.common, 'is', 'are')} in both runs"
-    parts = [f"{both}, {difference.only_a:,} in A only and {difference.only_b:,} in B only."]
-    if difference.common and not difference.same_order:
-        parts.append("The common ones come in a different order.")
-    if difference.other_gold:
-        verb = _verb(difference.other_gold, "has", "have")
-        parts.append(f"{difference.other_gold:,} of them {verb} another gold answer and cannot be scored.")
-    elif difference.same_order and not (difference.only_a or difference.only_b):
-        parts.append("Their categories, examples or other data differ.")
-    return " ".join(parts)
 
 
 def _print_answers(console: Console, difference: Difference) -> None:
@@ -264,7 +67,7 @@ def _print_answers(console: Console, difference: Difference) -> None:
         )
     notes = ["confidence = same answer, other confidence"] if confidences else []
     if difference.how:
-        same = f"{counted(difference.how, 'final answer')} {_verb(difference.how, 'was', 'were')}"
+        same = f"{counted(difference.how, 'final answer')} {verb_for(difference.how, 'was', 'were')}"
         notes.append(f"{same} reached in another way, without being another")
     print_table(console, "Answers to the common questions", made)
     if notes:
@@ -281,7 +84,7 @@ def _print_scores(console: Console, difference: Difference) -> None:
     made = table(console, "system", [*heads, "p Holm"] if adjusted > 1 else heads)
     for system, scores in scored:
         cells = [f"{scores.n:,}", points(scores.accuracy_a), points(scores.accuracy_b)]
-        cells += [_signed(scores.difference), _interval(scores, " to "), f"{scores.gained:,}"]
+        cells += [signed(scores.difference), interval(scores, " to "), f"{scores.gained:,}"]
         cells += [f"{scores.lost:,}", p_value(scores.p)]
         cells += [p_value(scores.p_holm)] if adjusted > 1 else []
         made.add_row(safe(system.name), *map(Text, cells), style=_style(system, difference))
@@ -320,13 +123,13 @@ def _flowing(cells: Iterable[Text], width: int) -> Iterator[Text]:
     yield line
 
 
-def _example_head(example: Example) -> Text:
+def _example_head(example: DifferingQuestion) -> Text:
     a, b = example
     gold = _arrow(a.gold or "none", b.gold or "none")
     return Text.assemble(safe(a.question_id, "cyan"), "  ", safe(a.category), ", gold ", safe(gold))
 
 
-def _example_answers(example: Example, plans: PlanDifference) -> Iterator[Text]:
+def _example_answers(example: DifferingQuestion, plans: PlanDifference) -> Iterator[Text]:
     a, b = example
     for match in plans.matches:
         one, other = _told(a.answers, a, match.a), _told(b.answers, b, match.b)
@@ -366,25 +169,7 @@ def _verdicts(a: Decision, b: Decision) -> Text:
     return Text.assemble(" (", (_arrow(*words), styles.get((words[0], words[1]), "")), ")")
 
 
-def _print_run(console: Console, name: str, run: Run) -> None:
+def _print_run(console: Console, name: str, run: ComparedRun) -> None:
     # A path or digest with a line break in it cannot be copied, so these lines may be longer than the screen.
     for title, value in ((f"digest {name} ", run.digest), (f"run    {name} ", str(run.folder))):
         console.print(Text.assemble((title, "dim"), safe(value)), soft_wrap=True)
-
-
-def _verb(n: int, one: str, many: str) -> str:
-    return one if n == 1 else many
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _signed(share: float) -> str:
-    """A difference in percentage points with its sign; none where it rounds to zero."""
-    text = f"{100 * share:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
-
-
-def _interval(scores: Scores, between: str) -> str:
-    return f"{_signed(scores.interval.low)}{between}{_signed(scores.interval.high)}"

@@ -227,8 +227,8 @@ def test_a_later_bundle_replaces_what_the_earlier_one_brought(tmp_path: Path, bu
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from orch_local.bundle import installing, placing
-from orch_local.bundle.installing import Voice, Wanted
+from orch_local.deploy.bundle import installing, placing
+from orch_local.deploy.bundle.installing import Voice, Wanted
 calls, replace = int(sys.argv[3]), os.replace
 def killed(*arguments, **names):
     global calls
@@ -665,7 +665,7 @@ def _borrow(root: Path) -> None:
 
 def standalone_run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the code of ``install.pyz`` by a Python that sees no installed package."""
-    root = Path(standalone.__file__).parents[2]
+    root = Path(standalone.__file__).parents[3]
     start = "from orch_local.deploy.bundle.standalone import main; main()"
     code = f"import sys; sys.path.insert(0, {str(root)!r}); {start}"
     command = [sys.executable, "-I", "-S", "-c", code, *map(str, arguments)]

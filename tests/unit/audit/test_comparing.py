@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from two_runs import AGENTS, agent, decision, finished, plan, rewrite, usual_plan
 
-from orch_local.audit.diff import Difference, SystemDifference, compare, compare_plans
+from orch_local.audit.diff import compare
+from orch_local.audit.difference import Difference, SystemDifference
+from orch_local.audit.plan_diff import compare_plans
 from orch_local.errors import StoreError
 from orch_local.records import Decision, How
 from orch_local.results.scoring import is_correct

@@ -14,10 +14,13 @@ import pytest
 from rich.console import Console
 from two_runs import agent, decision, finished, plan, usual_plan
 
-from orch_local.audit.diff import Difference, Run, compare
+from orch_local.audit.diff import compare
+from orch_local.audit.difference import ComparedRun, Difference
 from orch_local.plan.plans import Plan
 from orch_local.records import Decision, How
-from orch_local.report.difference import MAX_CHANGES, MAX_TEXT_LINES, headline, print_difference
+from orch_local.report.difference import print_difference
+from orch_local.report.difference_plans import MAX_CHANGES, MAX_TEXT_LINES
+from orch_local.report.difference_sentences import headline
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold][/] \u202eevil"
 DIGESTS = "d" * 64, "e" * 64
@@ -279,7 +282,7 @@ class TestDetails:
         b = replace(a, answers={"quant": HOSTILE, "chrono": None}, outcomes={"chrono": HOSTILE}, answer="B")
         plans = [usual_plan(1, {HOSTILE: value}) for value in (HOSTILE, f"{HOSTILE}\n{HOSTILE}")]
         found = between(plans, [a], [b], same=False)
-        text = printed(replace(found, a=Run(Path(HOSTILE), HOSTILE, 1)), terminal=terminal)
+        text = printed(replace(found, a=ComparedRun(Path(HOSTILE), HOSTILE, 1)), terminal=terminal)
         assert "\x1b[2J" not in text
         assert "\x1b]" not in text
         assert text.count("[bold]x[/bold][/]") >= 8
