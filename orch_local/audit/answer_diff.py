@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from orch_local.audit.difference import (
     FINAL,
-    ComparedRun,
     Difference,
     DifferingQuestion,
     PairedScores,
     PlanDifference,
+    RunIdentity,
     SystemDifference,
 )
 from orch_local.records import Decision
@@ -128,7 +128,7 @@ class AnswerDiff:
             outcomes = [*a.outcomes.values(), *b.outcomes.values(), *a.reason.split(), *b.reason.split()]
             self.final.broken += not _unfinished(outcomes)
 
-    def difference(self, runs: tuple[ComparedRun, ComparedRun], only_b: int) -> Difference:
+    def difference(self, runs: tuple[RunIdentity, RunIdentity], only_b: int) -> Difference:
         *agents, final = _adjusted([tally.difference() for tally in (*self.agents, self.final)])
         return Difference(
             *runs,

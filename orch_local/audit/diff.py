@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from orch_local.audit.answer_diff import AnswerDiff
-from orch_local.audit.difference import ComparedRun, Difference
+from orch_local.audit.difference import Difference, RunIdentity
 from orch_local.audit.plan_diff import compare_plans
 from orch_local.errors import StoreError
 from orch_local.plan.files import load_plan
@@ -55,8 +55,8 @@ def compare(a: RunFolder, b: RunFolder, examples: int = EXAMPLES) -> Difference:
         return counts.difference(runs, only_b=len(others))
 
 
-def _run(folder: RunFolder, plan: Plan) -> ComparedRun:
-    return ComparedRun(folder.root, recorded_digest(folder), plan.questions.count)
+def _run(folder: RunFolder, plan: Plan) -> RunIdentity:
+    return RunIdentity(folder.root, recorded_digest(folder), plan.questions.count)
 
 
 def _decisions(folder: RunFolder, plan: Plan) -> Iterator[tuple[int, Decision]]:

@@ -117,7 +117,7 @@ class SystemDifference:
         return self.different + self.only_a + self.only_b
 
 
-class ComparedRun(NamedTuple):
+class RunIdentity(NamedTuple):
     """What is told of one of the two runs."""
 
     folder: Path
@@ -136,8 +136,8 @@ class DifferingQuestion(NamedTuple):
 class Difference:
     """All that differs between two runs."""
 
-    a: ComparedRun
-    b: ComparedRun
+    a: RunIdentity
+    b: RunIdentity
     plans: PlanDifference
     common: int
     """Questions of both runs."""

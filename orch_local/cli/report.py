@@ -69,13 +69,13 @@ def compare(
     agents: Annotated[bool, typer.Option("--agents", help="Also against every agent of every run.")] = False,
 ) -> None:
     """Say which of several runs is best, on the questions that they have in common."""
-    from orch_local.report.comparison import print_contest, write_contest
-    from orch_local.results.compare.comparing import contest
+    from orch_local.report.comparison import print_comparison, write_comparison
+    from orch_local.results.compare.comparing import compare_runs
 
-    found = contest([run_folder_at(folder) for folder in run_folders])
+    found = compare_runs([run_folder_at(folder) for folder in run_folders])
     console = console_of()
-    print_contest(console, found, agents)
-    for file in write_contest(out.absolute(), found) if out else ():
+    print_comparison(console, found, agents)
+    for file in write_comparison(out.absolute(), found) if out else ():
         console.print(f"written {told(file)}", markup=False, soft_wrap=True)
 
 

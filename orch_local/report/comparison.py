@@ -13,7 +13,7 @@ from orch_local.report.console import print_paragraph, print_table, table
 from orch_local.report.formatting import NBSP
 from orch_local.report.markdown import code
 from orch_local.report.safe import safe, visible
-from orch_local.results.compare.comparing import Contest
+from orch_local.results.compare.comparing import Comparison
 from orch_local.results.summarise import plain
 from orch_local.store.store import write_json, write_text
 
@@ -22,7 +22,7 @@ MAX_ROWS = 30
 _CUT = "compare.json, which --out writes,"
 
 
-def print_contest(console: Console, contest: Contest, agents: bool = False) -> None:
+def print_comparison(console: Console, comparison: Comparison, agents: bool = False) -> None:
     """Print which run is best: the headline, what was compared, the tables.
 
     Parameters
@@ -30,14 +30,14 @@ def print_contest(console: Console, contest: Contest, agents: bool = False) -> N
     agents:
         Also print the best run against every agent of every run.
     """
-    print_paragraph(console, headline(contest, visible), style="bold")
-    for said in sentences(contest, visible):
+    print_paragraph(console, headline(comparison, visible), style="bold")
+    for said in sentences(comparison, visible):
         print_paragraph(console, said)
-    for grid in grids(contest, agents):
+    for grid in grids(comparison, agents):
         _print_grid(console, grid)
 
 
-def write_contest(folder: Path, contest: Contest) -> list[Path]:
+def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     """Write ``compare.md``, ``compare.html`` and ``compare.json``; returns their paths.
 
     Raises
@@ -49,20 +49,20 @@ def write_contest(folder: Path, contest: Contest) -> list[Path]:
     from orch_local.report.page.comparison import page
 
     files = [folder / f"compare.{kind}" for kind in ("md", "html", "json")]
-    write_text(files[0], markdown(contest))
-    write_text(files[1], page(contest))
-    write_json(files[2], plain(contest))
+    write_text(files[0], markdown(comparison))
+    write_text(files[1], page(comparison))
+    write_json(files[2], plain(comparison))
     return files
 
 
-def markdown(contest: Contest) -> str:
+def markdown(comparison: Comparison) -> str:
     """The content of ``compare.md``."""
-    parts = ["# Comparison of runs", headline(contest, code), *sentences(contest, code)]
-    for grid in grids(contest):
+    parts = ["# Comparison of runs", headline(comparison, code), *sentences(comparison, code)]
+    for grid in grids(comparison):
         parts += _markdown_grid(grid)
     digests = [
         f"- {code(one.name)}: digest {code(one.digest, 80)}, level {code(one.level)}"
-        for one in contest.entries
+        for one in comparison.entries
     ]
     parts += ["## Runs", "\n".join(digests)]
     return "\n\n".join(parts).replace(NBSP, " ") + "\n"

@@ -10,10 +10,10 @@ from rich.text import Text
 
 from orch_local.audit.difference import (
     FINAL,
-    ComparedRun,
     Difference,
     DifferingQuestion,
     PlanDifference,
+    RunIdentity,
     SystemDifference,
 )
 from orch_local.records import Decision
@@ -169,7 +169,7 @@ def _verdicts(a: Decision, b: Decision) -> Text:
     return Text.assemble(" (", (_arrow(*words), styles.get((words[0], words[1]), "")), ")")
 
 
-def _print_run(console: Console, name: str, run: ComparedRun) -> None:
+def _print_run(console: Console, name: str, run: RunIdentity) -> None:
     # A path or digest with a line break in it cannot be copied, so these lines may be longer than the screen.
     for title, value in ((f"digest {name} ", run.digest), (f"run    {name} ", str(run.folder))):
         console.print(Text.assemble((title, "dim"), safe(value)), soft_wrap=True)

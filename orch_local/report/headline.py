@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from orch_local.report.formatting import CHANCE_P, NBSP, counted, interval, p_value, percent
 from orch_local.report.safe import visible
-from orch_local.results.scoring import Comparison, Metrics, System
+from orch_local.results.scoring import Metrics, PairedComparison, System
 
 
 def headline(metrics: Metrics, *, routed: bool = False) -> str:
@@ -42,7 +42,7 @@ def _result_sentence(metrics: Metrics, routed: bool) -> str:
     return ", ".join(said[:2]) + "".join(f", and {part}" for part in said[2:]) + "."
 
 
-def _versus(comparison: Comparison, other: str, orch: System) -> str:
+def _versus(comparison: PairedComparison, other: str, orch: System) -> str:
     if comparison.difference is None or comparison.p is None:
         return ""
     gap = f"{abs(100 * comparison.difference):.1f}"

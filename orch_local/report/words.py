@@ -13,7 +13,14 @@ from itertools import groupby
 from orch_local.report.formatting import CHANCE_P, NBSP, counted, p_value, percent
 from orch_local.report.headline import headline
 from orch_local.report.safe import visible
-from orch_local.results.scoring import Agreement, Comparison, Comparisons, Metrics, System, Systems
+from orch_local.results.scoring import (
+    Agreement,
+    Metrics,
+    PairedComparison,
+    PairedComparisons,
+    System,
+    Systems,
+)
 from orch_local.results.summary import Estimate, Multiplicity, PairSummary, Spending, Summary, SystemSummary
 from orch_local.results.tables import MAJORITY, ORACLE, ORCH
 
@@ -35,7 +42,7 @@ def summary_headline(summary: Summary, shown: Shown = visible) -> str:
             answered=summary.questions - sum(summary.unscored.values()),
             total=total,
             categories={},
-            versus=Comparisons(agents, versus[MAJORITY]),
+            versus=PairedComparisons(agents, versus[MAJORITY]),
             best_agent=best,
             how=summary.how,
             merge_calls=0,
@@ -59,8 +66,8 @@ def _system(one: SystemSummary) -> System:
     )
 
 
-def _comparison(pair: PairSummary) -> Comparison:
-    return Comparison(
+def _comparison(pair: PairSummary) -> PairedComparison:
+    return PairedComparison(
         pair.n, pair.gained, pair.lost, pair.difference.value if pair.difference else None, pair.p
     )
 

@@ -73,7 +73,7 @@ class Systems:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedComparison:
     """ORCH against another system on the questions where both are scored (exact McNemar)."""
 
     n: int
@@ -88,11 +88,11 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparisons:
+class PairedComparisons:
     """ORCH against every agent and against the majority vote."""
 
-    agents: Mapping[str, Comparison]
-    majority: Comparison
+    agents: Mapping[str, PairedComparison]
+    majority: PairedComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Metrics:
     total: Systems
     categories: Mapping[str, Systems]
     """By category in alphabetical order; questions with gold only."""
-    versus: Comparisons
+    versus: PairedComparisons
     best_agent: str | None
     """Most questions right, then highest accuracy, then agent order; ``None`` without gold."""
     how: Mapping[str, int]
@@ -220,7 +220,7 @@ class Scorer:
             answered=self.answered,
             total=total,
             categories={name: self._systems(self.categories[name]) for name in sorted(self.categories)},
-            versus=Comparisons(dict(zip(self.agents, compared, strict=False)), compared[-1]),
+            versus=PairedComparisons(dict(zip(self.agents, compared, strict=False)), compared[-1]),
             best_agent=_best_agent(total),
             how={str(how): self.how[how] for how in How if self.how[how]},
             merge_calls=self.how[How.MERGE],
@@ -277,9 +277,11 @@ def _system(tally: Counter[_Verdict]) -> System:
     )
 
 
-def _comparison(pair: Counter[tuple[_Verdict, _Verdict]]) -> Comparison:
+def _comparison(pair: Counter[tuple[_Verdict, _Verdict]]) -> PairedComparison:
     test, n = mcnemar_exact(pair[True, False], pair[False, True]), pair.total()
-    return Comparison(n, test.gained, test.lost, _ratio(test.gained - test.lost, n), test.p if n else None)
+    return PairedComparison(
+        n, test.gained, test.lost, _ratio(test.gained - test.lost, n), test.p if n else None
+    )
 
 
 def _best_agent(total: Systems) -> str | None:

@@ -12,7 +12,7 @@ from orch_local.report.page.base import Page, Section, body, render
 from orch_local.report.page.headline import Card, within_chance
 from orch_local.report.page.sections import DOWN, LEVEL, UP, CategoryRow, Cell, shade
 from orch_local.report.page.wording import NONE, name, p_sentence, points, signed, signed_span, span
-from orch_local.results.compare.comparing import Contest, Entry
+from orch_local.results.compare.comparing import ComparedRun, Comparison
 from orch_local.results.summary import CategorySummary, Estimate, PairSummary
 
 MOST_RUNS = 16
@@ -22,41 +22,41 @@ MOST_ROWS = 300
 _GRIDS = {"merge": "Merge", "agents": "Agents", "cost": "Cost"}
 
 
-def page(contest: Contest) -> str:
+def page(comparison: Comparison) -> str:
     """The content of ``compare.html``."""
-    title = f"Comparison of {len(contest.entries)} runs"
-    return render(Page(title, _lead(contest), tuple(_sections(contest))))
+    title = f"Comparison of {len(comparison.entries)} runs"
+    return render(Page(title, _lead(comparison), tuple(_sections(comparison))))
 
 
-def _sections(contest: Contest) -> Iterator[Section]:
-    tables = {grid.id: grid for grid in grids(contest)}
-    yield Section("accuracy", "Accuracy", body("contest_runs.html.j2", contest=contest))
-    yield Section("pairs", "Pairs", _pairs(contest, tables["pairs"]))
+def _sections(comparison: Comparison) -> Iterator[Section]:
+    tables = {grid.id: grid for grid in grids(comparison)}
+    yield Section("accuracy", "Accuracy", body("comparison_runs.html.j2", comparison=comparison))
+    yield Section("pairs", "Pairs", _pairs(comparison, tables["pairs"]))
     if "categories" in tables:
-        yield Section("categories", "Categories", _categories(contest))
+        yield Section("categories", "Categories", _categories(comparison))
     for id_, title in _GRIDS.items():
         if id_ in tables:
             yield Section(id_, title, _table(tables[id_]))
-    yield Section("runs", "Runs", _table(_provenance(contest)))
+    yield Section("runs", "Runs", _table(_provenance(comparison)))
 
 
-def _lead(contest: Contest) -> Markup:
-    cards = list(_cards(contest))
+def _lead(comparison: Comparison) -> Markup:
+    cards = list(_cards(comparison))
     gaps = [card.estimate for card in cards if card.zero and card.estimate]
     reach = max([0.01, *(max(abs(one.low), abs(one.high)) for one in gaps)]) * 1.1
     return body(
-        "contest_lead.html.j2",
-        contest=contest,
-        title=_title(contest),
-        headline=headline(contest, name),
-        sentences=list(sentences(contest, name)),
+        "comparison_lead.html.j2",
+        comparison=comparison,
+        title=_title(comparison),
+        headline=headline(comparison, name),
+        sentences=list(sentences(comparison, name)),
         cards=cards,
         reach=reach,
     )
 
 
-def _title(contest: Contest) -> str:
-    pair = contest.pairs[0]
+def _title(comparison: Comparison) -> str:
+    pair = comparison.pairs[0]
     if pair.difference is None:
         return "The runs cannot be compared by right answers"
     if _within_chance(pair):
@@ -69,8 +69,8 @@ def _within_chance(pair: PairSummary) -> bool:
     return within_chance(pair) or pair.p_holm is None or pair.p_holm >= 0.05
 
 
-def _cards(contest: Contest) -> Iterator[Card]:
-    first, pair = contest.ranked[0], contest.pairs[0]
+def _cards(comparison: Comparison) -> Iterator[Card]:
+    first, pair = comparison.ranked[0], comparison.pairs[0]
     share = first.orch.accuracy
     if share is None:
         return
@@ -82,13 +82,13 @@ def _cards(contest: Contest) -> Iterator[Card]:
         yield Card(label, signed(pair.difference.value), "points", note, pair.difference, zero=True)
 
 
-def _pairs(contest: Contest, grid: Grid) -> Markup:
-    names = contest.ranking[:MOST_RUNS]
-    known = {(one.first, one.second): one for one in contest.pairs}
+def _pairs(comparison: Comparison, grid: Grid) -> Markup:
+    names = comparison.ranking[:MOST_RUNS]
+    known = {(one.first, one.second): one for one in comparison.pairs}
     cells = [[_cell(known, row, column) for column in names] for row in names]
-    left_out = len(contest.ranking) - len(names)
+    left_out = len(comparison.ranking) - len(names)
     return body(
-        "contest_pairs.html.j2", names=names, cells=cells, left_out=left_out, grid=grid, most=MOST_ROWS
+        "comparison_pairs.html.j2", names=names, cells=cells, left_out=left_out, grid=grid, most=MOST_ROWS
     )
 
 
@@ -108,12 +108,12 @@ def _verdict(value: float, pair: PairSummary) -> tuple[str, str]:
     return ("up", UP) if value > 0 else ("down", DOWN)
 
 
-def _categories(contest: Contest) -> Markup:
-    names = contest.ranking[:MOST_RUNS]
-    kept = nlargest(MOST_CATEGORIES, contest.categories, key=lambda one: one.gold)
+def _categories(comparison: Comparison) -> Markup:
+    names = comparison.ranking[:MOST_RUNS]
+    kept = nlargest(MOST_CATEGORIES, comparison.categories, key=lambda one: one.gold)
     rows = [_category(one, names) for one in sorted(kept, key=lambda one: one.name)]
-    left_out = len(contest.categories) - len(rows)
-    return body("contest_heat.html.j2", names=names, shown_rows=rows, left_out=left_out)
+    left_out = len(comparison.categories) - len(rows)
+    return body("comparison_heat.html.j2", names=names, shown_rows=rows, left_out=left_out)
 
 
 def _category(one: CategorySummary, names: Sequence[str]) -> CategoryRow:
@@ -135,13 +135,13 @@ def _heat(share: Estimate | None, scored: int, best: float) -> Cell:
 
 
 def _table(grid: Grid) -> Markup:
-    return body("contest_grid.html.j2", grid=grid, most=MOST_ROWS)
+    return body("comparison_grid.html.j2", grid=grid, most=MOST_ROWS)
 
 
-def _provenance(contest: Contest) -> Grid:
+def _provenance(comparison: Comparison) -> Grid:
     heads = ["run", "benchmark", "questions", "determinism", "digest", "folder"]
-    return Grid("runs", "The runs", heads, [_facts(one) for one in contest.entries])
+    return Grid("runs", "The runs", heads, [_facts(one) for one in comparison.entries])
 
 
-def _facts(one: Entry) -> list[str]:
+def _facts(one: ComparedRun) -> list[str]:
     return [Name(one.name), one.benchmark, f"{one.questions:,}", one.level, one.digest[:16], one.folder]

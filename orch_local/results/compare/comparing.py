@@ -16,7 +16,7 @@ from orch_local.errors import InputError
 from orch_local.plan.files import load_plan
 from orch_local.plan.plans import Plan
 from orch_local.results.compare.aligning import align, distinct_names
-from orch_local.results.compare.competitors import Rival, Voice, rivals, share
+from orch_local.results.compare.competitors import Competitor, RunAgent, competitors, share
 from orch_local.results.summarise import Recorded, read_recorded
 from orch_local.results.summary import CategorySummary, CochranSummary, PairSummary, SystemSummary
 from orch_local.results.systems import adjusted, best_agent, cochran, compared, systems
@@ -42,7 +42,7 @@ class RunCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ComparedRun:
     """One run."""
 
     name: str
@@ -88,10 +88,10 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
+class Comparison:
     """Several runs on the questions that all of them asked."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ComparedRun, ...]
     """In the order given."""
     common: int
     gold: int
@@ -105,22 +105,22 @@ class Contest:
     categories: tuple[CategorySummary, ...]
     """By category of the first run: accuracy of each run; ``versus_best`` is the first ranked run against the
     second one, adjusted over the categories."""
-    agents: tuple[Rival, ...]
+    agents: tuple[Competitor, ...]
     """Every agent of every run; ``versus`` is adjusted for these."""
     alike: tuple[tuple[str, ...], ...]
     """Runs with the same digest: byte for byte the same decisions."""
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> ComparedRun:
         """The run of that name."""
         return next(one for one in self.entries if one.name == name)
 
     @property
-    def ranked(self) -> tuple[Entry, ...]:
+    def ranked(self) -> tuple[ComparedRun, ...]:
         """The runs, the best one first."""
         return tuple(self.entry(name) for name in self.ranking)
 
 
-def contest(folders: Sequence[RunFolder]) -> Contest:
+def compare_runs(folders: Sequence[RunFolder]) -> Comparison:
     """Compare two or more finished runs.
 
     Raises
@@ -142,7 +142,7 @@ def contest(folders: Sequence[RunFolder]) -> Contest:
     finals = {name: one.verdicts[ORCH] for name, one in zip(names, found.tables, strict=True)}
     ranking = _ranked(entries)
     verdicts = {name: finals[name] for name in ranking}
-    return Contest(
+    return Comparison(
         entries=entries,
         common=found.common,
         gold=found.common - found.without_gold,
@@ -150,7 +150,7 @@ def contest(folders: Sequence[RunFolder]) -> Contest:
         pairs=_pairs(verdicts),
         cochran=cochran(list(finals.values())),
         categories=_categories(found.tables[0], finals, ranking),
-        agents=rivals(ranking[0], finals[ranking[0]], list(_voices(names, loaded, found.tables))),
+        agents=competitors(ranking[0], finals[ranking[0]], list(_run_agents(names, loaded, found.tables))),
         alike=_alike(entries),
     )
 
@@ -168,12 +168,12 @@ class _Loaded:
         return cls(folder, plan, read_recorded(folder), read_table(folder, plan.names))
 
 
-def _entry(name: str, run: _Loaded, common: RunTable) -> Entry:
+def _entry(name: str, run: _Loaded, common: RunTable) -> ComparedRun:
     own = next(one for one in systems(run.table) if one.name == ORCH)
     found = systems(common)
     best = best_agent(found)
     together, plan = complementarity(common, best), run.plan
-    return Entry(
+    return ComparedRun(
         name=name,
         folder=str(run.folder.root),
         benchmark=f"{plan.config.benchmark.name} ({plan.config.benchmark.path.name})",
@@ -208,7 +208,7 @@ def _cost(found: Recorded, questions: int, right: int) -> RunCost:
     )
 
 
-def _ranked(entries: Sequence[Entry]) -> tuple[str, ...]:
+def _ranked(entries: Sequence[ComparedRun]) -> tuple[str, ...]:
     found = sorted(entries, key=lambda one: (-one.orch.correct, one.orch.scored))
     return tuple(one.name for one in found)
 
@@ -219,10 +219,12 @@ def _pairs(verdicts: Mapping[str, Verdicts]) -> tuple[PairSummary, ...]:
     return tuple(adjusted(made))
 
 
-def _voices(names: Sequence[str], runs: Sequence[_Loaded], tables: Sequence[RunTable]) -> Iterator[Voice]:
+def _run_agents(
+    names: Sequence[str], runs: Sequence[_Loaded], tables: Sequence[RunTable]
+) -> Iterator[RunAgent]:
     for name, run, table in zip(names, runs, tables, strict=True):
         for agent in run.plan.agents:
-            yield Voice(name, agent.name, agent.spec, table.verdicts[agent.name])
+            yield RunAgent(name, agent.name, agent.spec, table.verdicts[agent.name])
 
 
 def _categories(
@@ -253,7 +255,7 @@ def _category(name: str, finals: Mapping[str, Verdicts], two: Sequence[str]) -> 
     )
 
 
-def _alike(entries: Sequence[Entry]) -> tuple[tuple[str, ...], ...]:
+def _alike(entries: Sequence[ComparedRun]) -> tuple[tuple[str, ...], ...]:
     groups: dict[str, list[str]] = {}
     for entry in entries:
         groups.setdefault(entry.digest, []).append(entry.name)

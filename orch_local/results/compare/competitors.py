@@ -15,7 +15,7 @@ from orch_local.stats import pairs_of
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class Competitor:
     """One agent on the common questions; of runs with the same spec and the same verdicts it stands once."""
 
     name: str
@@ -26,7 +26,7 @@ class Rival:
     """The first ranked run against it."""
 
 
-class Voice(NamedTuple):
+class RunAgent(NamedTuple):
     """One agent of one run on the common questions."""
 
     run: str
@@ -34,26 +34,26 @@ class Voice(NamedTuple):
     spec: str
     verdicts: Verdicts
 
-    def same(self, other: Voice) -> bool:
+    def same(self, other: RunAgent) -> bool:
         """Whether it is the same agent and did the same."""
         return (self.agent, self.spec) == (other.agent, other.spec) and np.array_equal(
             self.verdicts, other.verdicts
         )
 
 
-def rivals(leader: str, final: Verdicts, voices: Sequence[Voice]) -> tuple[Rival, ...]:
+def competitors(leader: str, final: Verdicts, agents: Sequence[RunAgent]) -> tuple[Competitor, ...]:
     """One run, by its final verdicts, against all these agents."""
-    groups: list[list[Voice]] = []
-    for voice in voices:
-        alike = next((group for group in groups if group[0].same(voice)), None)
+    groups: list[list[RunAgent]] = []
+    for agent in agents:
+        alike = next((group for group in groups if group[0].same(agent)), None)
         if alike:
-            alike.append(voice)
+            alike.append(agent)
         else:
-            groups.append([voice])
+            groups.append([agent])
     named = [(f"{group[0].run} / {group[0].agent}", group) for group in groups]
     pairs = adjusted([compared(leader, name, pairs_of(final, group[0].verdicts)) for name, group in named])
     return tuple(
-        Rival(name, tuple(one.run for one in group), share(group[0].verdicts), pair)
+        Competitor(name, tuple(one.run for one in group), share(group[0].verdicts), pair)
         for (name, group), pair in zip(named, pairs, strict=True)
     )
 

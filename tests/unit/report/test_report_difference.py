@@ -15,7 +15,7 @@ from rich.console import Console
 from two_runs import agent, decision, finished, plan, usual_plan
 
 from orch_local.audit.diff import compare
-from orch_local.audit.difference import ComparedRun, Difference
+from orch_local.audit.difference import Difference, RunIdentity
 from orch_local.plan.plans import Plan
 from orch_local.records import Decision, How
 from orch_local.report.difference import print_difference
@@ -282,7 +282,7 @@ class TestDetails:
         b = replace(a, answers={"quant": HOSTILE, "chrono": None}, outcomes={"chrono": HOSTILE}, answer="B")
         plans = [usual_plan(1, {HOSTILE: value}) for value in (HOSTILE, f"{HOSTILE}\n{HOSTILE}")]
         found = between(plans, [a], [b], same=False)
-        text = printed(replace(found, a=ComparedRun(Path(HOSTILE), HOSTILE, 1)), terminal=terminal)
+        text = printed(replace(found, a=RunIdentity(Path(HOSTILE), HOSTILE, 1)), terminal=terminal)
         assert "\x1b[2J" not in text
         assert "\x1b]" not in text
         assert text.count("[bold]x[/bold][/]") >= 8

@@ -20,7 +20,7 @@ from orch_local.errors import StoreError
 from orch_local.placement.machine import Machine
 from orch_local.placement.replicas import Placement, Replica
 from orch_local.records import Decision, Usage
-from orch_local.results.scoring import Comparison, Cost, System, is_correct, score
+from orch_local.results.scoring import Cost, PairedComparison, System, is_correct, score
 from orch_local.results.spending import device_time, spending
 from orch_local.results.summarise import summarise, to_json
 from orch_local.results.summary import PairSummary, Summary, SystemSummary
@@ -40,7 +40,7 @@ def same_system(one: SystemSummary, other: System) -> None:
     assert found == (other.accuracy, other.low, other.high)
 
 
-def same_pair(one: PairSummary, other: Comparison) -> None:
+def same_pair(one: PairSummary, other: PairedComparison) -> None:
     difference = one.difference.value if one.difference else None
     assert (one.n, one.gained, one.lost, difference, one.p) == (
         other.n, other.gained, other.lost, other.difference, other.p,

@@ -21,9 +21,9 @@ from two_runs import AGENTS, agent, decision, finished, plan, usual_plan
 from orch_local.errors import InputError, StoreError
 from orch_local.plan.files import write_plan
 from orch_local.records import Decision
-from orch_local.report.comparison import markdown, print_contest, write_contest
+from orch_local.report.comparison import markdown, print_comparison, write_comparison
 from orch_local.results.compare.aligning import distinct_names
-from orch_local.results.compare.comparing import Contest, contest
+from orch_local.results.compare.comparing import Comparison, compare_runs
 from orch_local.results.scoring import is_correct
 from orch_local.stats import Pairs, mcnemar_exact, mcnemar_mid_p, paired_interval, wilson
 from orch_local.store.store import RunFolder
@@ -59,9 +59,9 @@ def folders(root: Path, several: Mapping[str, Sequence[Decision]]) -> list[RunFo
     ]
 
 
-def compared(several: Mapping[str, Sequence[Decision]]) -> Contest:
+def compared(several: Mapping[str, Sequence[Decision]]) -> Comparison:
     with tempfile.TemporaryDirectory() as root:
-        return contest(folders(Path(root), several))
+        return compare_runs(folders(Path(root), several))
 
 
 def verdict(one: Decision, name: str | None = None) -> bool | None:
@@ -108,7 +108,7 @@ def check_system(system: Any, verdicts: list[bool | None]) -> None:
         assert dataclasses.astuple(system.accuracy) == (sum(scored) / len(scored), *interval)
 
 
-def check_pairs(found: Contest, rows: list[tuple[Decision, ...]]) -> None:
+def check_pairs(found: Comparison, rows: list[tuple[Decision, ...]]) -> None:
     places = {entry.name: place for place, entry in enumerate(found.entries)}
     assert [(one.first, one.second) for one in found.pairs] == list(combinations(found.ranking, 2))
     for pair in found.pairs:
@@ -130,7 +130,7 @@ def check_pairs(found: Contest, rows: list[tuple[Decision, ...]]) -> None:
         )
 
 
-def check_categories(found: Contest, rows: list[tuple[Decision, ...]]) -> None:
+def check_categories(found: Comparison, rows: list[tuple[Decision, ...]]) -> None:
     first, second = (next(e for e in found.entries if e.name == name) for name in found.ranking[:2])
     places = [found.entries.index(first), found.entries.index(second)]
     expected = sorted({row[0].category for row in rows})
@@ -214,7 +214,7 @@ def test_runs_with_other_agents_are_compared_and_equal_agents_stand_once(tmp_pat
         [made(number, said) for number, said in enumerate(letters)],
         digest="f" * 64,
     )
-    found = contest([*ours, other])
+    found = compare_runs([*ours, other])
     assert found.entry("other").agents == names
     told = {one.name: one.runs for one in found.agents}
     assert told == {
@@ -228,7 +228,7 @@ def test_runs_with_other_agents_are_compared_and_equal_agents_stand_once(tmp_pat
     }
     assert {one.versus.first for one in found.agents} == {found.ranking[0]}
 
-    again = contest(folders(tmp_path / "more", {"one": three("ABB"), "two": three("ABB")}))
+    again = compare_runs(folders(tmp_path / "more", {"one": three("ABB"), "two": three("ABB")}))
     assert {one.name: one.runs for one in again.agents} == {
         "one / quant": ("one", "two"),
         "one / chrono": ("one", "two"),
@@ -239,36 +239,36 @@ class TestRefused:
     def test_fewer_than_two_runs(self, tmp_path: Path) -> None:
         for given_ in ([], folders(tmp_path, {"one": three("A")})):
             with pytest.raises(InputError, match="needs two runs or more"):
-                contest(given_)
+                compare_runs(given_)
 
     def test_the_same_run_twice(self, tmp_path: Path) -> None:
         (one,) = folders(tmp_path, {"one": three("A")})
         (tmp_path / "link").symlink_to(one.root)
         with pytest.raises(InputError, match="is given twice"):
-            contest([one, RunFolder(tmp_path / "link")])
+            compare_runs([one, RunFolder(tmp_path / "link")])
 
     def test_runs_without_a_common_question(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no question is in all") as raised:
-            contest(folders(tmp_path, {"one": three("A"), "two": three("AA", first=4)}))
+            compare_runs(folders(tmp_path, {"one": three("A"), "two": three("AA", first=4)}))
         assert "one: 1, two: 2" in raised.value.where
 
     def test_another_gold_answer(self, tmp_path: Path) -> None:
         other = [made(0, "AAA", gold="B"), made(1, "AAA", gold=None), made(2, "AAA", gold="C")]
         with pytest.raises(InputError, match=r"'A' in one, 'B' in two, and 1 more") as raised:
-            contest(folders(tmp_path, {"one": three("AAA"), "two": other}))
+            compare_runs(folders(tmp_path, {"one": three("AAA"), "two": other}))
         assert raised.value.where == f"question {0:016x}"
 
     def test_another_gold_answer_in_a_later_pair_of_runs(self, tmp_path: Path) -> None:
         bare = [made(0, "AAA", gold=None)]
         several = {"bare": bare, "one": three("A"), "two": [made(0, "AAA", gold="B")]}
         with pytest.raises(InputError, match="'A' in one, 'B' in two"):
-            contest(folders(tmp_path, several))
+            compare_runs(folders(tmp_path, several))
 
     def test_a_run_that_is_not_finished(self, tmp_path: Path) -> None:
         one, two = folders(tmp_path, {"one": three("A"), "two": three("A")})
         two.metrics.unlink()
         with pytest.raises(StoreError, match="not finished"):
-            contest([one, two])
+            compare_runs([one, two])
 
 
 class TestNames:
@@ -283,9 +283,9 @@ class TestNames:
         assert names[1].endswith("run/run")
 
 
-def printed(found: Contest, width: int = 110, *, agents: bool = False) -> str:
+def printed(found: Comparison, width: int = 110, *, agents: bool = False) -> str:
     console = Console(file=io.StringIO(), width=width)
-    print_contest(console, found, agents)
+    print_comparison(console, found, agents)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
@@ -316,7 +316,7 @@ class TestSaid:
         runs_ = [
             finished(tmp_path / name, usual_plan(3), three("ABA"), digest="d" * 64) for name in ("a", "b")
         ]
-        text = flat(printed(contest(runs_)))
+        text = flat(printed(compare_runs(runs_)))
         assert text.startswith("All 2 runs came to the same decisions, byte for byte, on 3 questions.")
         assert "Cochran" not in text
 
@@ -336,11 +336,11 @@ class TestSaid:
 
     def test_a_routed_run_is_said_to_be_one(self, tmp_path: Path) -> None:
         one, two = folders(tmp_path, {"one": three("ABA"), "two": three("AAA")})
-        assert "router" not in printed(contest([one, two]))
+        assert "router" not in printed(compare_runs([one, two]))
         made_ = usual_plan(3)
         config = made_.config.model_dump() | {"router": {"mode": "online", "k": 1}}
         write_plan(one, made_.model_copy(update={"config": made_.config.model_validate(config)}))
-        found = contest([one, two])
+        found = compare_runs([one, two])
         assert [entry.router for entry in found.entries] == ["online", None]
         text = flat(printed(found, 200))
         assert "agent, router online" in text
@@ -354,13 +354,13 @@ class TestSaid:
         cost = {"rows": 3, "generated_now": 1, "usage": usage, "load_s": 1.0, "generate_s": 2.5}
         values["cost"] = {"quant": cost, "merge": cost}
         one.metrics.write_text(json.dumps(values))
-        found = contest([one, two]).entry("one").cost
+        found = compare_runs([one, two]).entry("one").cost
         assert (found.rows, found.generated_now, found.generate_s) == (6, 2, 5.0)
         assert found.tokens_per_question == 2400 / 3
         assert found.tokens_per_right == 2400 / 3
         row = next(
             line
-            for line in printed(contest([one, two])).splitlines()
+            for line in printed(compare_runs([one, two])).splitlines()
             if " 2,400 " in f"{line} " or "800.0" in line
         )
         assert row.split() == "one agent 2 6 4 2,000 400 800.0 5.0".split()
@@ -370,13 +370,13 @@ HOSTILE = "[red]<script>alert(1)</script>\x1b[31m|`x`\u202e"
 
 
 class TestHostileNames:
-    def contest(self, tmp_path: Path) -> Contest:
+    def comparison(self, tmp_path: Path) -> Comparison:
         several = [
             [made(n, letters, category=f"{HOSTILE}{n % 2}") for n, letters in enumerate(said)]
             for said in (("AAA", "BBB", "AAA"), ("AAA", "AAA", "BBB"))
         ]
         name = HOSTILE.replace("/", "")
-        return contest(
+        return compare_runs(
             [
                 finished(tmp_path / f"{number}{name}", usual_plan(3), decisions, digest=f"{number}" * 64)
                 for number, decisions in enumerate(several)
@@ -384,20 +384,20 @@ class TestHostileNames:
         )
 
     def test_move_no_cursor_and_style_nothing(self, tmp_path: Path) -> None:
-        text = printed(self.contest(tmp_path), 300, agents=True)
+        text = printed(self.comparison(tmp_path), 300, agents=True)
         assert "\x1b" not in text
         assert "\u202e" not in text
         assert "[red]<script>" in text
 
     def test_stay_text_in_markdown(self, tmp_path: Path) -> None:
-        text = markdown(self.contest(tmp_path))
+        text = markdown(self.comparison(tmp_path))
         assert "\x1b" not in text
         outside = "".join(text.split("`")[::2])
         assert "<script>" not in outside
         assert "[red]" not in outside
 
     def test_files_hold_them_safely(self, tmp_path: Path) -> None:
-        files = write_contest(tmp_path / "out", self.contest(tmp_path))
+        files = write_comparison(tmp_path / "out", self.comparison(tmp_path))
         assert [file.name for file in files] == ["compare.md", "compare.html", "compare.json"]
         page = files[1].read_text()
         assert "<script>alert" not in page
@@ -412,8 +412,8 @@ def no_constant(name: str) -> None:
 
 
 def test_the_json_has_no_infinity_and_holds_everything(tmp_path: Path) -> None:
-    found = contest(folders(tmp_path, {"good": many(5, 5), "poor": many(0, 5)}))  # odds ratio: infinite
-    write_contest(tmp_path, found)
+    found = compare_runs(folders(tmp_path, {"good": many(5, 5), "poor": many(0, 5)}))  # odds ratio: infinite
+    write_comparison(tmp_path, found)
     values = json.loads((tmp_path / "compare.json").read_text(), parse_constant=no_constant)
     assert values["ranking"] == ["good", "poor"]
     assert values["pairs"][0]["odds_ratio"]["value"] == "inf"
