@@ -51,10 +51,10 @@ from orch_local.deploy.doctor.parts import LANES, PARTS
 from orch_local.deploy.doctor.terminal import lines, print_page
 from orch_local.deploy.doctor.tools import Answer, reduced
 from orch_local.deploy.doctor.vendors import makers
+from orch_local.engines.self_test import GpuTest
 from orch_local.placement.machine import Machine
 from orch_local.placement.placing import place
 from orch_local.placement.replicas import AgentJob
-from orch_local.engines.self_test import GpuTest
 from orch_local.util.offline import SILENCE
 
 RED, YELLOW, GREEN, UNCHECKED = Level
