@@ -46,7 +46,7 @@ from orch_local.report.page.index import choose
 from orch_local.results.files import write_decisions, write_metrics
 from orch_local.results.scoring import Cost, Scorer
 from orch_local.results.tables import read_table
-from orch_local.results.timeline import Stint, Timeline, keep, read_all
+from orch_local.results.timeline import Span, Timeline, keep, read_all
 from orch_local.store.questions import read_questions
 from orch_local.store.store import RunFolder, Store, write_json, write_text
 
@@ -167,7 +167,7 @@ def _write_timelines(folder: RunFolder, made: Plan, questions: int) -> None:
     rows = questions // SHARDS + 1
     for shard in range(1, SHARDS + 1):
         stints = [
-            Stint(one.name, 1, 1, (0,), 0, 100.0 * i, 100.0 * i + 20, 100.0 * i + 95, rows)
+            Span(one.name, 1, 1, (0,), 0, 100.0 * i, 100.0 * i + 20, 100.0 * i + 95, rows)
             for i, one in enumerate(made.workers)
         ]
         placed = Placement(Machine("cuda", 1, 80.0, "made up"), (), "merge")

@@ -27,7 +27,7 @@ ON_DISAGREEMENT = "on disagreement"
 
 
 @dataclass(frozen=True, eq=False)
-class Replay:
+class RuleReplay:
     """Final answers by a merge rule whose merges are all stored, and the tokens of those merges."""
 
     answers: Sequence[str | None]
@@ -48,7 +48,7 @@ class Frozen:
     cases: Sequence[RoutingCase]
     tokens: npt.NDArray[np.int64]
     """Shape (a, n): prompt and generated tokens of each analysis."""
-    replays: Mapping[str, Replay]
+    replays: Mapping[str, RuleReplay]
     """By merge rule; :data:`AS_RUN` is always there."""
 
     def __len__(self) -> int:
@@ -157,7 +157,7 @@ class _Reading:
             gold=self._gold,
             cases=self._cases,
             tokens=np.array(self._tokens, dtype=np.int64).reshape(shape).T,
-            replays={name: Replay(said, tokens[name]) for name, said in self._answers.items()},
+            replays={name: RuleReplay(said, tokens[name]) for name, said in self._answers.items()},
         )
 
 

@@ -30,7 +30,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class AgentOrder:
     """One order of the agents against the order of the run."""
 
     order: tuple[str, ...]
@@ -50,12 +50,14 @@ class Order:
     positions: tuple[Position, ...]
 
 
-def audit(frozen: Frozen, order: Places, before: Sequence[str | None], now: Sequence[str | None]) -> Order:
+def audit(
+    frozen: Frozen, order: Places, before: Sequence[str | None], now: Sequence[str | None]
+) -> AgentOrder:
     """Compare final answers in the order of the run (``before``) and in another (``now``)."""
     answered = [(a, b, g) for a, b, g in zip(before, now, frozen.gold, strict=True) if a and b]
     flips = [(a, b, gold) for a, b, gold in answered if a != b]
     contested, positions = _positions(frozen, order, now)
-    return Order(
+    return AgentOrder(
         order=tuple(frozen.plan.names[place] for place in order),
         n=len(answered),
         unscored=len(frozen) - len(answered),

@@ -14,7 +14,7 @@ from orch_local.stats import Interval, holm, mcnemar_exact, paired_interval, pai
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AblationRow:
     """One system of an ablation."""
 
     family: str
@@ -47,7 +47,7 @@ class Row:
     """``p`` adjusted for all rows that have one."""
 
 
-class System(NamedTuple):
+class AblationSystem(NamedTuple):
     """What a row is made from."""
 
     family: str
@@ -59,13 +59,13 @@ class System(NamedTuple):
     facts: Mapping[str, float | int | str | None] = {}
 
 
-def row_of(system: System, reference: Verdicts, gold: int, tokens: int) -> Row:
+def row_of(system: AblationSystem, reference: Verdicts, gold: int, tokens: int) -> AblationRow:
     """One system against the verdicts of ORCH as run, which cost ``tokens``."""
     correct = int(np.count_nonzero(system.verdicts == 1))
     scored = int(np.count_nonzero(system.verdicts >= 0))
     pairs = pairs_of(system.verdicts, reference)
     both = sum(pairs)
-    return Row(
+    return AblationRow(
         family=system.family,
         name=system.name,
         vote=system.vote,
@@ -84,7 +84,7 @@ def row_of(system: System, reference: Verdicts, gold: int, tokens: int) -> Row:
     )
 
 
-def adjusted(rows: Sequence[Row], bounds: str = "") -> list[Row]:
+def adjusted(rows: Sequence[AblationRow], bounds: str = "") -> list[AblationRow]:
     """The rows with their p-values adjusted for each other.
 
     Parameters

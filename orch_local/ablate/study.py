@@ -9,9 +9,9 @@ from typing import Any
 
 from orch_local.ablate.frozen import AS_RUN, Frozen, freeze
 from orch_local.ablate.missing import Missing, Price, price
-from orch_local.ablate.orders import Order, audit
+from orch_local.ablate.orders import AgentOrder, audit
 from orch_local.ablate.routers import Choice, Choices, Setting, grid, sizes
-from orch_local.ablate.scores import Row, System, adjusted, row_of
+from orch_local.ablate.scores import AblationRow, AblationSystem, adjusted, row_of
 from orch_local.ablate.variants import Merges, Variant, Variants, wanted
 from orch_local.ablate.votes import MOST_AGENTS, VOTES, Places, Votes, subsets
 from orch_local.results.finished import read_decisions
@@ -41,8 +41,8 @@ class Ablation:
     tokens: int
     """Of the run's analyses and merges, whenever they were generated."""
     main_vote: str
-    rows: tuple[Row, ...]
-    orders: tuple[Order, ...]
+    rows: tuple[AblationRow, ...]
+    orders: tuple[AgentOrder, ...]
     """The order of the run first; empty where no other was tried."""
     left_out: tuple[Missing, ...]
     """Variants whose merges are not all stored, and were not generated."""
@@ -134,9 +134,11 @@ class _Study:
             notes=notes,
         )
 
-    def _systems(self) -> Iterator[System]:
+    def _systems(self) -> Iterator[AblationSystem]:
         policy = self._frozen.plan.config.merge.policy
-        yield System(ORCH, ORCH, "merge" if policy == "agent" else policy, self._reference, self._tokens)
+        yield AblationSystem(
+            ORCH, ORCH, "merge" if policy == "agent" else policy, self._reference, self._tokens
+        )
         yield from self._of_rules()
         yield from self._of_subsets()
         yield from self._of_variants()
@@ -145,25 +147,25 @@ class _Study:
             for vote in VOTES if k > 1 else (self._votes.main,):
                 yield from self._of_routers(k, vote)
 
-    def _of_rules(self) -> Iterator[System]:
+    def _of_rules(self) -> Iterator[AblationSystem]:
         for name, replay in self._frozen.replays.items():
             if name != AS_RUN:
                 tokens = int(self._frozen.tokens.sum()) + replay.tokens
-                yield System(RULES, name, "merge", self._frozen.verdicts(replay.answers), tokens)
+                yield AblationSystem(RULES, name, "merge", self._frozen.verdicts(replay.answers), tokens)
 
-    def _of_subsets(self) -> Iterator[System]:
+    def _of_subsets(self) -> Iterator[AblationSystem]:
         for places in subsets(self._frozen.agents):
             family, name = self._family(places), self._named(places)
             tokens = int(self._frozen.tokens[list(places)].sum())
             if family == ALONE:
-                yield System(ALONE, name, "agent", self._votes.verdicts("majority", places), tokens)
+                yield AblationSystem(ALONE, name, "agent", self._votes.verdicts("majority", places), tokens)
                 continue
             for vote in VOTES:
                 verdicts, main = (
                     self._votes.verdicts(vote, places),
                     family == FULL or vote == self._votes.main,
                 )
-                yield System(family, name, vote, verdicts, tokens, main)
+                yield AblationSystem(family, name, vote, verdicts, tokens, main)
 
     def _family(self, places: Places) -> str:
         if len(places) == 1:
@@ -180,12 +182,14 @@ class _Study:
             return f"without {next(name for i, name in enumerate(names) if i not in places)}"
         return " + ".join(names[place] for place in places)
 
-    def _of_variants(self) -> Iterator[System]:
+    def _of_variants(self) -> Iterator[AblationSystem]:
         for variant, answers, merged in self._variants:
             tokens = int(self._frozen.tokens[list(variant.places)].sum()) + merged
-            yield System(variant.family, variant.label, "merge", self._frozen.verdicts(answers), tokens)
+            yield AblationSystem(
+                variant.family, variant.label, "merge", self._frozen.verdicts(answers), tokens
+            )
 
-    def _of_routers(self, k: int, vote: str) -> Iterator[System]:
+    def _of_routers(self, k: int, vote: str) -> Iterator[AblationSystem]:
         choices, main = Choices(self._frozen, self._votes, k, vote), vote == self._votes.main
         fixed, oracle = choices.fixed(), choices.oracle()
         best, most = self._share(choices, fixed), self._share(choices, oracle)
@@ -220,7 +224,7 @@ class _Study:
     def _places_named(self, places: Places) -> str:
         return " + ".join(self._frozen.plan.names[place] for place in places)
 
-    def _orders(self) -> Iterator[Order]:
+    def _orders(self) -> Iterator[AgentOrder]:
         before = self._frozen.replays[AS_RUN].answers
         others = [(one.places, answers) for one, answers, _ in self._variants if one.family == ORDERS]
         if others:
@@ -238,9 +242,9 @@ class _Chosen:
     vote: str
     main: bool
 
-    def of(self, choices: Choices, choice: Choice, facts: dict[str, Any]) -> System:
+    def of(self, choices: Choices, choice: Choice, facts: dict[str, Any]) -> AblationSystem:
         verdicts, tokens = choices.chosen(choice), choices.tokens(choice)
-        return System(self.family, self.name, self.vote, verdicts, tokens, self.main, facts)
+        return AblationSystem(self.family, self.name, self.vote, verdicts, tokens, self.main, facts)
 
 
 def _less(one: float | None, other: float | None) -> float | None:

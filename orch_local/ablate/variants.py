@@ -177,7 +177,7 @@ class Variants:
         """
         for variant in variants:
             if not self.finished(variant):
-                self._run(variant, _Named(display, variant.label), stop)
+                self._run(variant, _VariantDisplay(display, variant.label), stop)
 
     def lacking(self, variant: Variant) -> int:
         """How many merges a variant needs that are not stored; nothing is changed.
@@ -223,7 +223,7 @@ class Variants:
         write_json(_basis(folder), {"run": self._digest})
 
 
-class _Named:
+class _VariantDisplay:
     """A display that tells which variant a stage is of; agents, whose rows are all there, are not shown."""
 
     def __init__(self, display: Display, label: str) -> None:

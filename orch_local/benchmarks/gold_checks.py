@@ -29,7 +29,7 @@ _LIKE_AN_ID = re.compile(r"(?:^|[_ -])(?:id|idx|index|row|no|number)$", re.IGNOR
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class MetaColumn:
     """A column of `meta`."""
 
     name: str
@@ -61,7 +61,7 @@ class GoldFacts:
     categories: int
     long_numbers: int
     """Numeric golds with more significant digits than :data:`DOUBLE_DIGITS`."""
-    column: Column | None
+    column: MetaColumn | None
     """Where no question has a gold: a column of `meta` that looks like it holds them."""
 
     @property
@@ -144,7 +144,7 @@ def _label_gold(label: str, counts: Mapping[str, int], shapes: Mapping[int, int]
     return LabelGolds(label, count, possible, expected, binomial_excess(count, possible, expected / possible))
 
 
-def _gold_column(questions: Sequence[Question]) -> Column | None:
+def _gold_column(questions: Sequence[Question]) -> MetaColumn | None:
     """The column whose values would be valid golds for most questions of a sample.
 
     One whose name speaks of answers goes first. A number may be anything, so the place of a choice counts
@@ -159,7 +159,7 @@ def _gold_column(questions: Sequence[Question]) -> Column | None:
                 examples.setdefault(name, str(value))
     found = [name for name, count in valid.items() if 2 * count > len(sample)]
     found.sort(key=lambda name: _LIKE_A_GOLD.search(name) is None)
-    return Column(found[0], examples[found[0]]) if found else None
+    return MetaColumn(found[0], examples[found[0]]) if found else None
 
 
 def _would_be_gold(value: Any, name: str, question: Question) -> bool:

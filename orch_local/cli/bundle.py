@@ -11,7 +11,7 @@ from orch_local.cli.bundle_install import inspect, install, verify
 from orch_local.cli.options import console_of, short
 
 if TYPE_CHECKING:
-    from orch_local.deploy.bundle.creating import Made, Order
+    from orch_local.deploy.bundle.creating import BundleRequest, Made
 
 app = typer.Typer(
     name="bundle",
@@ -52,7 +52,7 @@ def create(
     """Make a bundle: wheels, orch-local itself, models, benchmarks, run files, a bill of materials."""
     from dataclasses import replace
 
-    from orch_local.deploy.bundle.creating import Order, create
+    from orch_local.deploy.bundle.creating import BundleRequest, create
     from orch_local.deploy.bundle.manifest import Target
     from orch_local.deploy.bundle.platforms import this_machine
     from orch_local.deploy.bundle.sizes import parse_size
@@ -64,7 +64,7 @@ def create(
         for name, value in zip(("python", "platform", "glibc"), told, strict=True)
         if value is not None
     }
-    order = Order(
+    order = BundleRequest(
         folder=folder,
         target=replace(here, **given),
         run_files=tuple(run or ()),
@@ -83,7 +83,7 @@ def create(
     print_made(order, made)
 
 
-def print_made(order: Order, made: Made) -> None:
+def print_made(order: BundleRequest, made: Made) -> None:
     """A table of what lies in the bundle, and what to look at."""
     from rich.table import Table
 

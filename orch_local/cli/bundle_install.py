@@ -69,8 +69,8 @@ def install(
 ) -> None:
     """Check a bundle, write its files and make its environment. Run again, it goes on where it stopped."""
     from orch_local.deploy.bundle import receiving
-    from orch_local.deploy.bundle.installing import Wanted
+    from orch_local.deploy.bundle.installing import Installation
 
     signers = receiving.signers_of(allowed_signers, identity, revoked)
-    wanted = Wanted(bundle, to, signers, python, environment, unverified)
+    wanted = Installation(bundle, to, signers, python, environment, unverified)
     raise typer.Exit(receiving.guarded(lambda: receiving.install(wanted)))

@@ -119,11 +119,11 @@ def prepare(
     from orch_local.report.plan import print_notes, print_obstacles
     from orch_local.report.questions import print_gold_warnings
     from orch_local.run.preparation import prepare as prepare_run
-    from orch_local.slurm.task import Job
+    from orch_local.slurm.task import SlurmJob
     from orch_local.store.questions import read_questions
 
     folder = run_folder_at(out)
-    with Job.here(folder, "plan").recorded():
+    with SlurmJob.here(folder, "plan").recorded():
         planned = prepare_run(load_run(run_file), folder, store.absolute(), accept_new_environment)
     golds = gold_facts(read_questions(folder.questions))
     print_gold_warnings(console_of(stderr=True), golds, planned)
@@ -148,7 +148,7 @@ def shard(
         from orch_local.run.context import RunContext
         from orch_local.run.pipeline import run_shard as generate
         from orch_local.run.staging import expanded
-        from orch_local.slurm.task import Job, run_shard
+        from orch_local.slurm.task import SlurmJob, run_shard
         from orch_local.store.shards import Shard
 
         folder, mine = run_folder_at(run_folder), Shard.parse(part)
@@ -165,7 +165,7 @@ def shard(
                     )
                 )
 
-            run_shard(Job.here(folder, mine.name), attempts, go)
+            run_shard(SlurmJob.here(folder, mine.name), attempts, go)
     print(f"shard {mine}: all rows are there")
 
 
@@ -174,10 +174,10 @@ def score(run_folder: Folder, quiet: Quiet = False) -> None:
     from orch_local.plan.files import load_plan
     from orch_local.run.context import RunContext
     from orch_local.run.pipeline import score_stored
-    from orch_local.slurm.task import Job
+    from orch_local.slurm.task import SlurmJob
 
     folder = run_folder_at(run_folder)
     load_plan(folder)
-    with Job.here(folder, "score").recorded(), watched(folder, quiet=quiet):
+    with SlurmJob.here(folder, "score").recorded(), watched(folder, quiet=quiet):
         result = score_stored(RunContext.of(folder))
     print_result(result, folder)

@@ -97,7 +97,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ExportedQuestion:
     """Everything about one question."""
 
     number: int
@@ -180,7 +180,7 @@ class FinishedRun:
         began = [datetime.fromisoformat(one.began).astimezone(UTC) for one in read_all(self.folder).read]
         return min([*began, ended]), ended
 
-    def cases(self) -> Iterator[Case]:
+    def cases(self) -> Iterator[ExportedQuestion]:
         """All questions in order; memory does not grow with their number.
 
         Raises
@@ -205,7 +205,7 @@ class FinishedRun:
             hint="run the same command again: it is made anew from the stored rows",
         )
 
-    def _case(self, number: int, question: Question, decision: Decision) -> Case:
+    def _case(self, number: int, question: Question, decision: Decision) -> ExportedQuestion:
         # The decision tells who was asked, in the order in which the merge agent read them.
         agents = [self._agents[name] for name in decision.answers if name in self._agents]
         if len(agents) < len(decision.answers):
@@ -214,7 +214,7 @@ class FinishedRun:
         for agent in agents:
             prompt = self._prompts.of(agent, analysis_task(question, agent.answer))
             panel[agent.name] = Call(prompt, self._row(agent.name, question.key))
-        return Case(number, question, decision, panel, self._merge(question, panel, decision))
+        return ExportedQuestion(number, question, decision, panel, self._merge(question, panel, decision))
 
     def _merge(self, question: Question, calls: Mapping[str, Call], decision: Decision) -> Call | None:
         merger, rules = self.plan.merger, self.plan.config.merge

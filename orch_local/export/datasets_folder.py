@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orch_local.export.cases import Call, Case, FinishedRun, Said
+from orch_local.export.cases import Call, ExportedQuestion, FinishedRun, Said
 from orch_local.records import Analysis
 from orch_local.results.scoring import NOT_ASKED
 
@@ -86,7 +86,7 @@ def _features(names: tuple[str, ...]) -> Features:
     )
 
 
-def _row(case: Case, names: tuple[str, ...]) -> dict[str, Any]:
+def _row(case: ExportedQuestion, names: tuple[str, ...]) -> dict[str, Any]:
     question, decision = case.question, case.decision
     examples = [
         {"question": one.text, "choices": list(one.choices), "answer": one.answer}
@@ -108,7 +108,7 @@ def _row(case: Case, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _agent(case: Case, name: str) -> dict[str, Any]:
+def _agent(case: ExportedQuestion, name: str) -> dict[str, Any]:
     said, call = case.agent(name), case.panel.get(name)
     own = {
         "confidence": case.decision.confidences.get(name),
@@ -117,7 +117,7 @@ def _agent(case: Case, name: str) -> dict[str, Any]:
     return {**_said(said), **own, **_call(case, call)}
 
 
-def _decision(case: Case) -> dict[str, Any]:
+def _decision(case: ExportedQuestion) -> dict[str, Any]:
     decision = case.decision
     return {
         **_said(case.orch()),
@@ -128,7 +128,7 @@ def _decision(case: Case) -> dict[str, Any]:
     }
 
 
-def _merge(case: Case) -> dict[str, Any]:
+def _merge(case: ExportedQuestion) -> dict[str, Any]:
     analysis = case.merge.analysis if case.merge else None
     said = {"answer": analysis and analysis.answer, "confidence": analysis and analysis.confidence}
     return {**said, **_call(case, case.merge)}
@@ -146,7 +146,7 @@ _NO_CALL = dict.fromkeys(
 ) | {"outcome": NOT_ASKED}
 
 
-def _call(case: Case, call: Call | None) -> dict[str, Any]:
+def _call(case: ExportedQuestion, call: Call | None) -> dict[str, Any]:
     if call is None:
         return _NO_CALL
     row = call.analysis
@@ -165,7 +165,7 @@ def _call(case: Case, call: Call | None) -> dict[str, Any]:
     }
 
 
-def _probabilities(case: Case, row: Analysis) -> list[float | None] | None:
+def _probabilities(case: ExportedQuestion, row: Analysis) -> list[float | None] | None:
     """In the order of the labels."""
     if not row.probabilities:
         return None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orch_local.errors import InputError
-from orch_local.export.cases import Case, FinishedRun, Said
+from orch_local.export.cases import ExportedQuestion, FinishedRun, Said
 from orch_local.export.folders import file_name, file_names
 from orch_local.export.tallies import Tally
 from orch_local.plan.plans import MERGE
@@ -84,7 +84,7 @@ class _Log:
     def _id(self) -> str:
         return f"{self._run.digest[:16]}p{self._part}"
 
-    def of(self, batch: list[Case]) -> EvalLog:
+    def of(self, batch: list[ExportedQuestion]) -> EvalLog:
         """The log of these questions."""
         from inspect_ai.log import EvalLog, EvalPlan, EvalPlanStep
 
@@ -98,7 +98,7 @@ class _Log:
             samples=samples,
         )
 
-    def _sample(self, case: Case) -> EvalSample:
+    def _sample(self, case: ExportedQuestion) -> EvalSample:
         from orch_local.export.inspect_samples import make_sample
 
         agents = [case.agent(name) for name in self._run.plan.names]

@@ -25,7 +25,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.scorer import CORRECT, INCORRECT, Score
 
-from orch_local.export.cases import Call, Case, Said
+from orch_local.export.cases import Call, ExportedQuestion, Said
 from orch_local.records import Outcome, Usage
 
 _STOPPED: Mapping[Outcome, StopReason] = {
@@ -57,7 +57,7 @@ def model_usage(usage: Usage) -> ModelUsage:
     )
 
 
-def make_sample(case: Case, said: Mapping[str, Said], cast: Cast) -> EvalSample:
+def make_sample(case: ExportedQuestion, said: Mapping[str, Said], cast: Cast) -> EvalSample:
     """The sample of a question; ``said`` by the names of the scorers, ORCH first."""
     question, calls = case.question, case.calls
     of_orch = next(iter(said.values()))
@@ -90,7 +90,7 @@ def usage_by_model(by_role: Mapping[str, Usage], cast: Cast) -> dict[str, ModelU
     return {model: model_usage(usage) for model, usage in total.items()}
 
 
-def _metadata(case: Case) -> dict[str, Any]:
+def _metadata(case: ExportedQuestion) -> dict[str, Any]:
     decision = case.decision
     return {
         "number": case.number,  # inspect_ai sorts samples by id
@@ -117,7 +117,7 @@ def _score(said: Said) -> Score:
     return Score(value=value, answer=said.answer, explanation=explanation)
 
 
-def _conversation(case: Case, of_orch: Said, cast: Cast) -> tuple[list[ChatMessage], ModelOutput]:
+def _conversation(case: ExportedQuestion, of_orch: Said, cast: Cast) -> tuple[list[ChatMessage], ModelOutput]:
     """What led to the final answer: the merge agent's call, or the question and the answer of the votes."""
     if case.merge:
         output = _output(case, "merge", case.merge, cast)
@@ -133,7 +133,7 @@ def _replies(output: ModelOutput) -> list[ChatMessage]:
     return [choice.message for choice in output.choices]
 
 
-def _prompt(case: Case, role: str, call: Call) -> list[ChatMessage]:
+def _prompt(case: ExportedQuestion, role: str, call: Call) -> list[ChatMessage]:
     messages: list[ChatMessage] = []
     for turn in call.prompt:
         kind = ChatMessageSystem if turn.role == "system" else ChatMessageUser
@@ -142,7 +142,7 @@ def _prompt(case: Case, role: str, call: Call) -> list[ChatMessage]:
     return messages
 
 
-def _output(case: Case, role: str, call: Call, cast: Cast) -> ModelOutput:
+def _output(case: ExportedQuestion, role: str, call: Call, cast: Cast) -> ModelOutput:
     row, model = call.analysis, cast.models[role]
     content: list[Content] = [ContentReasoning(reasoning=row.thought)] if row.thought else []
     message = ChatMessageAssistant(
@@ -155,7 +155,7 @@ def _output(case: Case, role: str, call: Call, cast: Cast) -> ModelOutput:
     return ModelOutput(model=model, choices=[choice], usage=model_usage(row.usage), time=row.seconds)
 
 
-def _transcript(case: Case, cast: Cast) -> Iterator[Event]:
+def _transcript(case: ExportedQuestion, cast: Cast) -> Iterator[Event]:
     for role, call in case.calls.items():
         key, row = f"{case.question.id}-{role}", call.analysis
         at: dict[str, Any] = {"timestamp": cast.began, "working_start": 0.0, "span_id": f"{key}-span"}

@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from orch_local.export.cases import Case, FinishedRun, Said
+from orch_local.export.cases import ExportedQuestion, FinishedRun, Said
 from orch_local.export.folders import json_line, write_json
-from orch_local.export.systems import System, systems
+from orch_local.export.systems import ExportedSystem, systems
 from orch_local.export.tallies import Tally
 
 _GREEDY = {"do_sample": False, "temperature": 0.0}
@@ -42,7 +42,7 @@ def write(run: FinishedRun, out: Path) -> None:
 class _Model:
     """The samples of one system."""
 
-    def __init__(self, system: System, task: str, date: str) -> None:
+    def __init__(self, system: ExportedSystem, task: str, date: str) -> None:
         self.system = system
         self.tally = Tally()
         self.hashes = hashlib.sha256()
@@ -58,7 +58,7 @@ class _Model:
         if not self.tally.unscored:
             Path(self._unscored.name).unlink()
 
-    def add(self, case: Case, doc: dict[str, Any]) -> None:
+    def add(self, case: ExportedQuestion, doc: dict[str, Any]) -> None:
         """Write the sample of one question."""
         said = self.system.said(case)
         if said is None:
@@ -73,7 +73,7 @@ class _Model:
         self._samples.write(json_line({**sample, "acc": float(said.correct)}))
 
 
-def _doc(case: Case) -> dict[str, Any]:
+def _doc(case: ExportedQuestion) -> dict[str, Any]:
     question = case.question
     return {
         "id": question.id,
@@ -84,7 +84,7 @@ def _doc(case: Case) -> dict[str, Any]:
     }
 
 
-def _sample(case: Case, said: Said, doc: dict[str, Any]) -> dict[str, Any]:
+def _sample(case: ExportedQuestion, said: Said, doc: dict[str, Any]) -> dict[str, Any]:
     turns = said.call.prompt if said.call else ()
     prompt = "\n\n".join(turn.content for turn in turns) or case.question_text
     target = case.decision.gold or ""

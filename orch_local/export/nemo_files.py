@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from orch_local.export.cases import Case, FinishedRun, Said
+from orch_local.export.cases import ExportedQuestion, FinishedRun, Said
 from orch_local.export.folders import file_name, json_line, write_json
-from orch_local.export.systems import System, systems
+from orch_local.export.systems import ExportedSystem, systems
 from orch_local.export.tallies import Tally
 from orch_local.records import digest
 from orch_local.stats import wilson
@@ -46,7 +46,7 @@ def write(run: FinishedRun, out: Path) -> None:
 class _Records:
     """The records of one system."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: ExportedSystem) -> None:
         self.system = system
         self.tally = Tally()
         self.categories: dict[str, Tally] = defaultdict(Tally)
@@ -62,7 +62,7 @@ class _Records:
         if not self.tally.unscored:
             Path(self._unscored.name).unlink()
 
-    def add(self, case: Case) -> None:
+    def add(self, case: ExportedQuestion) -> None:
         """Write the record of one question."""
         said = self.system.said(case)
         if said is None:
@@ -73,7 +73,7 @@ class _Records:
         file.write(json_line(_record(case, said)))
 
 
-def _record(case: Case, said: Said) -> dict[str, Any]:
+def _record(case: ExportedQuestion, said: Said) -> dict[str, Any]:
     question, scored = case.question, said.correct is not None
     return {
         "problem_idx": int(question.id[:_ID_DIGITS], 16),

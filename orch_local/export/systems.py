@@ -6,23 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.export.cases import Case, FinishedRun, Said
+from orch_local.export.cases import ExportedQuestion, FinishedRun, Said
 from orch_local.export.folders import file_names
 from orch_local.results.tables import ORCH
 
 
-class System(NamedTuple):
+class ExportedSystem(NamedTuple):
     """An agent, or ORCH."""
 
     name: str
     model: str
     """The model that gave the answers; empty where votes did."""
     folder: Path
-    said: Callable[[Case], Said | None]
+    said: Callable[[ExportedQuestion], Said | None]
     """What it came to; ``None`` where it was not asked."""
 
 
-def systems(run: FinishedRun, out: Path) -> list[System]:
+def systems(run: FinishedRun, out: Path) -> list[ExportedSystem]:
     """The systems, with their folders made below ``out``."""
     agents, merger = run.plan.agents, run.plan.merger
     names = [*run.plan.names, ORCH]
@@ -30,9 +30,9 @@ def systems(run: FinishedRun, out: Path) -> list[System]:
     folders = [out / name for name in file_names(names)]
     for folder in folders:
         folder.mkdir()
-    saids = [*(_agent(name) for name in run.plan.names), Case.orch]
-    return [System(*fields) for fields in zip(names, models, folders, saids, strict=True)]
+    saids = [*(_agent(name) for name in run.plan.names), ExportedQuestion.orch]
+    return [ExportedSystem(*fields) for fields in zip(names, models, folders, saids, strict=True)]
 
 
-def _agent(name: str) -> Callable[[Case], Said | None]:
+def _agent(name: str) -> Callable[[ExportedQuestion], Said | None]:
     return lambda case: case.agent(name)

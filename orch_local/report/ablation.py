@@ -18,8 +18,8 @@ from orch_local.results.summary import Estimate
 
 if TYPE_CHECKING:
     from orch_local.ablate.missing import Missing, Price
-    from orch_local.ablate.orders import Order
-    from orch_local.ablate.scores import Row
+    from orch_local.ablate.orders import AgentOrder
+    from orch_local.ablate.scores import AblationRow
     from orch_local.ablate.study import Ablation
 
 ROUTER = "router"
@@ -43,14 +43,14 @@ _BY = {"majority": "maj.", "confidence": "conf.", "probability": "prob."}
 _HEADS = ("decided by", "accuracy", "interval", "vs ORCH", "interval", "p Holm", "unscored", "cost")
 
 
-def ordered(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
+def ordered(rows: Iterable[AblationRow]) -> list[tuple[str, list[AblationRow]]]:
     """Rows by family, in the order in which they are shown; unknown families last."""
     place = {family: number for number, family in enumerate(FAMILIES)}
     known = sorted(rows, key=lambda row: place.get(row.family, len(place)))
     return [(family, list(group)) for family, group in groupby(known, key=lambda row: row.family)]
 
 
-def shown(rows: Sequence[Row]) -> list[Row]:
+def shown(rows: Sequence[AblationRow]) -> list[AblationRow]:
     """The rows of one family for where room is short: of many the best, of routers the usual alpha."""
     main = [row for row in rows if row.main]
     if main and main[0].family == ROUTER:
@@ -136,7 +136,7 @@ def _rows_table(console: Console, ablation: Ablation) -> Table:
     return made
 
 
-def _routed_table(console: Console, rows: Sequence[Row], gold: int) -> Table:
+def _routed_table(console: Console, rows: Sequence[AblationRow], gold: int) -> Table:
     made = table(console, "agents chosen", ["right", "regret to fixed", "to oracle", "tokens saved"])
     for row in rows:
         saved = row.facts.get("saved")
@@ -146,12 +146,12 @@ def _routed_table(console: Console, rows: Sequence[Row], gold: int) -> Table:
     return made
 
 
-def _short(row: Row) -> str:
+def _short(row: AblationRow) -> str:
     """A routed row says the usual alpha nowhere."""
     return row.name.replace(f", alpha {_USUAL_ALPHA:g}", "") if row.family == ROUTER else row.name
 
 
-def _orders_table(console: Console, orders: Sequence[Order]) -> Table:
+def _orders_table(console: Console, orders: Sequence[AgentOrder]) -> Table:
     made = table(console, "order", ["questions", "flips", "rate", "interval", "to wrong", "to right"])
     for one in orders[1:]:
         cells = [f"{one.n:,}", f"{one.flips:,}", points(_value(one.rate)), _interval(one.rate)]
@@ -160,7 +160,7 @@ def _orders_table(console: Console, orders: Sequence[Order]) -> Table:
     return made
 
 
-def _positions_table(console: Console, orders: Sequence[Order]) -> Table:
+def _positions_table(console: Console, orders: Sequence[AgentOrder]) -> Table:
     heads = ["contested", *(str(one.position) for one in orders[0].positions)]
     made = table(console, "order", heads)
     for one in orders:
@@ -169,7 +169,7 @@ def _positions_table(console: Console, orders: Sequence[Order]) -> Table:
     return made
 
 
-def _position_cells(order: Order) -> list[str]:
+def _position_cells(order: AgentOrder) -> list[str]:
     n = order.contested
     return [f"{points(p.chosen / n)} / {points(p.right / n)}" if n else "-" for p in order.positions]
 
@@ -226,7 +226,7 @@ _POSITIONS = (
 )
 
 
-def _full(row: Row) -> list[str]:
+def _full(row: AblationRow) -> list[str]:
     return [
         row.family,
         row.name,
@@ -241,7 +241,7 @@ def _full(row: Row) -> list[str]:
     ]
 
 
-def _routed(row: Row, gold: int) -> list[str]:
+def _routed(row: AblationRow, gold: int) -> list[str]:
     reached = f"{points(row.correct / gold)}" if gold else "-"
     expected = row.facts.get("expected")
     if isinstance(expected, float):
@@ -251,7 +251,7 @@ def _routed(row: Row, gold: int) -> list[str]:
     return [row.name, row.vote, reached, _gap(row, "regret_fixed"), _gap(row, "regret_oracle"), f"{told} %"]
 
 
-def _order(one: Order) -> list[str]:
+def _order(one: AgentOrder) -> list[str]:
     cells = [
         ", ".join(one.order),
         f"{one.n:,}",
@@ -285,7 +285,7 @@ def share(value: float | None) -> str:
     return "-" if value is None else percent(value)
 
 
-def _gap(row: Row, name: str) -> str:
+def _gap(row: AblationRow, name: str) -> str:
     value = row.facts.get(name)
     return signed(value) if isinstance(value, float) else "-"
 

@@ -10,7 +10,7 @@ from orch_local.report.safe import visible
 from orch_local.store.store import atomic_write
 
 if TYPE_CHECKING:
-    from orch_local.ablate.scores import Row
+    from orch_local.ablate.scores import AblationRow
     from orch_local.ablate.study import Ablation
 
 _WIDTH_IN = 9.5
@@ -81,7 +81,7 @@ def _colour(number: int, family: str) -> str:
     return _COLOURS[number] if number < len(_COLOURS) else _OTHERS
 
 
-def _draw(axes: Any, at: float, row: Row, colour: str) -> None:
+def _draw(axes: Any, at: float, row: AblationRow, colour: str) -> None:
     if row.accuracy is None:
         axes.text(0.01, at, "unscored", va="center", color=colour, transform=axes.get_yaxis_transform())
         return
@@ -96,7 +96,7 @@ def _draw(axes: Any, at: float, row: Row, colour: str) -> None:
     axes.text(1.125, at, cost, va="center", ha="right", transform=right, color="#555555", family="monospace")
 
 
-def _label(row: Row) -> str:
+def _label(row: AblationRow) -> str:
     name = visible(row.name).replace(", alpha 0.1", "")
     decided = "" if row.vote in ("merge", "agent") else f" ({row.vote})"
     text = f"{name}{decided}" if row.family == "votes" else name

@@ -13,7 +13,7 @@ from orch_local.report.console import print_paragraph, print_table, table
 from orch_local.report.formatting import counted, percent
 from orch_local.report.gantt import Bar, bars_of, draw, duration
 from orch_local.report.safe import safe, visible
-from orch_local.results.timeline import Stint, Timeline, Timelines
+from orch_local.results.timeline import Span, Timeline, Timelines
 
 
 def print_timelines(console: Console, found: Timelines) -> None:
@@ -44,7 +44,7 @@ def _print_timeline(console: Console, timeline: Timeline, title: str) -> None:
         print_paragraph(console, _again_in_words(timeline))
 
 
-def _bar(stint: Stint, timeline: Timeline) -> Bar:
+def _bar(stint: Span, timeline: Timeline) -> Bar:
     lanes = range(timeline.planned.lanes) if len(stint.devices) > 1 else (stint.lane,)
     slots = tuple((device, lane) for device in stint.devices for lane in lanes)
     loaded = stint.end_s if stint.loaded_s is None else stint.loaded_s
@@ -61,7 +61,7 @@ def _stints(console: Console, timeline: Timeline) -> Table:
     return made
 
 
-def _cells(stint: Stint, plan: Replica | None) -> Sequence[str]:
+def _cells(stint: Span, plan: Replica | None) -> Sequence[str]:
     """Planned and real seconds of loading and generating, how much longer the latter was, and rechecks."""
     load, work = (plan.loaded_s - plan.start_s, plan.end_s - plan.loaded_s) if plan else (None, None)
     real_load = real_work = None

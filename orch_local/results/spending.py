@@ -17,7 +17,7 @@ from orch_local.plan.plans import Plan
 from orch_local.records import Usage
 from orch_local.results.scoring import Cost
 from orch_local.results.summary import CostSummary, Spending
-from orch_local.results.timeline import Stint, Timeline
+from orch_local.results.timeline import Span, Timeline
 
 _NO_COST = Cost(rows=0, generated_now=0, usage=Usage(), load_s=0.0, generate_s=0.0)
 _HOUR = 3600.0
@@ -57,7 +57,7 @@ def device_time(timelines: Iterable[Timeline]) -> DeviceTime:
     return time
 
 
-def _add_device(time: DeviceTime, end: float, stints: Sequence[Stint]) -> None:
+def _add_device(time: DeviceTime, end: float, stints: Sequence[Span]) -> None:
     """Split the time of one device, from moment to moment at which something changes there."""
     moments = {0.0, end}
     for one in stints:
@@ -71,7 +71,7 @@ def _add_device(time: DeviceTime, end: float, stints: Sequence[Stint]) -> None:
             spent[one.agent] += (until - begin) / len(there)
 
 
-def _loaded(stint: Stint) -> float:
+def _loaded(stint: Span) -> float:
     """When it began to generate; one that never did has only loaded."""
     return stint.end_s if stint.loaded_s is None else stint.loaded_s
 

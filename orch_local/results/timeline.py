@@ -22,7 +22,7 @@ from orch_local.store.store import RunFolder, read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
-class Stint:
+class Span:
     """What one replica really did; seconds since the execution began."""
 
     agent: str
@@ -52,7 +52,7 @@ class Timeline:
     shard: str
     """Such as ``3/8``; empty where the execution was of the whole run."""
     planned: Placement
-    stints: tuple[Stint, ...]
+    stints: tuple[Span, ...]
 
     @property
     def seconds(self) -> float:
@@ -122,7 +122,7 @@ def _check_times(timeline: Timeline) -> None:
             raise ValueError("times out of order")
 
 
-def _times(parts: Sequence[Replica] | Sequence[Stint]) -> list[list[float]]:
+def _times(parts: Sequence[Replica] | Sequence[Span]) -> list[list[float]]:
     return [[at for at in (one.start_s, one.loaded_s, one.end_s) if at is not None] for one in parts]
 
 

@@ -16,12 +16,12 @@ from orch_local.errors import StoreError
 from orch_local.placement.replicas import Placement, Replica, predecessors
 from orch_local.plan.needs import need_of
 from orch_local.plan.plans import AgentPlan
-from orch_local.results.timeline import Stint, Timeline, keep
 from orch_local.run.context import RunContext
 from orch_local.run.conversation import Patience
 from orch_local.run.loaded import Handover
 from orch_local.run.missing import MissingRows, WantedMerges
 from orch_local.run.next_model import NextModel
+from orch_local.results.timeline import Span, Timeline, keep
 from orch_local.run.planning import machine_for, placed
 from orch_local.run.rechecking import recheck_for
 from orch_local.run.starting import Gate
@@ -101,10 +101,10 @@ class Scheduler:
         except StoreError as error:
             log.warning("the timeline is not kept: %s", error)
 
-    def _stint(self, job: WorkerJob) -> Stint:
+    def _stint(self, job: WorkerJob) -> Span:
         one, timing = job.replica, job.supervisor.timing
         begin, end = job.began - self._clock, (job.ended or time.monotonic()) - self._clock
-        return Stint(
+        return Span(
             agent=one.agent,
             number=one.number,
             of=one.of,

@@ -178,7 +178,7 @@ _Queue = Mapping[tuple[str, int | None], QueuedJob]
 def _shard(facts: Facts, number: int, queue: _Queue) -> JobStatus:
     shard = Shard(number, facts.shards)
     left = facts.left[number - 1] if facts.left is not None else None
-    found = _job(facts, _Place(str(shard), shard.name, "shards", number), queue)
+    found = _job(facts, _JobFiles(str(shard), shard.name, "shards", number), queue)
     if left == 0:
         return JobStatus(str(shard), Condition.DONE, left=0, attempt=found.attempt)
     condition = Condition.WAITING if found.condition is Condition.DONE else found.condition
@@ -186,10 +186,10 @@ def _shard(facts: Facts, number: int, queue: _Queue) -> JobStatus:
 
 
 def _step(facts: Facts, step: str, queue: _Queue) -> JobStatus:
-    return _job(facts, _Place(step, step, step, None), queue)
+    return _job(facts, _JobFiles(step, step, step, None), queue)
 
 
-class _Place(NamedTuple):
+class _JobFiles(NamedTuple):
     """Where to look for what is known of a job."""
 
     name: str
@@ -198,7 +198,7 @@ class _Place(NamedTuple):
     task: int | None
 
 
-def _job(facts: Facts, place: _Place, queue: _Queue) -> JobStatus:
+def _job(facts: Facts, place: _JobFiles, queue: _Queue) -> JobStatus:
     """What queue, state file and log say of a job, whatever the rows say."""
     submission = facts.submission
     number = submission.jobs.get(place.step, "") if submission else ""

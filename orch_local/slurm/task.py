@@ -64,7 +64,7 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SlurmJob:
     """The job of SLURM that this process is, by what SLURM says in its environment."""
 
     folder: RunFolder
@@ -78,7 +78,7 @@ class Job:
     node: str
 
     @classmethod
-    def here(cls, folder: RunFolder, name: str, env: Mapping[str, str] = os.environ) -> Job:
+    def here(cls, folder: RunFolder, name: str, env: Mapping[str, str] = os.environ) -> SlurmJob:
         """The job that this process is."""
         array, task = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_ARRAY_TASK_ID")
         number = f"{array}_{task}" if array and task else env.get("SLURM_JOB_ID", "")
@@ -122,7 +122,7 @@ class Job:
         self.record(State.DONE)
 
 
-def run_shard(job: Job, attempts: int, work: Callable[[], None]) -> None:
+def run_shard(job: SlurmJob, attempts: int, work: Callable[[], None]) -> None:
     """Do the work on a shard, and see to the end of it.
 
     Parameters
@@ -151,7 +151,7 @@ def run_shard(job: Job, attempts: int, work: Callable[[], None]) -> None:
             raise
 
 
-def _see_to(job: Job, attempts: int, signum: int) -> None:
+def _see_to(job: SlurmJob, attempts: int, signum: int) -> None:
     """Put a stopped task back into the queue, or leave it."""
     why, again = "no job of SLURM", False
     if job.number:

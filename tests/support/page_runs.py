@@ -17,7 +17,7 @@ from orch_local.plan.files import write_plan
 from orch_local.records import Analysis, Outcome, Question, question_id
 from orch_local.report.page import write_page
 from orch_local.results.summarise import summarise
-from orch_local.results.timeline import Stint, Timeline
+from orch_local.results.timeline import Span, Timeline
 from orch_local.store.questions import questions_digest, read_questions, write_questions
 from orch_local.store.store import RunFolder, Store
 
@@ -110,7 +110,7 @@ def written(run: Run) -> Path:
 def timeline(*agents: str) -> Timeline:
     """An execution in which each agent works on one device after the other."""
     stints = [
-        Stint(name, 1, 1, (0,), 0, 10.0 * n, 10.0 * n + 2, 10.0 * n + 9, 50) for n, name in enumerate(agents)
+        Span(name, 1, 1, (0,), 0, 10.0 * n, 10.0 * n + 2, 10.0 * n + 9, 50) for n, name in enumerate(agents)
     ]
     placed = Placement(Machine("cuda", 1, 80.0, "made up"), (), "merge")
     return Timeline("2026-01-01T00:00:00+00:00", "node17.cluster", "", placed, tuple(stints))

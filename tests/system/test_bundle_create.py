@@ -35,7 +35,7 @@ from orch_local.config.run_files import load_run
 from orch_local.deploy.bundle import checking, creating, platforms, run_files, wheels
 from orch_local.deploy.bundle.completeness import World, check, read_wheel
 from orch_local.deploy.bundle.contents import model_content, model_files
-from orch_local.deploy.bundle.creating import Order, create
+from orch_local.deploy.bundle.creating import BundleRequest, create
 from orch_local.deploy.bundle.manifest import INSTALLER, Target, parse
 from orch_local.deploy.bundle.pins import choose, read_freeze, read_left_out, read_pins
 from orch_local.deploy.bundle.sizes import parse_size, shown
@@ -60,7 +60,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> None:
     def ready(project: Path, folder: Path) -> Path:
         return Path(shutil.copy(project / PROJECT_WHEEL, folder))
 
-    def copied(pins: dict[str, str], folder: Path, source: wheels.Source, more: list[str]) -> None:
+    def copied(pins: dict[str, str], folder: Path, source: wheels.WheelSource, more: list[str]) -> None:
         for name, pin in pins.items():
             (found,) = source.folders[0].glob(f"{name.replace('-', '_')}-{pin}-*.whl")
             shutil.copy(found, folder)
@@ -70,11 +70,11 @@ def build(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def order(tmp_path: Path, build: None) -> Order:
+def order(tmp_path: Path, build: None) -> BundleRequest:
     """An order of tiny wheels from a folder."""
     index, project = small_world(tmp_path), small_project(tmp_path)
     here = platforms.this_machine("cpu")
-    return Order(tmp_path / "bundle", here, wheels=(index,), project=project)
+    return BundleRequest(tmp_path / "bundle", here, wheels=(index,), project=project)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_bundles_of_the_same_are_the_same_and_tell_nothing_of_this_machine(
-    order: Order, full_run: Path, tmp_path: Path
+    order: BundleRequest, full_run: Path, tmp_path: Path
 ) -> None:
     order = replace(order, run_files=(full_run,))
     create(order, silent)
@@ -149,7 +149,7 @@ def test_two_bundles_of_the_same_are_the_same_and_tell_nothing_of_this_machine(
             assert not [secret for secret in secrets if secret.encode() in content], path
 
 
-def test_what_is_written_is_what_the_manifest_says(order: Order, full_run: Path) -> None:
+def test_what_is_written_is_what_the_manifest_says(order: BundleRequest, full_run: Path) -> None:
     made = create(replace(order, run_files=(full_run,)), silent)
     bundle = checking.open_bundle(order.folder, None)
     assert not list(checking.unknown_files(bundle))
@@ -176,7 +176,9 @@ def test_what_is_written_is_what_the_manifest_says(order: Order, full_run: Path)
     assert not list(order.folder.parent.glob("*.partial"))
 
 
-def test_parts_are_the_same_bytes_and_the_installer_lies_beside_them(order: Order, tmp_path: Path) -> None:
+def test_parts_are_the_same_bytes_and_the_installer_lies_beside_them(
+    order: BundleRequest, tmp_path: Path
+) -> None:
     create(order, silent)
     made = create(replace(order, folder=tmp_path / "parts", part_size=2000), silent)
     joined = b"".join((tmp_path / "parts" / part.path).read_bytes() for part in made.manifest.parts)
@@ -190,7 +192,9 @@ def test_parts_are_the_same_bytes_and_the_installer_lies_beside_them(order: Orde
     assert parse(whole[MANIFEST], "") == replace(made.manifest, parts=())
 
 
-def test_what_the_target_has_is_left_out_and_another_version_is_told(order: Order, tmp_path: Path) -> None:
+def test_what_the_target_has_is_left_out_and_another_version_is_told(
+    order: BundleRequest, tmp_path: Path
+) -> None:
     freeze = tmp_path / "freeze.txt"
     freeze.write_text(
         "Beta==1.2\nalpha==0.9\n-e git+ssh://host/x#egg=x\ntorch==2.13.0+cpu\n", encoding="utf-8"
@@ -205,7 +209,7 @@ def test_what_the_target_has_is_left_out_and_another_version_is_told(order: Orde
     ]
 
 
-def test_a_wheel_that_another_one_needs_is_missed(order: Order) -> None:
+def test_a_wheel_that_another_one_needs_is_missed(order: BundleRequest) -> None:
     pins = order.project / "requirements" / "cpu.txt"
     pins.write_text("alpha==1.0\nvllm-cpu==0.32.0\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"beta>=1 is missing, which alpha wants"):
@@ -213,7 +217,7 @@ def test_a_wheel_that_another_one_needs_is_missed(order: Order) -> None:
     assert not order.folder.exists()
 
 
-def test_what_was_taken_is_not_taken_again(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_taken_is_not_taken_again(order: BundleRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     index, take = order.wheels[0], wheels._take
     monkeypatch.setattr(
         wheels,
@@ -234,7 +238,9 @@ def test_what_was_taken_is_not_taken_again(order: Order, monkeypatch: pytest.Mon
     assert {"alpha-1.0-py3-none-any.whl"} == {name for name in names if name.startswith("alpha")}
 
 
-def test_a_folder_of_wheels_counts_as_it_is_now(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_wheels_counts_as_it_is_now(
+    order: BundleRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as context:
         context.setattr(creating.completeness, "check", lambda world, roots: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -246,7 +252,9 @@ def test_a_folder_of_wheels_counts_as_it_is_now(order: Order, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", ["a:b.jsonl", "e\u0301.jsonl", "new\nline.jsonl"])
-def test_a_file_that_no_bundle_may_have_is_named_at_once(order: Order, benchmark: Path, name: str) -> None:
+def test_a_file_that_no_bundle_may_have_is_named_at_once(
+    order: BundleRequest, benchmark: Path, name: str
+) -> None:
     (benchmark / "test.jsonl").rename(benchmark / name)
     told: list[str] = []
     with pytest.raises(InputError, match="cannot be in a bundle") as caught:
@@ -256,7 +264,7 @@ def test_a_file_that_no_bundle_may_have_is_named_at_once(order: Order, benchmark
     assert not [line for line in told if "wheels" in line]
 
 
-def test_a_link_or_a_pipe_is_no_new_folder(order: Order, tmp_path: Path) -> None:
+def test_a_link_or_a_pipe_is_no_new_folder(order: BundleRequest, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
@@ -265,7 +273,7 @@ def test_a_link_or_a_pipe_is_no_new_folder(order: Order, tmp_path: Path) -> None
 
 
 def test_what_is_there_and_not_seen_by_the_environment_may_be_of_any_version(
-    order: Order, tmp_path: Path
+    order: BundleRequest, tmp_path: Path
 ) -> None:
     (tmp_path / "freeze.txt").write_text("triton==0.1\ngamma==0.1\n", encoding="utf-8")
     assert not create(replace(order, freeze=tmp_path / "freeze.txt"), silent).manifest.excluded
@@ -280,7 +288,7 @@ def test_elsewhere_no_glibc_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "has no glibc" not in str(done.exception)
 
 
-def test_what_the_target_has_may_come_through_a_pipe(order: Order, tmp_path: Path) -> None:
+def test_what_the_target_has_may_come_through_a_pipe(order: BundleRequest, tmp_path: Path) -> None:
     pipe = tmp_path / "freeze"
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_text("beta==1.2\nalpha===[/x]\n"))
@@ -290,7 +298,7 @@ def test_what_the_target_has_may_come_through_a_pipe(order: Order, tmp_path: Pat
     assert made.manifest.excluded == ("beta==1.2",)
 
 
-def test_a_folder_with_something_in_it_is_left_alone(order: Order) -> None:
+def test_a_folder_with_something_in_it_is_left_alone(order: BundleRequest) -> None:
     order.folder.mkdir()
     (order.folder / "mine").touch()
     with pytest.raises(InputError, match="no empty folder"):
@@ -299,7 +307,7 @@ def test_a_folder_with_something_in_it_is_left_alone(order: Order) -> None:
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_taken(
-    order: Order, full_run: Path, monkeypatch: pytest.MonkeyPatch
+    order: BundleRequest, full_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(creating.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
     monkeypatch.setattr(wheels, "take", lambda *_: pytest.fail("taken"))
@@ -307,7 +315,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_taken(
         create(replace(order, run_files=(full_run,)), silent)
 
 
-def test_a_file_that_changes_on_the_way_is_refused(order: Order, benchmark: Path) -> None:
+def test_a_file_that_changes_on_the_way_is_refused(order: BundleRequest, benchmark: Path) -> None:
     def tell(text: str) -> None:
         if text.startswith("writing"):
             (benchmark / "test.jsonl").write_text("other\n", encoding="utf-8")
@@ -318,14 +326,14 @@ def test_a_file_that_changes_on_the_way_is_refused(order: Order, benchmark: Path
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
-def test_a_signed_bundle_has_its_signature(order: Order, tmp_path: Path) -> None:
+def test_a_signed_bundle_has_its_signature(order: BundleRequest, tmp_path: Path) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     create(replace(order, key=key), silent)
     assert b"SSH SIGNATURE" in (order.folder / SIGNATURE).read_bytes()
 
 
-def test_the_command_makes_a_bundle_and_shows_what_is_in_it(order: Order, full_run: Path) -> None:
+def test_the_command_makes_a_bundle_and_shows_what_is_in_it(order: BundleRequest, full_run: Path) -> None:
     options = [
         str(order.folder),
         "--run",
@@ -479,7 +487,7 @@ def test_for_another_machine_nothing_is_built_and_what_has_no_wheel_is_named(tmp
     index = tmp_path / "index"
     small_wheel(index, "alpha", "1.0")
     small_wheel(index, "beta", "1.2", tag="cp311-cp311-manylinux_2_28_x86_64")
-    source = wheels.Source(ELSEWHERE, (index,))
+    source = wheels.WheelSource(ELSEWHERE, (index,))
     with pytest.raises(
         InputError, match=r"no wheel of beta==1\.2 for Python 3\.12 on linux_x86_64 with glibc 2\.28"
     ):
@@ -495,7 +503,7 @@ def test_a_folder_of_wheels_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_for_this_machine_pip_takes_what_there_is(tmp_path: Path) -> None:
-    source = wheels.Source(platforms.this_machine("cpu"), (small_world(tmp_path),))
+    source = wheels.WheelSource(platforms.this_machine("cpu"), (small_world(tmp_path),))
     taken = wheels.take({"gamma": "2.0", "torch": wheels.TORCH}, tmp_path / "wheels", source)
     assert [path.name for path in taken] == [
         "gamma-2.0-py3-none-any.whl",
@@ -504,7 +512,7 @@ def test_for_this_machine_pip_takes_what_there_is(tmp_path: Path) -> None:
 
 
 def test_a_build_for_cpus_is_no_part_of_a_bundle_for_cuda(tmp_path: Path) -> None:
-    source = wheels.Source(platforms.this_machine("cuda"), (small_world(tmp_path),))
+    source = wheels.WheelSource(platforms.this_machine("cuda"), (small_world(tmp_path),))
     with pytest.raises(InputError, match=r"torch-2\.13\.0\+cpu.*for a bundle for CUDA"):
         wheels.take({"torch": "2.13.0"}, tmp_path / "wheels", source)
     assert not list((tmp_path / "wheels").iterdir())
@@ -595,7 +603,7 @@ def test_a_wheel_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_run_elsewhere_is_the_same_run(
-    order: Order, full_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    order: BundleRequest, full_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(replace(order, run_files=(full_run,)), silent)
     here = plan_run(load_run(full_run), tmp_path / "store").plan.identity()
@@ -701,7 +709,7 @@ def test_where_a_fetched_model_came_from_is_told(tmp_path: Path, models_dir: Pat
 
 
 def test_the_bill_of_materials_is_valid_and_names_everything(
-    order: Order, full_run: Path, benchmark: Path
+    order: BundleRequest, full_run: Path, benchmark: Path
 ) -> None:
     create(replace(order, run_files=(full_run,)), silent)
     text = (order.folder / "sbom.cdx.json").read_text(encoding="utf-8")

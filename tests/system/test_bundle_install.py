@@ -34,10 +34,10 @@ from typer.testing import CliRunner
 from orch_local.cli import bundle_install
 from orch_local.deploy.bundle import environment, installing, placing, receiving, standalone, target
 from orch_local.deploy.bundle.arguments import run
-from orch_local.deploy.bundle.checking import Found, open_bundle
+from orch_local.deploy.bundle.checking import BundleFaults, open_bundle
 from orch_local.deploy.bundle.describing import harmless
 from orch_local.deploy.bundle.environment import pinned_lines
-from orch_local.deploy.bundle.installing import Voice, Wanted
+from orch_local.deploy.bundle.installing import Installation, InstallOutput
 from orch_local.deploy.bundle.manifest import Content
 from orch_local.deploy.bundle.placing import Survey
 from orch_local.deploy.bundle.signature import Signers, sign
@@ -71,16 +71,16 @@ class Said(list[str]):
     """What an installation said."""
 
     @property
-    def voice(self) -> Voice:
+    def voice(self) -> InstallOutput:
         """The voice to say it."""
-        return Voice(self.append, lambda _path, _size: None)
+        return InstallOutput(self.append, lambda _path, _size: None)
 
 
 def install(bundle: Path, to: Path, **options: Any) -> Said:
     """Install, and tell what was said."""
     said = Said()
     values = {"signers": None, "python": sys.executable, **options}
-    installing.install(Wanted(bundle, to, **values), said.voice)
+    installing.install(Installation(bundle, to, **values), said.voice)
     return said
 
 
@@ -136,7 +136,7 @@ def test_broken_parts_are_named_and_nothing_is_written(tmp_path: Path, bundle: P
 def test_what_is_tampered_with_after_the_check_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installing, "check_files", lambda _bundle, _told: Found())
+    monkeypatch.setattr(installing, "check_files", lambda _bundle, _told: BundleFaults())
     for number in range(1, 8):
         bundle = tmp_path / f"bundle-{number}"
         make_bundle(bundle, FILES, 1000)
@@ -153,7 +153,7 @@ def test_what_is_tampered_with_after_the_check_is_not_installed(
 def test_a_part_that_vanishes_after_the_check_is_an_error(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installing, "check_files", lambda _bundle, _told: Found())
+    monkeypatch.setattr(installing, "check_files", lambda _bundle, _told: BundleFaults())
     (bundle / "part-00004").unlink()
     assert "part-00004" in refused(bundle, tmp_path / "to")
 
@@ -228,7 +228,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from orch_local.deploy.bundle import installing, placing
-from orch_local.deploy.bundle.installing import Voice, Wanted
+from orch_local.deploy.bundle.installing import InstallOutput, Installation
 calls, replace = int(sys.argv[3]), os.replace
 def killed(*arguments, **names):
     global calls
@@ -237,8 +237,8 @@ def killed(*arguments, **names):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(*arguments, **names)
 os.replace = killed
-wanted = Wanted(Path(sys.argv[1]), Path(sys.argv[2]), None, sys.executable)
-installing.install(wanted, Voice(lambda line: None, lambda path, size: None))
+wanted = Installation(Path(sys.argv[1]), Path(sys.argv[2]), None, sys.executable)
+installing.install(wanted, InstallOutput(lambda line: None, lambda path, size: None))
 """
 
 
@@ -422,7 +422,7 @@ def test_a_bundle_for_cuda_without_a_driver_is_noted(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     bundle = with_wheels(tmp_path / "bundle", target=target_here(device="cuda"), excluded=("gone==1",))
     said = Said()
-    wanted = Wanted(bundle, tmp_path / "to", None, sys.executable)
+    wanted = Installation(bundle, tmp_path / "to", None, sys.executable)
     with pytest.raises(OrchError, match="gone==1"):
         installing.install(wanted, said.voice)
     monkeypatch.setattr(installing.environment, "make", lambda *_, **__: None)

@@ -19,17 +19,17 @@ from running import write_run_file
 
 from orch_local.cli.doctor import doctor
 from orch_local.deploy.doctor import gpu, lanes, telling
-from orch_local.deploy.doctor.checks import CHECKS, Finding, Level, Page
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.checks import CHECKS, DoctorReport, Finding, Severity
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.parts import PARTS
-from orch_local.deploy.doctor.request import Request
+from orch_local.deploy.doctor.request import DoctorRequest
 from orch_local.deploy.doctor.tools import ask
 from orch_local.errors import InputError
 
 GPU = "NVIDIA H100 80GB HBM3, 81559, {free}, 580.95.05, GPU-1, Disabled"
 
 
-def looked(request: Request, *parts: str) -> dict[str, list[Finding]]:
+def looked(request: DoctorRequest, *parts: str) -> dict[str, list[Finding]]:
     """The findings of some parts, by check."""
     page = lanes.examine(request, parts=[parts])
     found: dict[str, list[Finding]] = {}
@@ -38,13 +38,13 @@ def looked(request: Request, *parts: str) -> dict[str, list[Finding]]:
     return found
 
 
-def seen(request: Request, *parts: str) -> dict[str, list[Finding]]:
+def seen(request: DoctorRequest, *parts: str) -> dict[str, list[Finding]]:
     """The same in this process, which has imported all that it takes."""
     found: dict[str, list[Finding]] = {}
-    look = Look(request)
+    inspection = Inspection(request)
     for part in parts:
         module = importlib.import_module(f"orch_local.deploy.doctor.{PARTS[part].module}")
-        for one in module.examine(look):
+        for one in module.examine(inspection):
             found.setdefault(one.id, []).append(one)
     return found
 
@@ -113,7 +113,7 @@ def is_gone(pid: str) -> bool:
 )
 def test_a_broken_torch_is_one_finding(package: Callable[[str, str], None], code: str, told: str) -> None:
     package("torch", code)
-    found = looked(Request(), "engine", "limits")
+    found = looked(DoctorRequest(), "engine", "limits")
     assert levels(found, "torch-import") == ["red"]
     assert told in found["torch-import"][0].fact
     assert levels(found, "engine-import") == ["not checked"]
@@ -127,7 +127,7 @@ def test_a_torch_that_hangs_is_left_behind(
     package("torch", f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
     monkeypatch.setattr(lanes, "MOST_S", 20.0)
     began = time.monotonic()
-    found = looked(Request(), "engine", "clock")
+    found = looked(DoctorRequest(), "engine", "clock")
     assert time.monotonic() - began < 200
     assert levels(found, "clock-monotonic") == ["green"]
     assert "nothing came back within 20 s while importing torch" in found["torch-import"][0].fact
@@ -138,7 +138,7 @@ def test_a_broken_package_is_named_and_the_rest_of_the_page_comes(
     package: Callable[[str, str], None],
 ) -> None:
     package("numpy", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    found = looked(Request(quick=True), "python", "imports", "clock")
+    found = looked(DoctorRequest(quick=True), "python", "imports", "clock")
     assert "SIGSEGV while importing numpy" in found["packages-import"][0].fact
     assert levels(found, "python-version") == ["green"]
     assert levels(found, "clock-monotonic") == ["green"]
@@ -160,7 +160,7 @@ def test_without_pydantic_and_rich_there_is_still_a_page(package: Callable[[str,
 
 def test_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "CHILD", ("/no/such/python",))
-    found = looked(Request(), "limits")
+    found = looked(DoctorRequest(), "limits")
     assert levels(found, "processes") == ["red"]
     assert levels(found, "open-files") == ["not checked"]
 
@@ -170,14 +170,14 @@ def test_noise_on_standard_output_is_no_finding(package: Callable[[str, str], No
         "yaml", "print('{\"done\": \"engine\"}'); import os; os.write(1, b'[1]\\n'); raise ImportError('no')"
     )
     package("torch", "raise ImportError('no')")
-    found = looked(Request(), "run", "engine")
+    found = looked(DoctorRequest(), "run", "engine")
     assert levels(found, "run-file") == ["red"]
     assert levels(found, "torch-import") == ["red"]
 
 
 def test_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = looked(Request(), "gpu")
+    found = looked(DoctorRequest(), "gpu")
     assert levels(found, "gpu-slices") == ["not checked"]
     assert (
         "no NVIDIA GPU" in found["gpu-driver"][0].fact
@@ -188,7 +188,7 @@ def test_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_gpus_are_read(smi: Callable[[str], None]) -> None:
     line = GPU.format(free="12000")
     smi(f'case "$1" in *compute-apps*) echo "77, 60000 MiB, /home/ann/run, er.py";; *) echo "{line}";; esac')
-    found = looked(Request(), "gpu", "run")
+    found = looked(DoctorRequest(), "gpu", "run")
     assert found["gpu-driver"][0].fact == "1 x NVIDIA H100 80GB HBM3, driver 580.95.05"
     assert levels(found, "gpu-in-use") == ["red"]
     assert "run, er.py (77) 60000 MiB" in found["gpu-in-use"][0].fact
@@ -199,12 +199,14 @@ def test_gpus_are_read(smi: Callable[[str], None]) -> None:
 def test_an_old_driver_does_not_know_of_slices(smi: Callable[[str], None]) -> None:
     line = "Tesla V100, 16160, 16000, 470.57.02, GPU-5"
     smi(f'case "$1" in *mig*) echo "not a valid field"; exit 2;; *) echo "{line}";; esac')
-    assert gpu.sight().cards == (gpu.Card("Tesla V100", 16160 / 1024, 16000 / 1024, "470.57.02", "GPU-5"),)
+    assert gpu.sight().cards == (
+        gpu.GpuReading("Tesla V100", 16160 / 1024, 16000 / 1024, "470.57.02", "GPU-5"),
+    )
 
 
 def test_an_nvidia_smi_that_fails_says_why(smi: Callable[[str], None]) -> None:
     smi('echo "Failed to initialize NVML: Driver/library version mismatch"; exit 18')
-    found = looked(Request(), "gpu")
+    found = looked(DoctorRequest(), "gpu")
     assert levels(found, "gpu-driver")[0] in ("red", "yellow")
     assert "Driver/library version mismatch" in found["gpu-driver"][0].fact
 
@@ -218,17 +220,17 @@ def test_an_nvidia_smi_that_hangs_is_left_behind(smi: Callable[[str], None], tmp
     assert time.monotonic() - began < 15
     assert is_gone(pid.read_text())
     found = gpu.judge_driver(
-        gpu.Sight(problem="nvidia-smi did not answer within 15 s", missing=False), gpu.Wanted()
+        gpu.Sight(problem="nvidia-smi did not answer within 15 s", missing=False), gpu.GpuDemand()
     )
-    assert found.level is Level.YELLOW
+    assert found.level is Severity.YELLOW
 
 
 def test_a_run_file_with_an_error_is_one_red_finding(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("benchmark: {name: mmlu\nagents: [", encoding="utf-8")
-    found = seen(Request(str(file), quick=True), *lanes.LANES[1][:-1])
+    found = seen(DoctorRequest(str(file), quick=True), *lanes.LANES[1][:-1])
     assert levels(found, "run-file") == ["red"]
-    assert [one.id for every in found.values() for one in every if one.level is Level.RED] == ["run-file"]
+    assert [one.id for every in found.values() for one in every if one.level is Severity.RED] == ["run-file"]
     for check in ("questions", "plan", "placement", "model-folder", "model-digests", "device"):
         assert levels(found, check) == ["not checked"]
     assert levels(found, "python-version") == ["green"]
@@ -247,9 +249,9 @@ RUN = ("run", "models", "placement", "questions", "digests")
 
 
 def test_a_run_that_can_be_done(small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = seen(Request(str(small)), *RUN)
+    found = seen(DoctorRequest(str(small)), *RUN)
     told = {one.level for check in found.values() for one in check if one.id != "device"}
-    assert told == {Level.GREEN}, found
+    assert told == {Severity.GREEN}, found
     assert len(found["model-folder"]) == 4
     assert "12 questions" in found["questions"][0].fact
     assert "nothing to compare them with" in found["model-digests"][0].fact
@@ -264,7 +266,7 @@ def test_a_changed_byte_of_the_weights_is_found(
 
     folder = RunFolder(tmp_path / "out")
     prepare(load_run(small), folder, tmp_path / "store")
-    request = Request(str(small), str(folder.root), str(tmp_path / "store"))
+    request = DoctorRequest(str(small), str(folder.root), str(tmp_path / "store"))
     found = seen(request, "questions", "digests")
     assert levels(found, "plan") == ["green"]
     assert "as in the plan of the run" in found["model-digests"][0].fact
@@ -282,7 +284,7 @@ def test_a_byte_that_changed_behind_the_back_of_the_file_system_is_found_afresh(
     small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The memory of digests goes by times; --fresh does not."""
-    seen(Request(str(small)), "digests")
+    seen(DoctorRequest(str(small)), "digests")
     memory = tmp_path / "cache" / "orch-local" / "digests.json"
     values = json.loads(memory.read_text())
     one = next(key for key in values if "first/model.safetensors" in key)
@@ -292,8 +294,8 @@ def test_a_byte_that_changed_behind_the_back_of_the_file_system_is_found_afresh(
     name, file = "first", tmp_path / "models" / "first" / "model.safetensors"
     entry = FetchedFile("model.safetensors", file.stat().st_size, values[one])
     add_to_record(tmp_path, Fetched("model", name, "a/b", "0" * 40, "mit", gated=False, files=(entry,)))
-    assert levels(seen(Request(str(small)), "digests"), "model-digests")[0] == "red"
-    found = seen(Request(str(small), fresh=True), "digests")
+    assert levels(seen(DoctorRequest(str(small)), "digests"), "model-digests")[0] == "red"
+    found = seen(DoctorRequest(str(small), fresh=True), "digests")
     assert levels(found, "model-digests")[0] == "green"
     assert "as in fetched.json" in found["model-digests"][0].fact
 
@@ -310,7 +312,7 @@ def test_a_model_that_cannot_be_used(small: Path, tmp_path: Path, damage: str) -
     else:
         config = json.loads((model / "tokenizer_config.json").read_text())
         (model / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "{% endif %}"}))
-    found = seen(Request(str(small)), *RUN)
+    found = seen(DoctorRequest(str(small)), *RUN)
     check = "model-folder" if damage in ("gone", "header") else "model-tokenizer"
     assert levels(found, check) == ["red", "green", "green", "green"]
     assert levels(found, "placement")[0] == ("not checked" if check == "model-folder" else "green")
@@ -327,7 +329,7 @@ def test_weights_too_large_to_hash_unasked(
         stream.write(len(header).to_bytes(8, "little") + header)
         stream.truncate(8 + len(header) + size)
     began = time.monotonic()
-    found = seen(Request(str(small)), "questions", "digests")
+    found = seen(DoctorRequest(str(small)), "questions", "digests")
     assert levels(found, "plan") == ["not checked"]
     assert levels(found, "model-digests") == ["not checked", "green", "green", "green"]
     assert "2.0 GiB of weights were not hashed yet" in found["model-digests"][0].fact
@@ -337,12 +339,12 @@ def test_weights_too_large_to_hash_unasked(
 def test_rows_that_cannot_be_asked(small: Path, tmp_path: Path) -> None:
     with (tmp_path / "questions.jsonl").open("a", encoding="utf-8") as stream:
         stream.write("{}\n")
-    found = seen(Request(str(small)), "questions")
+    found = seen(DoctorRequest(str(small)), "questions")
     assert levels(found, "questions") == ["red"]
     values = yaml.safe_load(small.read_text())
     values["benchmark"]["skip_bad_rows"] = True
     small.write_text(yaml.safe_dump(values), encoding="utf-8")
-    found = seen(Request(str(small)), "questions")
+    found = seen(DoctorRequest(str(small)), "questions")
     assert levels(found, "questions") == ["yellow"]
 
 
@@ -353,7 +355,7 @@ def test_a_model_that_fits_nowhere(small: Path, tmp_path: Path) -> None:
     values["agents"][0]["model"] = str(tmp_path / "huge.yaml")
     values["engine"]["device"] = "cpu"
     small.write_text(yaml.safe_dump(values), encoding="utf-8")
-    found = seen(Request(str(small)), "placement")
+    found = seen(DoctorRequest(str(small)), "placement")
     assert levels(found, "placement") == ["red"]
     assert "GiB" in found["placement"][0].fact
 
@@ -362,7 +364,7 @@ def test_a_run_that_gives_equal_bytes_up(small: Path) -> None:
     values = yaml.safe_load(small.read_text())
     values["engine"] |= {"fast": True, "device": "cpu"}
     small.write_text(yaml.safe_dump(values), encoding="utf-8")
-    found = seen(Request(str(small)), "placement")
+    found = seen(DoctorRequest(str(small)), "placement")
     assert levels(found, "batch-invariance") == ["yellow"]
     assert "`fast` gives equal bytes up" in found["batch-invariance"][0].fact
 
@@ -370,14 +372,14 @@ def test_a_run_that_gives_equal_bytes_up(small: Path) -> None:
 def test_nothing_is_left_behind_in_the_folders_of_a_run(small: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     out = tmp_path / "runs" / "one"
-    found = seen(Request(str(small), str(out)), "disks")
+    found = seen(DoctorRequest(str(small), str(out)), "disks")
     assert levels(found, "file-writing") == ["green"] * 4
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_read_only_disk(small: Path) -> None:
     """/proc takes no files from anybody."""
-    found = seen(Request(str(small), out="/proc/runs/x"), "disks")
+    found = seen(DoctorRequest(str(small), out="/proc/runs/x"), "disks")
     assert {one.about: one.level.value for one in found["file-writing"]}["run folder"] == "red"
 
 
@@ -410,9 +412,14 @@ def test_the_whole_page_as_json(tmp_path: Path, small: Path) -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [Request("no-such.yaml"), Request("."), Request(out=__file__), Request(store=__file__)],
+    [
+        DoctorRequest("no-such.yaml"),
+        DoctorRequest("."),
+        DoctorRequest(out=__file__),
+        DoctorRequest(store=__file__),
+    ],
 )
-def test_input_that_is_no_question_to_a_machine(request_: Request) -> None:
+def test_input_that_is_no_question_to_a_machine(request_: DoctorRequest) -> None:
     with pytest.raises(InputError) as raised:
         telling.tell(request_, as_json=False)
     assert raised.value.exit_code == 2
@@ -423,9 +430,9 @@ def test_input_that_is_no_question_to_a_machine(request_: Request) -> None:
 def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], level: str, code: int, as_json: bool
 ) -> None:
-    page = Page.of("demo", [Finding("plan", Level(level), "a fact", "")])
+    page = DoctorReport.of("demo", [Finding("plan", Severity(level), "a fact", "")])
     monkeypatch.setattr(telling, "examine", lambda *_: page)
-    assert telling.tell(Request(), as_json=as_json) == code
+    assert telling.tell(DoctorRequest(), as_json=as_json) == code
     assert "a fact" in capsys.readouterr().out
 
 
@@ -446,7 +453,7 @@ def test_a_bad_command_line_is_code_2() -> None:
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_the_real_engine_says_what_it_computes_on() -> None:
-    found = looked(Request(), "engine")
+    found = looked(DoctorRequest(), "engine")
     assert levels(found, "torch-import") == ["green"]
     assert levels(found, "engine-import") == ["green"], found
     assert re.fullmatch(r"vLLM [\d.]+\S*, platform (cpu|cuda)", found["engine-import"][0].fact)

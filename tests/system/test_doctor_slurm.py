@@ -15,8 +15,8 @@ from slurm_cluster import Cluster, NoClusterError
 
 from orch_local.deploy.doctor import slurm
 from orch_local.deploy.doctor.checks import Finding
-from orch_local.deploy.doctor.look import Look
-from orch_local.deploy.doctor.request import Request
+from orch_local.deploy.doctor.inspection import Inspection
+from orch_local.deploy.doctor.request import DoctorRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -48,8 +48,8 @@ def examined(folder: Path, shards: int | None = None, **block: Any) -> dict[str,
     }
     file = folder / "run.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
-    look = Look(Request(str(file), str(folder / "out"), shards=shards))
-    return {one.id: one for one in slurm.examine(look)}
+    inspection = Inspection(DoctorRequest(str(file), str(folder / "out"), shards=shards))
+    return {one.id: one for one in slurm.examine(inspection)}
 
 
 def levels(found: dict[str, Finding]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from orch_local.deploy.bundle import receiving
-from orch_local.deploy.bundle.installing import Wanted
+from orch_local.deploy.bundle.installing import Installation
 from orch_local.deploy.bundle.receiving import Shown, guarded, signers_of
 
 
@@ -30,7 +30,9 @@ def _do(given: argparse.Namespace) -> int:
         return receiving.inspect(given.bundle, signers, as_json=given.json)
     if given.command == "verify":
         return receiving.verify(given.bundle, signers, Shown(given.json, given.list_missing))
-    wanted = Wanted(given.bundle, given.to, signers, given.python, not given.no_environment, given.unverified)
+    wanted = Installation(
+        given.bundle, given.to, signers, given.python, not given.no_environment, given.unverified
+    )
     return receiving.install(wanted)
 
 

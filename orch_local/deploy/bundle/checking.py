@@ -47,7 +47,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class BundleFaults:
     """What is wrong with the files of a bundle, each by its path."""
 
     missing: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def unchecked_key(bundle: Bundle) -> str:
     return signatures.fingerprint(bundle.content, bundle.signature)
 
 
-def check_files(bundle: Bundle, told: Told) -> Found:
+def check_files(bundle: Bundle, told: Told) -> BundleFaults:
     """Compare each file or part with the manifest: what it is, its size, then its SHA-256."""
     found: dict[str, list[str]] = {}
     for entry in bundle.pieces:
@@ -127,11 +127,11 @@ def check_files(bundle: Bundle, told: Told) -> Found:
         if problem := check_file(bundle.folder, entry, told):
             found.setdefault(problem, []).append(entry.path)
     found["unknown"] = unknown_files(bundle)
-    return Found(**{problem: tuple(paths) for problem, paths in found.items()})
+    return BundleFaults(**{problem: tuple(paths) for problem, paths in found.items()})
 
 
 def check_file(root: Path, entry: Entry, told: Told) -> str:
-    """Tell what is wrong with a file: the name of a field of :class:`Found`; empty where nothing is."""
+    """Name what is wrong with a file: a field of :class:`BundleFaults`; empty where it is right."""
     try:
         with reading(root, entry.path) as file:
             if os.fstat(file.fileno()).st_size != entry.size:

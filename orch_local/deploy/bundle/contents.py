@@ -23,7 +23,7 @@ _PAPERS = re.compile(r"(licen[cs]e|notice|readme|use_policy|copyright)([._-].*)?
 _CACHE = re.compile(r"(?:models|datasets)--(?P<owner>[^/]+?)--(?P<name>[^/]+)")
 
 
-class Source(NamedTuple):
+class BundleSource(NamedTuple):
     """A file, and where it will lie in the bundle."""
 
     file: Path
@@ -32,7 +32,7 @@ class Source(NamedTuple):
     """Where it is known already."""
 
 
-def model_files(config: ModelConfig, folder: str) -> list[Source]:
+def model_files(config: ModelConfig, folder: str) -> list[BundleSource]:
     """The files of a checked model folder: those that decide answers, what loads them, and its papers.
 
     Raises
@@ -45,7 +45,9 @@ def model_files(config: ModelConfig, folder: str) -> list[Source]:
     for file in files:
         _check_inside(file, model.path)
     known = digests(model)
-    return [Source(file, f"{folder}/{file.name}", known.get(file.name, "")) for file in dict.fromkeys(files)]
+    return [
+        BundleSource(file, f"{folder}/{file.name}", known.get(file.name, "")) for file in dict.fromkeys(files)
+    ]
 
 
 def _is_companion(file: Path) -> bool:
@@ -153,7 +155,7 @@ def _files_of(paths: Iterable[Path]) -> Iterator[Path]:
                 yield file
 
 
-def benchmark_files(path: Path, files: Iterable[Path], folder: str) -> list[Source]:
+def benchmark_files(path: Path, files: Iterable[Path], folder: str) -> list[BundleSource]:
     """Where the files of a benchmark lie in the bundle, with its papers; ``path`` is what a run file names.
 
     Raises
@@ -170,7 +172,7 @@ def benchmark_files(path: Path, files: Iterable[Path], folder: str) -> list[Sour
             _check_inside(file, root)
         except ModelError as error:
             raise BenchmarkError(error.message, where=error.where, hint=error.hint) from None
-        sources.append(Source(file, f"{folder}/{file.relative_to(root).as_posix()}"))
+        sources.append(BundleSource(file, f"{folder}/{file.relative_to(root).as_posix()}"))
     return sources
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 import orch_local
 from orch_local.deploy.bundle import completeness, pins, platforms, run_files, sbom, wheels
-from orch_local.deploy.bundle.contents import Source
+from orch_local.deploy.bundle.contents import BundleSource
 from orch_local.deploy.bundle.manifest import INSTALLER, Entry, Manifest, Target, parse
 from orch_local.deploy.bundle.parts import write_parts
 from orch_local.deploy.bundle.signature import sign
@@ -39,7 +39,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class BundleRequest:
     """What a bundle is to hold, and for whom."""
 
     folder: Path
@@ -68,7 +68,7 @@ class Made:
     left_out: tuple[str, ...]
 
 
-def create(order: Order, tell: Tell) -> Made:
+def create(order: BundleRequest, tell: Tell) -> Made:
     """Make a bundle.
 
     Raises
@@ -92,7 +92,7 @@ def create(order: Order, tell: Tell) -> Made:
     return made
 
 
-def _check(order: Order) -> None:
+def _check(order: BundleRequest) -> None:
     """What can be told before minutes of work."""
     platforms.check(order.target)
     wheels.check_folders(order.wheels)
@@ -120,7 +120,7 @@ def _alone(work: Path) -> Iterator[None]:
         lock.release()
 
 
-def _create(order: Order, work: Path, tell: Tell) -> Made:
+def _create(order: BundleRequest, work: Path, tell: Tell) -> Made:
     luggage = run_files.pack(list(order.run_files), list(order.models), list(order.benchmarks), tell)
     _check_places({**{place: source.file for place, source in luggage.sources.items()}, **luggage.texts})
     _check_room(work, sum(source.file.stat().st_size for source in luggage.sources.values()))
@@ -131,11 +131,11 @@ def _create(order: Order, work: Path, tell: Tell) -> Made:
 
     written = _fresh(work / "written")
     sources = list(luggage.sources.values()) + [
-        Source(wheel.path, f"{WHEELS}/{wheel.path.name}") for wheel in world.wheels
+        BundleSource(wheel.path, f"{WHEELS}/{wheel.path.name}") for wheel in world.wheels
     ]
     sources += _written(written, {place: text.encode() for place, text in luggage.texts.items()})
     write_installer(written / INSTALLER)
-    sources.append(Source(written / INSTALLER, INSTALLER))
+    sources.append(BundleSource(written / INSTALLER, INSTALLER))
     tell(f"reading {len(sources):,} files, {shown(sum(one.file.stat().st_size for one in sources))}")
     entries = {source.to: _entry(source) for source in sources}
     models, benchmarks = tuple(luggage.models.values()), tuple(luggage.benchmarks.values())
@@ -176,7 +176,7 @@ def _check_places(named: Mapping[str, object]) -> None:
         raise InputError(f"cannot be in one bundle: {error}", hint=hint) from None
 
 
-def _wheels(order: Order, work: Path, tell: Tell) -> tuple[completeness.World, pins.Chosen]:
+def _wheels(order: BundleRequest, work: Path, tell: Tell) -> tuple[completeness.World, pins.Chosen]:
     """Have all wheels in the work folder, that of the project among them."""
     target, lists = order.target, order.project / "requirements"
     locked = pins.read_pins(lists / f"{target.device}.txt", platforms.marker_environment(target))
@@ -188,7 +188,7 @@ def _wheels(order: Order, work: Path, tell: Tell) -> tuple[completeness.World, p
     tell(
         f"taking {count:,} wheels with pip, for Python {target.python} on {target.platform} ({target.device})"
     )
-    taken = wheels.take(chosen.wanted, work / WHEELS, wheels.Source(target, order.wheels))
+    taken = wheels.take(chosen.wanted, work / WHEELS, wheels.WheelSource(target, order.wheels))
     tell("building the wheel of orch-local")
     project = wheels.build_project(order.project, _fresh(work / "project"))
     found = [completeness.read_wheel(path) for path in (*taken, project)]
@@ -207,15 +207,15 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _written(folder: Path, contents: dict[str, bytes]) -> list[Source]:
+def _written(folder: Path, contents: dict[str, bytes]) -> list[BundleSource]:
     for place, content in contents.items():
         file = folder / place
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    return [Source(folder / place, place) for place in contents]
+    return [BundleSource(folder / place, place) for place in contents]
 
 
-def _entry(source: Source) -> Entry:
+def _entry(source: BundleSource) -> Entry:
     try:
         with source.file.open("rb") as stream:
             found = source.sha256 or hashlib.file_digest(stream, "sha256").hexdigest()
@@ -243,7 +243,9 @@ def _check_room(work: Path, needed: int) -> None:
         )
 
 
-def _write(order: Order, work: Path, manifest: Manifest, files: dict[str, Path], tell: Tell) -> Manifest:
+def _write(
+    order: BundleRequest, work: Path, manifest: Manifest, files: dict[str, Path], tell: Tell
+) -> Manifest:
     """Write files or parts, then the manifest, then its signature."""
     bundle = _fresh(work / "bundle")
     tell(f"writing {len(manifest.files):,} files, {shown(manifest.size)}")

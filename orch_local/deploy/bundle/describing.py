@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from orch_local.deploy.bundle.checking import WHEELS, Bundle, Found
+from orch_local.deploy.bundle.checking import WHEELS, Bundle, BundleFaults
 from orch_local.deploy.bundle.manifest import Content, Entry
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -103,7 +103,7 @@ def json_of(bundle: Bundle, key: str) -> str:
     return json.dumps(values, indent=1)
 
 
-def problem_lines(found: Found) -> Iterator[str]:
+def problem_lines(found: BundleFaults) -> Iterator[str]:
     """Tell what is wrong with the files of a bundle, a line each."""
     for name, what in _WHATS.items():
         for path in getattr(found, name):
@@ -113,7 +113,7 @@ def problem_lines(found: Found) -> Iterator[str]:
         yield f"{harmless(path)}: not in the manifest" + (", among the wheels" if planted else "; not used")
 
 
-def found_json(bundle: Bundle, found: Found, key: str) -> str:
+def found_json(bundle: Bundle, found: BundleFaults, key: str) -> str:
     """Tell what is wrong as JSON; ``copy_again`` has the paths that a carrier should bring once more."""
     values = {
         "passed": found.passed,

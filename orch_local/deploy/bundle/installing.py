@@ -11,7 +11,7 @@ from orch_local.deploy.bundle import environment, placing, target
 from orch_local.deploy.bundle.checking import (
     WHEELS,
     Bundle,
-    Found,
+    BundleFaults,
     Told,
     check_files,
     open_bundle,
@@ -35,7 +35,7 @@ class BrokenError(OrchError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Installation:
     """What is to be installed, and where."""
 
     bundle: Path
@@ -48,7 +48,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class InstallOutput:
     """Where an installation tells what it does."""
 
     say: Callable[[str], None]
@@ -57,7 +57,7 @@ class Voice:
     """Bytes that were read."""
 
 
-def install(wanted: Wanted, voice: Voice) -> Bundle:
+def install(wanted: Installation, voice: InstallOutput) -> Bundle:
     """Install a bundle below a folder; run again, it goes on where it was stopped.
 
     Raises
@@ -90,7 +90,7 @@ def install(wanted: Wanted, voice: Voice) -> Bundle:
     return bundle
 
 
-def open_trusted(wanted: Wanted, voice: Voice) -> Bundle:
+def open_trusted(wanted: Installation, voice: InstallOutput) -> Bundle:
     """Open a bundle if its signature is as good as it was asked to be.
 
     Raises
@@ -130,7 +130,7 @@ def _check_names(bundle: Bundle) -> None:
             raise InputError("no bundle may have a file of this name", where=entry.path, hint=hint)
 
 
-def _check_target(wanted: Wanted, bundle: Bundle, root: Path, voice: Voice) -> target.Here:
+def _check_target(wanted: Installation, bundle: Bundle, root: Path, voice: InstallOutput) -> target.Here:
     manifest = bundle.manifest
     if ":" in str(root):
         hint = "name another folder with --to, or --no-environment"
@@ -151,7 +151,7 @@ def _check_target(wanted: Wanted, bundle: Bundle, root: Path, voice: Voice) -> t
     return here
 
 
-def _check_whole(found: Found) -> None:
+def _check_whole(found: BundleFaults) -> None:
     if found.planted:
         raise BrokenError(
             f"files lie among its wheels that are not in its manifest: {_names(found.planted)}",
@@ -194,7 +194,7 @@ def _make(root: Path) -> None:
         raise StoreError(message, where=str(root), hint="name another folder with --to") from error
 
 
-def _write(bundle: Bundle, root: Path, kept: frozenset[str], voice: Voice) -> None:
+def _write(bundle: Bundle, root: Path, kept: frozenset[str], voice: InstallOutput) -> None:
     files = bundle.manifest.files
     voice.say(
         f"writing {len(files) - len(kept):,} files to {root}" + (f", {len(kept):,} are there" if kept else "")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orch_local.deploy.bundle import describing, installing
-from orch_local.deploy.bundle.checking import Bundle, Found, check_files, open_bundle, unchecked_key
+from orch_local.deploy.bundle.checking import Bundle, BundleFaults, check_files, open_bundle, unchecked_key
 from orch_local.deploy.bundle.describing import Progress, harmless
 from orch_local.deploy.bundle.environment import PROJECT, VENV
-from orch_local.deploy.bundle.installing import Voice, Wanted
+from orch_local.deploy.bundle.installing import Installation, InstallOutput
 from orch_local.deploy.bundle.signature import Signers
 from orch_local.errors import InputError, OrchError, StoreError
 
@@ -78,7 +78,7 @@ def verify(folder: Path, signers: Signers | None, shown: Shown) -> int:
     return 0 if found.passed else WRONG
 
 
-def install(wanted: Wanted) -> int:
+def install(wanted: Installation) -> int:
     """Install a bundle, and print what to do next."""
     progress = Progress()
 
@@ -87,7 +87,7 @@ def install(wanted: Wanted) -> int:
         print(harmless(line), flush=True)
 
     try:
-        bundle = installing.install(wanted, Voice(say, progress.told))
+        bundle = installing.install(wanted, InstallOutput(say, progress.told))
     finally:
         progress.done()
     for line in _next(wanted, bundle):
@@ -134,7 +134,7 @@ def _signed(bundle: Bundle) -> tuple[str, str]:
     return key, f"with the key {harmless(key)}; whose that is was not checked (--allowed-signers)"
 
 
-def _tell(bundle: Bundle, found: Found, signed: str) -> None:
+def _tell(bundle: Bundle, found: BundleFaults, signed: str) -> None:
     print(f"signed: {signed}")
     for line in describing.problem_lines(found):
         print(line)
@@ -150,7 +150,7 @@ def _tell(bundle: Bundle, found: Found, signed: str) -> None:
         print("whole, but not to be installed: remove what lies among the wheels, and ask where it came from")
 
 
-def _next(wanted: Wanted, bundle: Bundle) -> list[str]:
+def _next(wanted: Installation, bundle: Bundle) -> list[str]:
     root, manifest = wanted.to.absolute(), bundle.manifest
     quoted = shlex.quote(str(root))
     lines = [f"installed in {harmless(str(root))}; next:"]

@@ -17,7 +17,7 @@ from orch_local.config.model_configs import ModelConfig, load_model_config
 from orch_local.config.run_files import RunConfig, load_run
 from orch_local.config.yaml_files import parse
 from orch_local.deploy.bundle.contents import (
-    Source,
+    BundleSource,
     benchmark_content,
     benchmark_files,
     folder_name,
@@ -46,7 +46,7 @@ _Dumper.add_implicit_resolver(
 class Luggage:
     """What has been packed so far. Each model folder and benchmark goes along once, whoever names it."""
 
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: dict[str, BundleSource] = field(default_factory=dict)
     """By place in the bundle."""
     texts: dict[str, str] = field(default_factory=dict)
     """Files that are written anew, by place in the bundle."""
@@ -54,7 +54,7 @@ class Luggage:
     benchmarks: dict[Path, Content] = field(default_factory=dict)
     run_files: list[str] = field(default_factory=list)
 
-    def add(self, sources: list[Source]) -> None:
+    def add(self, sources: list[BundleSource]) -> None:
         """Take files along."""
         self.sources |= {source.to: source for source in sources}
 
@@ -145,7 +145,7 @@ class Luggage:
             # Two prompts may have one name, in two folders.
             stem = free_name(file.stem, [Path(to).stem for to in there.values()])
             there[file] = f"{folder}/{stem}{file.suffix}"
-            self.add([Source(file, there[file])])
+            self.add([BundleSource(file, there[file])])
         return there[file].removeprefix(f"{RUN_FILES}/")
 
     def _text(self, folder: str, name: str, text: str) -> str:

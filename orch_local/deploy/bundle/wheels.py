@@ -32,7 +32,7 @@ _LAST_LINES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class WheelSource:
     """Where wheels come from, and for whom."""
 
     target: Target
@@ -46,7 +46,7 @@ class Source:
         return [*pip_options(self.target), *(["--no-index", *found] if found else [])]
 
 
-def take(pins: Pins, folder: Path, source: Source) -> list[Path]:
+def take(pins: Pins, folder: Path, source: WheelSource) -> list[Path]:
     """Have a wheel of each pin in ``folder``; those that lie there already are not taken again.
 
     Raises
@@ -151,7 +151,7 @@ def _is_cpu_torch(name: str, pins: Mapping[str, str]) -> bool:
     return "+cpu" in pins.get(name, "")
 
 
-def _torch_index(source: Source) -> list[str]:
+def _torch_index(source: WheelSource) -> list[str]:
     index = os.environ.get("ORCH_TORCH_INDEX", TORCH_INDEX)
     if source.folders or not index:
         return []
@@ -159,7 +159,7 @@ def _torch_index(source: Source) -> list[str]:
     return ["--extra-index-url", index, "--retries", "0", "--timeout", "20"]
 
 
-def _take(pins: Pins, folder: Path, source: Source, more: Sequence[str]) -> None:
+def _take(pins: Pins, folder: Path, source: WheelSource, more: Sequence[str]) -> None:
     native = is_native(source.target)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="incoming-") as incoming:
         wanted = Path(incoming) / "wanted.txt"
@@ -174,7 +174,7 @@ def _take(pins: Pins, folder: Path, source: Source, more: Sequence[str]) -> None
             file.replace(folder / file.name)  # at once: a wheel in the folder is a whole one
 
 
-def _not_taken(answer: subprocess.CompletedProcess[str], source: Source) -> OrchError:
+def _not_taken(answer: subprocess.CompletedProcess[str], source: WheelSource) -> OrchError:
     target = source.target
     # The second, where pip is set up with constraints.
     missing = re.findall(r"(?:No matching distribution found for|Cannot install) (\S+==\S+)", answer.stderr)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from orch_local.deploy.doctor.offline import set_by_user
-from orch_local.deploy.doctor.request import Request
+from orch_local.deploy.doctor.request import DoctorRequest
 from orch_local.deploy.doctor.telling import tell
 from orch_local.errors import OrchError
 from orch_local.util import streams
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.shards is not None and not 1 <= given.shards <= MOST_SHARDS:
         print(f"error: --shards {given.shards}: 1 to {MOST_SHARDS:,}", file=sys.stderr)
         return 2
-    request = Request(
+    request = DoctorRequest(
         given.run_file, given.out, given.store, given.shards, given.fresh, given.quick, silence=set_by_user()
     )
     try:

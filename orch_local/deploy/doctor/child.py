@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orch_local.deploy.doctor.checks import Finding, red, unchecked
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.parts import PARTS
 from orch_local.deploy.doctor.request import MEND, Step, request_from
 from orch_local.deploy.doctor.tools import one_line
@@ -35,11 +35,11 @@ def main() -> None:
         from orch_local.util.offline import go_offline
 
         go_offline()
-    look = Look(request_from(asked["request"]), tell)
+    inspection = Inspection(request_from(asked["request"]), tell)
     for name in asked["parts"]:
         at[0] = Step(PARTS[name].checks[0], "looking")
         try:
-            for found in _findings(name, look):
+            for found in _findings(name, inspection):
                 say({"finding": asdict(found)})
         except BaseException as error:  # a package may raise whatever it likes when imported
             say({"finding": asdict(_failure(at[0], error))})
@@ -51,9 +51,9 @@ def main() -> None:
     os._exit(0)
 
 
-def _findings(part: str, look: Look) -> Iterator[Finding]:
+def _findings(part: str, inspection: Inspection) -> Iterator[Finding]:
     module = importlib.import_module(f"orch_local.deploy.doctor.{PARTS[part].module}")
-    yield from module.examine(look)
+    yield from module.examine(inspection)
 
 
 def _failure(step: Step, error: BaseException) -> Finding:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
-from orch_local.deploy.doctor.look import Look
-from orch_local.deploy.doctor.tools import Answer, ask
+from orch_local.deploy.doctor.inspection import Inspection
+from orch_local.deploy.doctor.tools import ProgramOutput, ask
 
 _SET = "set it (timedatectl set-time, or a time server of the site); no answer depends on it"
 _DAY_S = 86_400
@@ -28,11 +28,11 @@ class Ticks(NamedTuple):
     """Readings, one after another."""
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Read the clocks and the locale."""
     yield judge_clock(datetime.now(UTC), _newest(), time.strftime("%z"))
     yield judge_monotonic(_ticks())
-    look.step("clock-synchronised", "asking timedatectl", 15)
+    inspection.step("clock-synchronised", "asking timedatectl", 15)
     yield judge_synchronised(ask(["timedatectl", "show"], 5))
     yield judge_encoding(
         locale.getencoding(), sys.getfilesystemencoding(), utf8_mode=bool(sys.flags.utf8_mode)
@@ -77,7 +77,7 @@ def judge_monotonic(ticks: Ticks) -> Finding:
     )
 
 
-def judge_synchronised(answer: Answer) -> Finding:
+def judge_synchronised(answer: ProgramOutput) -> Finding:
     """Whether a time server is followed; on a cluster nodes must agree for logs to make sense."""
     check = "clock-synchronised"
     found = re.search(r"^NTPSynchronized=(yes|no)", answer.out, re.MULTILINE)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.models import broken
 from orch_local.deploy.doctor.tools import duration, size
 
@@ -35,32 +35,32 @@ class Expected(NamedTuple):
     files: Mapping[str, str]
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Hash the models of the run, and compare."""
-    look.step("model-digests", "looking which weights are hashed already", 60)
-    if look.subject is None:
+    inspection.step("model-digests", "looking which weights are hashed already", 60)
+    if inspection.subject is None:
         yield unchecked("model-digests", "the run file cannot be read")
         return
     from orch_local.errors import OrchError
     from orch_local.models.folders import digests, open_model_folder
 
     seen: set[Path] = set()
-    for agent, config in _usable(look.subject):
+    for agent, config in _usable(inspection.subject):
         try:
             folder = open_model_folder(config)
             if folder.path in seen:
                 continue
             seen.add(folder.path)
-            missing = folder.weight_bytes if look.request.fresh else bytes_to_hash([folder.path])
-            if not look.request.fresh and (why := too_long_to_hash(missing)):
+            missing = folder.weight_bytes if inspection.request.fresh else bytes_to_hash([folder.path])
+            if not inspection.request.fresh and (why := too_long_to_hash(missing)):
                 yield unchecked("model-digests", why, "--fresh hashes them now", config.name)
                 continue
-            look.step("model-digests", f"hashing {config.name}", 60 + missing / _SLOWEST)
+            inspection.step("model-digests", f"hashing {config.name}", 60 + missing / _SLOWEST)
             began = time.monotonic()
-            found = digests(folder, fresh=look.request.fresh)
+            found = digests(folder, fresh=inspection.request.fresh)
             took = time.monotonic() - began
             how = f"hashed in {duration(took)}" if missing else "remembered from before"
-            yield judge(found, _expected(look.subject, agent, folder), how, config.name)
+            yield judge(found, _expected(inspection.subject, agent, folder), how, config.name)
         except OrchError as error:
             yield broken("model-digests", error, config.name)
         except OSError as error:

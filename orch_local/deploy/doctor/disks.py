@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
 from orch_local.deploy.doctor.filesystems import Mount, doubt, mount_of, mounts
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.request import run_folder, store_folder
 from orch_local.deploy.doctor.tools import read, size
 
@@ -47,50 +47,52 @@ class Room(NamedTuple):
     """Files that may still be made; ``None`` where there is no bound."""
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Look at each folder; a disk that hangs is named by the step."""
-    look.step("file-writing", "looking for the temporary folder", _SECONDS, _HANGS)
+    inspection.step("file-writing", "looking for the temporary folder", _SECONDS, _HANGS)
     yield from judge_temporary(os.environ.get("TMPDIR"), tempfile.gettempdir())
     known = mounts(read(Path("/proc/self/mountinfo")))
-    for folder in _folders(look):
+    for folder in _folders(inspection):
         name = folder.name
-        look.step("disk-space", f"looking for the {name}", _SECONDS, _HANGS)
+        inspection.step("disk-space", f"looking for the {name}", _SECONDS, _HANGS)
         there = nearest(folder.path)
         if there is None:
             told = "the folder cannot be looked at, nor those above it"
             yield red("disk-space", told, f"choose another one: {folder.option}", name)
             continue
         yield judge_room(folder, _room(there))
-        look.step("file-system", f"asking what the {name} lies on", _SECONDS, _HANGS)
+        inspection.step("file-system", f"asking what the {name} lies on", _SECONDS, _HANGS)
         yield judge_mount(folder, mount_of(there, known))
-        look.step("file-writing", f"writing a file for the {name}", _SECONDS, _HANGS)
+        inspection.step("file-writing", f"writing a file for the {name}", _SECONDS, _HANGS)
         yield judge_writing(folder, try_writing(there))
 
 
-def _folders(look: Look) -> Iterator[Folder]:
-    subject, questions, rows = look.subject, 0, 0
+def _folders(inspection: Inspection) -> Iterator[Folder]:
+    subject, questions, rows = inspection.subject, 0, 0
     if subject is not None:
-        questions = look.questions or subject.config.benchmark.limit or 0
+        questions = inspection.questions or subject.config.benchmark.limit or 0
         rows = questions * len(subject.model_names)
-    run, store = run_folder(look.request), store_folder(look.request)
+    run, store = run_folder(inspection.request), store_folder(inspection.request)
     yield Folder("run folder", run, "--out", questions * RUN_BYTES, lasting=True)
     yield Folder("store", store, "--store", rows * ROW_BYTES, lasting=True)
     if subject is not None and subject.config.slurm.stage_to:
-        yield from _stage(look, subject.config.slurm.stage_to)
+        yield from _stage(inspection, subject.config.slurm.stage_to)
     yield Folder("cache", _cache(), "XDG_CACHE_HOME")
     yield Folder("temporary folder", Path(tempfile.gettempdir()), "TMPDIR")
 
 
-def _stage(look: Look, text: str) -> Iterator[Folder]:
+def _stage(inspection: Inspection, text: str) -> Iterator[Folder]:
     """Where weights are copied to on a node; often a variable that only jobs have."""
     from orch_local.errors import OrchError
     from orch_local.models.folders import open_model_folder
     from orch_local.run.staging import expanded
 
-    assert look.subject is not None
+    assert inspection.subject is not None
     with suppress(OrchError):
         place = expanded(text)
-        weights = {one.path: open_model_folder(one).weight_bytes for one in look.subject.models().values()}
+        weights = {
+            one.path: open_model_folder(one).weight_bytes for one in inspection.subject.models().values()
+        }
         yield Folder("stage_to folder", place, "slurm.stage_to", sum(weights.values()))
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.tools import one_line
 from orch_local.engines import self_test
 from orch_local.engines.self_test import GpuTest
@@ -17,16 +17,16 @@ _BROKEN = "make the environment anew (scripts/setup_env.sh); `import` it by hand
 _SLOW = f"run it again, for a cold network disk may take that long; else {_BROKEN}"
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Import torch, let it compute, then import the engine of the run."""
-    if look.request.quick:
+    if inspection.request.quick:
         for check in ("torch-import", "gpu-computes", "engine-import"):
             yield unchecked(check, "left out by --quick")
         return
-    look.step("torch-import", "looking for GPUs", SECONDS)
-    engine, device = _wanted(look)
+    inspection.step("torch-import", "looking for GPUs", SECONDS)
+    engine, device = _wanted(inspection)
     os.environ.update(_QUIET | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}))
-    look.step("torch-import", "importing torch", SECONDS, _SLOW)
+    inspection.step("torch-import", "importing torch", SECONDS, _SLOW)
     try:
         version = self_test.torch_version()
     except BaseException as error:  # noqa: BLE001 - a broken package may raise whatever it likes
@@ -35,24 +35,24 @@ def examine(look: Look) -> Iterator[Finding]:
         yield unchecked("engine-import", "torch cannot be imported")
         return
     yield green("torch-import", f"torch {version}")
-    look.step(
+    inspection.step(
         "gpu-computes", "letting the GPUs compute", SECONDS, "`nvidia-smi` and the kernel's log say more"
     )
     yield judge_computing(self_test.compute_on_gpus(device), device)
-    look.step("engine-import", f"importing {engine}", SECONDS, _SLOW)
+    inspection.step("engine-import", f"importing {engine}", SECONDS, _SLOW)
     try:
         yield judge_platform(engine, device, self_test.library_and_platform(engine))
     except BaseException as error:  # noqa: BLE001 - see above
         yield red("engine-import", _said(engine, error), _BROKEN)
 
 
-def _wanted(look: Look) -> tuple[str, str]:
+def _wanted(inspection: Inspection) -> tuple[str, str]:
     """Engine and device of the run; vLLM and ``auto`` where the run cannot be read."""
-    if look.subject is None:
+    if inspection.subject is None:
         return "vllm", "auto"
     from orch_local.plan.execution import resolve_device
 
-    engine = look.subject.config.engine
+    engine = inspection.subject.config.engine
     return engine.name, resolve_device(engine)
 
 

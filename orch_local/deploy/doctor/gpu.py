@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.tools import ask, one_line, read
 from orch_local.deploy.doctor.vendors import makers
 
@@ -28,7 +28,7 @@ _ASK_ADMIN = (
 )
 
 
-class Card(NamedTuple):
+class GpuReading(NamedTuple):
     """One GPU; memory in GiB, 0 where it is not told."""
 
     name: str
@@ -42,7 +42,7 @@ class Card(NamedTuple):
 class Sight(NamedTuple):
     """What is to be seen of GPUs."""
 
-    cards: tuple[Card, ...] = ()
+    cards: tuple[GpuReading, ...] = ()
     problem: str = ""
     """Why nvidia-smi tells nothing."""
     missing: bool = True
@@ -60,7 +60,7 @@ class Sight(NamedTuple):
         return "did not answer" in self.problem
 
 
-class Wanted(NamedTuple):
+class GpuDemand(NamedTuple):
     """What the run makes of GPUs."""
 
     device: str = "auto"
@@ -94,12 +94,12 @@ def _query(fields: Sequence[str]) -> list[str]:
     return ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
 
 
-def _card(line: str, count: int) -> Card | None:
+def _card(line: str, count: int) -> GpuReading | None:
     values = [value.strip() for value in line.rsplit(",", count - 1)]
     if len(values) != count:
         return None
     total, free = (float(value) / 1024 if value.isdigit() else 0.0 for value in values[1:3])
-    return Card(one_line(values[0], 60), total, free, values[3], values[4], values[5:] == ["Enabled"])
+    return GpuReading(one_line(values[0], 60), total, free, values[3], values[4], values[5:] == ["Enabled"])
 
 
 def _user(line: str) -> str:
@@ -109,10 +109,10 @@ def _user(line: str) -> str:
     return f"{one_line(Path(name).name, 40) or 'a program'} ({pid}) {memory}"
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Ask nvidia-smi, and compare the driver with the CUDA that torch was built for."""
-    look.step("gpu-driver", "asking nvidia-smi", 4 * SMI_S, _ASK_ADMIN)
-    seen, wanted = sight(), _wanted(look)
+    inspection.step("gpu-driver", "asking nvidia-smi", 4 * SMI_S, _ASK_ADMIN)
+    seen, wanted = sight(), _wanted(inspection)
     yield judge_driver(seen, wanted)
     driver = seen.cards[0].driver if seen.cards else _driver_of_kernel()
     yield judge_cuda(driver, torch_cuda(), has_compat=_has_compat())
@@ -122,15 +122,15 @@ def examine(look: Look) -> Iterator[Finding]:
     )
 
 
-def _wanted(look: Look) -> Wanted:
-    if look.subject is None:
-        return Wanted()
-    engine = look.subject.config.engine
+def _wanted(inspection: Inspection) -> GpuDemand:
+    if inspection.subject is None:
+        return GpuDemand()
+    engine = inspection.subject.config.engine
     try:
-        shares = [model.gpu_memory_utilization for model in look.subject.models().values()]
+        shares = [model.gpu_memory_utilization for model in inspection.subject.models().values()]
     except Exception:  # noqa: BLE001 - told by the check of the models
         shares = []
-    return Wanted(engine.device, engine.name, max(shares, default=0.9))
+    return GpuDemand(engine.device, engine.name, max(shares, default=0.9))
 
 
 def torch_cuda() -> str | None:
@@ -155,7 +155,7 @@ def _has_compat() -> bool:
     return any("compat" in place and any(Path(place).glob("libcuda.so*")) for place in places)
 
 
-def visible(cards: Sequence[Card], names: str | None) -> tuple[Card, ...]:
+def visible(cards: Sequence[GpuReading], names: str | None) -> tuple[GpuReading, ...]:
     """The cards that CUDA_VISIBLE_DEVICES leaves, by number or by the beginning of their UUID."""
     if names is None or names.startswith("MIG-"):
         return tuple(cards)
@@ -167,7 +167,7 @@ def visible(cards: Sequence[Card], names: str | None) -> tuple[Card, ...]:
     )
 
 
-def judge_driver(seen: Sight, wanted: Wanted) -> Finding:
+def judge_driver(seen: Sight, wanted: GpuDemand) -> Finding:
     """Whether there is a driver that answers."""
     check, needed = "gpu-driver", wanted.device == "cuda"
     if seen.cards:
@@ -246,7 +246,7 @@ def judge_slices(seen: Sight, visible: str | None) -> Finding:
     )
 
 
-def judge_memory(seen: Sight, wanted: Wanted) -> Finding:
+def judge_memory(seen: Sight, wanted: GpuDemand) -> Finding:
     """Whether others hold memory that the run is going to ask for."""
     check = "gpu-in-use"
     told = [card for card in seen.cards if card.total_gib]

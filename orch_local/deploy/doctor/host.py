@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.tools import read, size
 
 LEAST_BYTES = 3 * 2**30
@@ -30,18 +30,18 @@ class Memory(NamedTuple):
     """What a control group of version 1 grants; the placement does not know it."""
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Look at the processor and the memory of this process."""
-    device, at_once = _wanted(look)
+    device, at_once = _wanted(inspection)
     yield judge_instructions(platform.machine(), read(Path("/proc/cpuinfo")), device)
     yield judge_cores(len(os.sched_getaffinity(0)), os.cpu_count() or 1, at_once)
     yield judge_memory(_memory())
 
 
-def _wanted(look: Look) -> tuple[str, int | None]:
-    if look.subject is None:
+def _wanted(inspection: Inspection) -> tuple[str, int | None]:
+    if inspection.subject is None:
         return "auto", None
-    engine = look.subject.config.engine
+    engine = inspection.subject.config.engine
     return engine.device, engine.models_at_once
 
 

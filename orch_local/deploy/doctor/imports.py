@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from orch_local.deploy.doctor.checks import Finding, green, red
 from orch_local.deploy.doctor.gpu import sight
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.packages import installed_engines
 from orch_local.deploy.doctor.request import MEND
 from orch_local.deploy.doctor.tools import one_line
@@ -25,13 +25,13 @@ _SECONDS_OF_CUDA = 120.0
 """They import torch."""
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Import each; one that takes the process with it is named by the step."""
     problems: dict[str, str] = {}
     names = MODULES + (OF_CUDA if installed_engines().build == "cuda" and sight().cards else ())
     for name in names:
         seconds = _SECONDS_OF_CUDA if name in OF_CUDA else _SECONDS
-        look.step("packages-import", f"importing {name}", seconds, MEND)
+        inspection.step("packages-import", f"importing {name}", seconds, MEND)
         try:
             importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001 - a package may raise whatever it likes

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.packages import installed_engines
 
 _COMPILERS = ("gcc", "clang")
@@ -28,7 +28,7 @@ class Tools(NamedTuple):
     """As in ``3.11``."""
 
 
-def examine(look: Look) -> Iterator[Finding]:  # noqa: ARG001 - all themes are called alike
+def examine(inspection: Inspection) -> Iterator[Finding]:  # noqa: ARG001 - all themes are called alike
     """Look for a C compiler and for Python.h, where the environment is for a GPU."""
     if installed_engines().build != "cuda":
         yield unchecked("kernel-compiler", "vLLM is not installed for GPUs")

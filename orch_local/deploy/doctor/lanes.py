@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from orch_local.deploy.doctor.checks import Finding, Level, Page, red, unchecked
+from orch_local.deploy.doctor.checks import DoctorReport, Finding, Severity, red, unchecked
 from orch_local.deploy.doctor.parts import LANES, PARTS
-from orch_local.deploy.doctor.request import MEND, STEP_S, Request, Step, run_name
+from orch_local.deploy.doctor.request import MEND, STEP_S, DoctorRequest, Step, run_name
 from orch_local.deploy.doctor.tools import one_line, reduced
 from orch_local.util.children import ChildProcess, ending
 
@@ -28,10 +28,10 @@ Sink = Callable[[Finding], None]
 
 
 def examine(
-    request: Request,
+    request: DoctorRequest,
     doing: Callable[[str], None] | None = None,
     parts: Sequence[Sequence[str]] = LANES,
-) -> Page:
+) -> DoctorReport:
     """Look at everything that the request is about.
 
     Parameters
@@ -60,7 +60,7 @@ def examine(
     rest = [
         unchecked(check, "not reached: another check ended first") for check in asked_for if check not in seen
     ]
-    return Page.of(run_name(request), map(_private, [*found, *rest]))
+    return DoctorReport.of(run_name(request), map(_private, [*found, *rest]))
 
 
 def _nobody(text: str) -> None:
@@ -96,7 +96,7 @@ class _Lane:
     """Parts that run one after another, in as many children as it takes."""
 
     parts: list[str]
-    request: Request
+    request: DoctorRequest
     sink: Sink
     doing: Callable[[str], None]
 
@@ -169,10 +169,10 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def _found(values: dict[str, Any]) -> Finding:
-    return Finding(**{**values, "level": Level(values["level"])})
+    return Finding(**{**values, "level": Severity(values["level"])})
 
 
-def _child(parts: Sequence[str], request: Request) -> ChildProcess:
+def _child(parts: Sequence[str], request: DoctorRequest) -> ChildProcess:
     """A process that runs parts."""
     child = ChildProcess(CHILD)
     with suppress(OSError):  # it may have died at once

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, yellow
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.tools import size
 
 SHM = Path("/dev/shm")
@@ -25,11 +25,11 @@ class Limit(NamedTuple):
     hard: int | None
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Read the limits of this process, which workers inherit."""
-    device = look.subject.config.engine.device if look.subject else "auto"
+    device = inspection.subject.config.engine.device if inspection.subject else "auto"
     on_gpu = device == "cuda" or (device == "auto" and any(Path("/dev").glob("nvidia[0-9]*")))
-    yield judge_files(_limit(resource.RLIMIT_NOFILE), look.request.shards)
+    yield judge_files(_limit(resource.RLIMIT_NOFILE), inspection.request.shards)
     yield judge_processes(_limit(resource.RLIMIT_NPROC), is_root=os.geteuid() == 0)
     yield judge_address_space(_limit(resource.RLIMIT_AS), on_gpu=on_gpu)
     yield judge_locked(_limit(resource.RLIMIT_MEMLOCK))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.tools import one_line, size
 
 if TYPE_CHECKING:
@@ -18,25 +18,25 @@ _SECONDS = 60.0
 _DISK = "is it on a network disk that hangs? else have the folder copied again"
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Open the folder of each model of the run."""
-    look.step("model-folder", "reading the run file")
-    if look.subject is None:
+    inspection.step("model-folder", "reading the run file")
+    if inspection.subject is None:
         yield unchecked("model-folder", "the run file cannot be read")
         yield unchecked("model-tokenizer", "the run file cannot be read")
         return
     from orch_local.config.model_configs import load_model_config
     from orch_local.errors import OrchError
 
-    for name in dict.fromkeys(look.subject.model_names.values()):
-        look.step("model-folder", f"opening the model {Path(name).stem}", _SECONDS, _DISK)
+    for name in dict.fromkeys(inspection.subject.model_names.values()):
+        inspection.step("model-folder", f"opening the model {Path(name).stem}", _SECONDS, _DISK)
         try:
             config = load_model_config(name)
         except OrchError as error:
             yield broken("model-folder", error, Path(name).stem)
             yield unchecked("model-tokenizer", "there is no model config", about=Path(name).stem)
             continue
-        yield from _model(look, config, engine=look.subject.config.engine.name)
+        yield from _model(inspection, config, engine=inspection.subject.config.engine.name)
 
 
 def broken(check: str, error: OrchError, about: str) -> Finding:
@@ -45,7 +45,7 @@ def broken(check: str, error: OrchError, about: str) -> Finding:
     return red(check, f"{where}{one_line(error.message)}", error.hint or "put a good copy there", about)
 
 
-def _model(look: Look, config: ModelConfig, engine: str) -> Iterator[Finding]:
+def _model(inspection: Inspection, config: ModelConfig, engine: str) -> Iterator[Finding]:
     from orch_local.engines.catalogue import knows
     from orch_local.errors import OrchError
     from orch_local.models.folders import open_model_folder
@@ -63,7 +63,7 @@ def _model(look: Look, config: ModelConfig, engine: str) -> Iterator[Finding]:
     else:
         advice = "update the engine, or use another model"
         yield red("model-folder", f"{told}; {engine} does not know this kind of model", advice, config.name)
-    look.step("model-tokenizer", f"rendering a prompt for {config.name}", _SECONDS, _DISK)
+    inspection.step("model-tokenizer", f"rendering a prompt for {config.name}", _SECONDS, _DISK)
     try:
         yield green("model-tokenizer", _prompt(config, folder.path), config.name)
     except OrchError as error:

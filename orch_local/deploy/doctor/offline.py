@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orch_local.deploy.doctor.checks import Finding, green, yellow
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.tools import one_line, read
 from orch_local.util.offline import SILENCE
 
@@ -33,10 +33,10 @@ FOLDERS = (
 _OURS = ("ORCH_MODELS_DIR", "ORCH_MODEL_CONFIGS")
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Look at the environment that a run would be started with."""
     env = os.environ
-    yield judge_variables(dict(look.request.silence), SILENCE)
+    yield judge_variables(dict(inspection.request.silence), SILENCE)
     yield judge_proxies(env)
     yield judge_token(env, has_file=_has_token_file(env))
     yield judge_folders({name: env[name] for name in FOLDERS if env.get(name)}, _is_folder)

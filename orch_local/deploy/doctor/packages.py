@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.tools import one_line
 
 Version = Callable[[str], str | None]
@@ -37,7 +37,7 @@ class Engines(NamedTuple):
         return "cpu" if "+cpu" in self.vllm else "cuda"
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Compare what the project, vLLM and torch's companions require with what is installed."""
     needed = project_requirements()
     if needed:
@@ -47,7 +47,7 @@ def examine(look: Look) -> Iterator[Finding]:
     engines = installed_engines()
     companions = {name: found for name in COMPANIONS if (found := installed(name)) is not None}
     yield judge_companions(engines.torch, companions)
-    wanted = look.subject.config.engine.name if look.subject else "vllm"
+    wanted = inspection.subject.config.engine.name if inspection.subject else "vllm"
     yield judge_build(engines, wanted)
     yield judge_pin(engines.torch, torch_requirements())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orch_local.deploy.doctor.checks import Finding, green, unchecked, yellow
 from orch_local.deploy.doctor.gpu import sight
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.models import broken
 from orch_local.deploy.doctor.tools import one_line
 
@@ -24,10 +24,10 @@ _QUESTIONS = 1000
 """Taken for the estimates where the run file has no limit; a placement hardly depends on it."""
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Place the run on this machine."""
-    look.step("placement", "reading the run file")
-    if look.subject is None:
+    inspection.step("placement", "reading the run file")
+    if inspection.subject is None:
         yield from _neither("the run file cannot be read")
         return
     if sight().hangs:
@@ -36,9 +36,9 @@ def examine(look: Look) -> Iterator[Finding]:
     from orch_local.errors import OrchError
     from orch_local.run.planning import machine_for, placed
 
-    look.step("placement", "placing the models", 90)
+    inspection.step("placement", "placing the models", 90)
     try:
-        plan = provisional(look.subject)
+        plan = provisional(inspection.subject)
     except OrchError as error:
         yield from _neither(f"not all models can be used: {one_line(error.message)}")
         return

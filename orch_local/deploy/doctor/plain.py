@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orch_local.deploy.doctor.checks import Level, Page
+from orch_local.deploy.doctor.checks import DoctorReport, Severity
 
 
-def lines(page: Page) -> Iterator[str]:
+def lines(page: DoctorReport) -> Iterator[str]:
     """Reds first, a line each."""
     yield page.verdict
-    for level in Level:
+    for level in Severity:
         for one in page.of_level(level):
             advice = f" -> {one.advice}" if one.advice else ""
             yield _printable(f"{level.value}: {one.title}: {one.fact}{advice}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, yellow
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 _INSTALL = "make an environment with Python 3.11, 3.12 or 3.13 and install orch-local into it"
@@ -24,7 +24,7 @@ class Python(NamedTuple):
     """Whether it is a virtual environment, or one of conda's."""
 
 
-def examine(look: Look) -> Iterator[Finding]:  # noqa: ARG001 - all themes are called alike
+def examine(inspection: Inspection) -> Iterator[Finding]:  # noqa: ARG001 - all themes are called alike
     """Look at this interpreter: the children run in the same one as workers do."""
     in_conda = (Path(sys.prefix) / "conda-meta").is_dir()
     here = Python(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
 from orch_local.deploy.doctor.digests import bytes_to_hash, too_long_to_hash
 from orch_local.deploy.doctor.gpu import sight
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.models import broken
 from orch_local.deploy.doctor.tools import one_line, size
 
@@ -25,15 +25,15 @@ _SECONDS = 120.0
 _DISK = "is the benchmark on a network disk that hangs?"
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Read the questions, then make the plan that a run would make."""
-    look.step("questions", "reading the run file")
-    if look.subject is None:
+    inspection.step("questions", "reading the run file")
+    if inspection.subject is None:
         yield unchecked("questions", "the run file cannot be read")
         yield unchecked("plan", "the run file cannot be read")
         return
-    config = look.subject.config.benchmark
-    look.step("questions", f"reading the questions of {config.name}", _SECONDS, _DISK)
+    config = inspection.subject.config.benchmark
+    inspection.step("questions", f"reading the questions of {config.name}", _SECONDS, _DISK)
     found = bytes_below(config.path)
     if found > MOST_BYTES:
         told = f"{size(found)} are too much to read here"
@@ -49,9 +49,9 @@ def examine(look: Look) -> Iterator[Finding]:
         yield broken("questions", error, "")
         yield unchecked("plan", "there are no questions")
         return
-    look.questions = len(loaded.questions)
-    yield judge_questions(look.questions, len(loaded.bad_rows))
-    yield from _plan(look, look.subject)
+    inspection.questions = len(loaded.questions)
+    yield judge_questions(inspection.questions, len(loaded.bad_rows))
+    yield from _plan(inspection, inspection.subject)
 
 
 def bytes_below(path: Path) -> int:
@@ -80,13 +80,13 @@ def judge_questions(questions: int, bad_rows: int) -> Finding:
     return yellow("questions", f"{told}; {bad_rows:,} bad rows are skipped", advice)
 
 
-def _plan(look: Look, subject: Subject) -> Iterator[Finding]:
+def _plan(inspection: Inspection, subject: Subject) -> Iterator[Finding]:
     """Make the plan, as `orch-local plan` does it."""
-    look.step("plan", "looking which weights are hashed already", 60)
+    inspection.step("plan", "looking which weights are hashed already", 60)
     problem = "nvidia-smi does not answer" if sight().hangs else ""
     models = _models(subject)
     if not problem and models is not None:
-        missing = 0 if look.request.fresh else bytes_to_hash(models)
+        missing = 0 if inspection.request.fresh else bytes_to_hash(models)
         problem = too_long_to_hash(missing)
     if models is None or problem:
         yield unchecked("plan", problem or "not all models can be used")
@@ -95,7 +95,7 @@ def _plan(look: Look, subject: Subject) -> Iterator[Finding]:
     from orch_local.plan.differences import plan_changes
     from orch_local.run.planning import check, plan_run
 
-    look.step("plan", "making the plan", 600, "`orch-local plan` does the same, and shows more")
+    inspection.step("plan", "making the plan", 600, "`orch-local plan` does the same, and shows more")
     try:
         frozen = subject.frozen
         planned = plan_run(subject.config, subject.store, frozen)

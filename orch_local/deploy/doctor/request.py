@@ -11,7 +11,7 @@ MEND = "reinstall the package that `Packages import` names, or make the environm
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class DoctorRequest:
     """What the user asked for. It goes to the child processes as JSON."""
 
     run_file: str | None = None
@@ -44,23 +44,23 @@ class Step:
     """What to do if the child hangs here."""
 
 
-def request_from(values: dict[str, Any]) -> Request:
+def request_from(values: dict[str, Any]) -> DoctorRequest:
     """A request that came as JSON."""
     pairs = tuple((name, value) for name, value in values.pop("silence", ()))
-    return Request(**{**values, "silence": pairs, "lost": tuple(values.get("lost", ()))})
+    return DoctorRequest(**{**values, "silence": pairs, "lost": tuple(values.get("lost", ()))})
 
 
-def run_folder(request: Request) -> Path:
+def run_folder(request: DoctorRequest) -> Path:
     """Where the run would be, as `orch-local run` and `orch-local demo` have it."""
     name = Path(request.run_file).stem if request.run_file else "demo"
     return Path(request.out or Path("runs") / name).absolute()
 
 
-def store_folder(request: Request) -> Path:
+def store_folder(request: DoctorRequest) -> Path:
     """Where its rows would be kept."""
     return Path(request.store).absolute() if request.store else run_folder(request).parent / "store"
 
 
-def run_name(request: Request) -> str:
+def run_name(request: DoctorRequest) -> str:
     """How the page calls the run."""
     return Path(request.run_file).name if request.run_file else "demo"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
 from orch_local.deploy.doctor.gpu import sight, torch_cuda
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.packages import installed_engines
 from orch_local.deploy.doctor.request import run_name
 from orch_local.deploy.doctor.tools import one_line
@@ -26,16 +26,16 @@ class Devices(NamedTuple):
     """The jobs run on other machines."""
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Read the run file."""
-    if look.is_lost("run-file"):
+    if inspection.is_lost("run-file"):
         return
-    look.step("run-file", "reading the run file")
+    inspection.step("run-file", "reading the run file")
     from orch_local.deploy.doctor.subject import read_subject
     from orch_local.errors import OrchError
 
     try:
-        config = read_subject(look.request).config
+        config = read_subject(inspection.request).config
     except OrchError as error:
         where = f"{error.where}: " if error.where else ""
         yield red("run-file", f"{where}{one_line(error.message)}", error.hint or "mend the run file")
@@ -43,8 +43,8 @@ def examine(look: Look) -> Iterator[Finding]:
         return
     agents = f"{len(config.agents)} agent{'' if len(config.agents) == 1 else 's'}"
     told = f"{agents}, merge policy {config.merge.policy}, engine {config.engine.name}"
-    yield green("run-file", f"{run_name(look.request)}: {told}")
-    look.step("device", "looking for GPUs", 60)
+    yield green("run-file", f"{run_name(inspection.request)}: {told}")
+    inspection.step("device", "looking for GPUs", 60)
     if sight().hangs:
         yield unchecked("device", "nvidia-smi does not answer", "see `gpu-driver`")
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from orch_local.deploy.doctor.checks import Finding, green, red, unchecked, yellow
-from orch_local.deploy.doctor.look import Look
+from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.tools import ask, one_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Nodes(NamedTuple):
     gres: str
 
 
-class Asked(NamedTuple):
+class RequestedResources(NamedTuple):
     """What the run file asks of a task."""
 
     partition: str | None = None
@@ -50,9 +50,9 @@ class Asked(NamedTuple):
     shards: int = 1
 
 
-def examine(look: Look) -> Iterator[Finding]:
+def examine(inspection: Inspection) -> Iterator[Finding]:
     """Ask the controller what it has, if SLURM is of any concern."""
-    config = look.subject.config.slurm if look.subject else None
+    config = inspection.subject.config.slurm if inspection.subject else None
     has_block = config is not None and bool(config.model_dump(exclude_defaults=True))
     clients = [name for name in ("sbatch", "squeue", "scontrol", "sinfo") if shutil.which(name) is None]
     if not has_block and len(clients) == 4:
@@ -62,9 +62,9 @@ def examine(look: Look) -> Iterator[Finding]:
         # Without a file the clients look for a cluster in the DNS: not unless a run is to go there.
         yield from _nothing("slurm-clients", "no `slurm` block in the run file, and no cluster is configured")
         return
-    look.step("slurm-clients", "asking sinfo for its version", 30, _LATER)
+    inspection.step("slurm-clients", "asking sinfo for its version", 30, _LATER)
     yield judge_clients(clients, ask(["sinfo", "--version"]).out.strip(), has_block=has_block)
-    look.step("slurm-controller", "asking the controller of SLURM", 60, _LATER)
+    inspection.step("slurm-controller", "asking the controller of SLURM", 60, _LATER)
     answer = ask(["sinfo", "-h", "-e", "-o", _FORMAT])
     if answer.problem:
         told = one_line(answer.problem)
@@ -72,7 +72,7 @@ def examine(look: Look) -> Iterator[Finding]:
         yield from _nothing("", "the controller does not answer", begin=1)
         return
     yield green("slurm-controller", "answers")
-    asked = _asked(config, _shards(look)) if config and has_block else None
+    asked = _asked(config, _shards(inspection)) if config and has_block else None
     settings = ask(["scontrol", "show", "config"]).out
     yield from judge_cluster(parse_nodes(answer.out), asked)
     yield judge_array(_setting(settings, "MaxArraySize"), asked)
@@ -90,20 +90,20 @@ def _nothing(first: str, why: str, begin: int = 0) -> Iterator[Finding]:
         yield unchecked(f"slurm-{check}", why)
 
 
-def _shards(look: Look) -> int:
+def _shards(inspection: Inspection) -> int:
     """As asked for, or as the run was submitted before."""
-    if look.request.shards or look.subject is None:
-        return look.request.shards or 1
+    if inspection.request.shards or inspection.subject is None:
+        return inspection.request.shards or 1
     try:
         from orch_local.slurm.submitting import shards_before
 
-        return shards_before(look.subject.folder)
+        return shards_before(inspection.subject.folder)
     except Exception:  # noqa: BLE001 - a damaged list of submissions is told by `submit`
         return 1
 
 
-def _asked(config: SlurmConfig, shards: int) -> Asked:
-    return Asked(
+def _asked(config: SlurmConfig, shards: int) -> RequestedResources:
+    return RequestedResources(
         config.partition,
         config.score_partition,
         config.time_s,
@@ -171,7 +171,7 @@ def judge_silence(told: str, *, has_block: bool, missing: bool, configured: bool
     return red(check, told, _LATER)
 
 
-def judge_cluster(nodes: Sequence[Nodes], asked: Asked | None) -> Iterator[Finding]:
+def judge_cluster(nodes: Sequence[Nodes], asked: RequestedResources | None) -> Iterator[Finding]:
     """Whether the cluster has what the run file asks for."""
     if asked is None:
         for check in CHECKS[1:5]:
@@ -189,7 +189,7 @@ def judge_cluster(nodes: Sequence[Nodes], asked: Asked | None) -> Iterator[Findi
     yield judge_gres(mine, asked.gres)
 
 
-def judge_partitions(nodes: Sequence[Nodes], asked: Asked) -> Finding:
+def judge_partitions(nodes: Sequence[Nodes], asked: RequestedResources) -> Finding:
     """Whether the partitions exist and take jobs."""
     check, there = "slurm-partition", dict.fromkeys(one.partition for one in nodes)
     wanted = [name for text in (asked.partition, asked.score_partition) if text for name in text.split(",")]
@@ -224,7 +224,7 @@ def judge_time(nodes: Sequence[Nodes], seconds: int | None) -> Finding:
     return green(check, told)
 
 
-def judge_node(nodes: Sequence[Nodes], asked: Asked) -> Finding:
+def judge_node(nodes: Sequence[Nodes], asked: RequestedResources) -> Finding:
     """Whether a single node has the cores and the memory of a task."""
     check = "slurm-node"
     cpus, memory = asked.cpus or 1, asked.memory_mib or 0
@@ -267,7 +267,7 @@ def _count(there: str, kind: str, model: str) -> int:
     return sum(count for name, its, count in listed if name == kind and model in ("", its))
 
 
-def judge_array(most: str, asked: Asked | None) -> Finding:
+def judge_array(most: str, asked: RequestedResources | None) -> Finding:
     """Whether so many shards go into one array: numbers must be smaller than MaxArraySize."""
     check = "slurm-array"
     if not most.isdecimal():

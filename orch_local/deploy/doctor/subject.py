@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orch_local.config.model_configs import load_model_config
 from orch_local.config.run_files import RunConfig, load_run
-from orch_local.deploy.doctor.request import Request, run_folder, store_folder
+from orch_local.deploy.doctor.request import DoctorRequest, run_folder, store_folder
 from orch_local.store.store import RunFolder
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Subject:
         return load_plan(self.folder) if self.folder.plan.exists() else None
 
 
-def read_subject(request: Request) -> Subject:
+def read_subject(request: DoctorRequest) -> Subject:
     """Read the run file of a request; without one it is the demo's, whose questions are written to scratch.
 
     Raises

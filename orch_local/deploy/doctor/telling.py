@@ -9,16 +9,16 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from orch_local.deploy.doctor import plain
-from orch_local.deploy.doctor.checks import Page
+from orch_local.deploy.doctor.checks import DoctorReport
 from orch_local.deploy.doctor.lanes import examine
-from orch_local.deploy.doctor.request import Request
+from orch_local.deploy.doctor.request import DoctorRequest
 from orch_local.errors import InputError
 from orch_local.util.streams import lose_output
 
 Doing = Callable[[str], None]
 
 
-def tell(request: Request, *, as_json: bool) -> int:
+def tell(request: DoctorRequest, *, as_json: bool) -> int:
     """Look, print, and return the exit code.
 
     Raises
@@ -40,7 +40,7 @@ def tell(request: Request, *, as_json: bool) -> int:
     return page.exit_code
 
 
-def _check(request: Request) -> None:
+def _check(request: DoctorRequest) -> None:
     file = request.run_file
     if file is not None and not Path(file).is_file():
         told = "is a folder, not a run file" if Path(file).is_dir() else "no such file"
@@ -63,7 +63,7 @@ def _status(*, quiet: bool) -> AbstractContextManager[Doing | None]:
         return nullcontext()
 
 
-def _print(page: Page) -> None:
+def _print(page: DoctorReport) -> None:
     try:
         from orch_local.deploy.doctor.terminal import print_page, terminal
     except Exception:  # noqa: BLE001 - rich may be what is broken; any page is better than none

@@ -11,12 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orch_local.deploy.doctor.checks import CHECKS, THEMES, Finding, Level, Page
+from orch_local.deploy.doctor.checks import CHECKS, THEMES, DoctorReport, Finding, Severity
 from orch_local.report.safe import safe, visible
 
 MOST_WIDE = 100
 """Longer lines are hard to read."""
-_STYLES = {Level.RED: "bold red", Level.YELLOW: "yellow", Level.GREEN: "green", Level.UNCHECKED: "dim"}
+_STYLES = {
+    Severity.RED: "bold red",
+    Severity.YELLOW: "yellow",
+    Severity.GREEN: "green",
+    Severity.UNCHECKED: "dim",
+}
 _TITLE = 19
 _MOST_TITLES = 2
 _INDENT = "  "
@@ -25,7 +30,7 @@ _INDENT = "  "
 class Line(NamedTuple):
     """One line of a theme: a finding, or several that say the same."""
 
-    level: Level
+    level: Severity
     title: str
     fact: str
 
@@ -52,7 +57,7 @@ def status() -> Iterator[Callable[[str], None]]:
         shown.stop()
 
 
-def print_page(console: Console, page: Page) -> None:
+def print_page(console: Console, page: DoctorReport) -> None:
     """Print the verdict, what to do, and then all findings by theme."""
     width = min(console.width, MOST_WIDE)
     style = "bold red" if page.exit_code else "bold"
@@ -65,13 +70,13 @@ def print_page(console: Console, page: Page) -> None:
             console.print(Text(title, "bold"))
             console.print(_table(found, width), crop=False)
             console.print()
-    counts = ", ".join(f"{len(page.of_level(level))} {level.value}" for level in Level)
+    counts = ", ".join(f"{len(page.of_level(level))} {level.value}" for level in Severity)
     console.print(Text(_wrapped(f"{counts}. docs/doctor.md explains each check.", width), "dim"))
 
 
-def _print_advice(console: Console, page: Page, width: int) -> None:
+def _print_advice(console: Console, page: DoctorReport, width: int) -> None:
     """What to do, reds first; equal advice is given once."""
-    urgent = [*page.of_level(Level.RED), *page.of_level(Level.YELLOW)]
+    urgent = [*page.of_level(Severity.RED), *page.of_level(Severity.YELLOW)]
     if not urgent:
         return
     console.print(Text("What to do", "bold"))
@@ -93,7 +98,7 @@ def _print_advice(console: Console, page: Page, width: int) -> None:
 
 def _alike(findings: Iterable[Finding]) -> Iterator[list[Finding]]:
     """Findings of one check that say the same, about several things."""
-    groups: dict[tuple[str, Level, str, str], list[Finding]] = {}
+    groups: dict[tuple[str, Severity, str, str], list[Finding]] = {}
     for one in findings:
         groups.setdefault((one.id, one.level, one.fact, one.advice), []).append(one)
     yield from groups.values()
@@ -107,12 +112,12 @@ def lines(findings: Iterable[Finding]) -> list[Line]:
         first = group[0]
         title, about = CHECKS[first.id].title, ", ".join(one.about for one in group if one.about)
         fact = f"{about}: {first.fact}" if about else first.fact
-        if first.level is Level.UNCHECKED:
+        if first.level is Severity.UNCHECKED:
             fact += f" ({first.advice})" if first.advice else ""
             skipped.setdefault(fact, []).append(title)
             continue
         made.append(Line(first.level, title, fact))
-    return made + [Line(Level.UNCHECKED, _titles(titles), fact) for fact, titles in skipped.items()]
+    return made + [Line(Severity.UNCHECKED, _titles(titles), fact) for fact, titles in skipped.items()]
 
 
 def _titles(titles: Sequence[str]) -> str:
@@ -123,14 +128,14 @@ def _titles(titles: Sequence[str]) -> str:
 
 def _table(found: Iterable[Line], width: int) -> Table:
     made = Table(box=None, show_header=False, padding=(0, 2, 0, 0), width=width, pad_edge=False)
-    made.add_column(width=len(_INDENT) + len(Level.UNCHECKED), no_wrap=True)
+    made.add_column(width=len(_INDENT) + len(Severity.UNCHECKED), no_wrap=True)
     made.add_column(width=_TITLE, overflow="fold")
     made.add_column(overflow="fold", ratio=1)
     before = ""
     for line in found:
         title = "" if line.title == before else line.title
         level = Text(_INDENT + line.level.value, _STYLES[line.level])
-        made.add_row(level, safe(title), safe(line.fact, "dim" if line.level is Level.UNCHECKED else ""))
+        made.add_row(level, safe(title), safe(line.fact, "dim" if line.level is Severity.UNCHECKED else ""))
         before = line.title
     return made
 

@@ -18,7 +18,7 @@ SECONDS = 10.0
 _GRACE_S = 2.0
 
 
-class Answer(NamedTuple):
+class ProgramOutput(NamedTuple):
     """What a program came to."""
 
     out: str = ""
@@ -28,11 +28,13 @@ class Answer(NamedTuple):
     """The program is not installed."""
 
 
-def ask(command: Sequence[str], seconds: float = SECONDS, env: Mapping[str, str] | None = None) -> Answer:
+def ask(
+    command: Sequence[str], seconds: float = SECONDS, env: Mapping[str, str] | None = None
+) -> ProgramOutput:
     """Run a program and return what it printed."""
     path = shutil.which(command[0])
     if path is None:
-        return Answer(problem=f"{command[0]} is not installed", missing=True)
+        return ProgramOutput(problem=f"{command[0]} is not installed", missing=True)
     try:
         process = subprocess.Popen(
             [path, *command[1:]],
@@ -45,18 +47,18 @@ def ask(command: Sequence[str], seconds: float = SECONDS, env: Mapping[str, str]
             start_new_session=True,
         )
     except OSError as error:
-        return Answer(problem=f"{command[0]} cannot be started: {error.strerror or error}")
+        return ProgramOutput(problem=f"{command[0]} cannot be started: {error.strerror or error}")
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         kill_group(process)
         with suppress(subprocess.TimeoutExpired, ValueError, OSError):
             process.communicate(timeout=_GRACE_S)
-        return Answer(problem=f"{command[0]} did not answer within {seconds:.0f} s")
+        return ProgramOutput(problem=f"{command[0]} did not answer within {seconds:.0f} s")
     if process.returncode:
         said = one_line(err) or one_line(out) or f"it left with {ending(process.returncode)}"
-        return Answer(out, f"{command[0]} failed: {said}")
-    return Answer(out)
+        return ProgramOutput(out, f"{command[0]} failed: {said}")
+    return ProgramOutput(out)
 
 
 def one_line(text: str, most: int = 300) -> str:

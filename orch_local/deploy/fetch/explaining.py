@@ -23,7 +23,7 @@ class FetchError(OrchError):
     """The hub, or the way to it, failed; nothing that had come is lost."""
 
 
-class Asked(NamedTuple):
+class FailedRequest(NamedTuple):
     """What was asked for when an error came."""
 
     one: Wanted
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 
 
 @contextmanager
-def explained(asked: Asked) -> Iterator[None]:
+def explained(asked: FailedRequest) -> Iterator[None]:
     """Make an error of ours of whatever the library raises in the block.
 
     Raises
@@ -74,7 +74,7 @@ def explained(asked: Asked) -> Iterator[None]:
         raise FetchError(message, where=asked.endpoint, hint=hint) from None
 
 
-def _refused(error: HfHubHTTPError, asked: Asked) -> OrchError:
+def _refused(error: HfHubHTTPError, asked: FailedRequest) -> OrchError:
     from huggingface_hub import errors
 
     status, repo = error.response.status_code, asked.one.repo
@@ -95,7 +95,7 @@ def _refused(error: HfHubHTTPError, asked: Asked) -> OrchError:
     return FetchError(f"the hub fails ({status})", where=repo, hint=f"later, {AGAIN}")
 
 
-def _gated(asked: Asked) -> InputError:
+def _gated(asked: FailedRequest) -> InputError:
     prefix = "datasets/" if asked.one.kind == "benchmark" else ""
     page = f"{asked.endpoint}/{prefix}{asked.one.repo}"
     hint = f"accept its terms at {page}, then set HF_TOKEN to a token of that account (read access will do)"
@@ -104,7 +104,7 @@ def _gated(asked: Asked) -> InputError:
     return InputError("is given only to those who have accepted its terms", where=asked.one.repo, hint=hint)
 
 
-def _unknown(asked: Asked, status: int) -> InputError:
+def _unknown(asked: FailedRequest, status: int) -> InputError:
     hint = "check the name; a private repository, or one with terms to accept, needs a token in HF_TOKEN"
     if asked.with_token:
         hint = "check the name, and whether the token in HF_TOKEN is valid and may read it"

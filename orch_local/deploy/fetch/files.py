@@ -37,7 +37,7 @@ class Begun:
     files: tuple[str, ...] = ()
 
 
-class Place:
+class RepositoryFolder:
     """The folder of one model or benchmark inside of the fetched folder.
 
     Raises

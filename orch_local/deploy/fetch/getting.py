@@ -10,7 +10,7 @@ from typing import Protocol
 
 from orch_local.config.model_configs import ModelConfig
 from orch_local.deploy.fetch.choosing import Listed, choose
-from orch_local.deploy.fetch.files import Came, Place, check_space, writing
+from orch_local.deploy.fetch.files import Came, RepositoryFolder, check_space, writing
 from orch_local.deploy.fetch.hub import Commit, Hub
 from orch_local.deploy.fetch.record import Fetched, FetchedFile, add_to_record, drop_from_record, read_record
 from orch_local.deploy.fetch.wanted import Wanted
@@ -22,7 +22,7 @@ from orch_local.util.locks import held
 _LOCK = ".fetching.lock"
 
 
-class Display(Protocol):
+class FetchDisplay(Protocol):
     """Where the progress is shown."""
 
     def bar(self, name: str, total: int) -> AbstractContextManager[Came]:
@@ -33,10 +33,10 @@ class Display(Protocol):
 
 
 @dataclass(slots=True)
-class Job:
+class FetchJob:
     """A model or benchmark, and what is known of it so far."""
 
-    place: Place
+    place: RepositoryFolder
     commit: Commit
     files: tuple[Listed, ...]
     stale: frozenset[str]
@@ -56,7 +56,7 @@ class Job:
         return sum(file.size - self.place.partial_size(file) for file in self.missing)
 
 
-def fetch(wanted: Sequence[Wanted], root: Path, display: Display, *, update: bool) -> list[Fetched]:
+def fetch(wanted: Sequence[Wanted], root: Path, display: FetchDisplay, *, update: bool) -> list[Fetched]:
     """Fetch everything that is wanted into ``root``.
 
     Parameters
@@ -84,14 +84,14 @@ def fetch(wanted: Sequence[Wanted], root: Path, display: Display, *, update: boo
         root.mkdir(parents=True, exist_ok=True)
         with held(root / _LOCK, display.waiting):
             record = read_record(root)
-            jobs = [_asked(hub, Place(root, one), record, update) for one in wanted]
+            jobs = [_asked(hub, RepositoryFolder(root, one), record, update) for one in wanted]
             for job in jobs:
                 _look(job, display)
             check_space(root, sum(job.to_come for job in jobs))
             return [_got(hub, job, display) for job in jobs]
 
 
-def planned_revision(place: Place, record: Mapping[str, Fetched], *, update: bool) -> str:
+def planned_revision(place: RepositoryFolder, record: Mapping[str, Fetched], *, update: bool) -> str:
     """The revision that is asked for; empty for the default branch.
 
     Raises
@@ -108,7 +108,7 @@ def planned_revision(place: Place, record: Mapping[str, Fetched], *, update: boo
     return place.begun().revision or (before.revision if before else "")
 
 
-def _asked(hub: Hub, place: Place, record: Mapping[str, Fetched], update: bool) -> Job:
+def _asked(hub: Hub, place: RepositoryFolder, record: Mapping[str, Fetched], update: bool) -> FetchJob:
     """What the hub says, checked; nothing is downloaded yet."""
     before = record.get(place.one.folder)
     commit = hub.commit(place.one, planned_revision(place, record, update=update))
@@ -118,10 +118,10 @@ def _asked(hub: Hub, place: Place, record: Mapping[str, Fetched], update: bool) 
     ours = {file.path for file in before.files} if before else set()
     ours.update(place.begun().files)
     place.refuse_foreign(listed | ours)
-    return Job(place, commit, files, frozenset(ours - listed))
+    return FetchJob(place, commit, files, frozenset(ours - listed))
 
 
-def _look(job: Job, display: Display) -> None:
+def _look(job: FetchJob, display: FetchDisplay) -> None:
     """Find out which files are here as they should be."""
     here = [file for file in job.files if (job.place.path / file.path).exists()]
     if not here:
@@ -131,7 +131,7 @@ def _look(job: Job, display: Display) -> None:
     job.sound.update({file.path: file for file in found if file})
 
 
-def _got(hub: Hub, job: Job, display: Display) -> Fetched:
+def _got(hub: Hub, job: FetchJob, display: FetchDisplay) -> Fetched:
     place = job.place
     if job.missing:
         place.begin(job.commit.sha, job.stale.union(file.path for file in job.files))
@@ -157,7 +157,7 @@ def _got(hub: Hub, job: Job, display: Display) -> Fetched:
     return found
 
 
-def _refuse_remote_code(job: Job) -> None:
+def _refuse_remote_code(job: FetchJob) -> None:
     """As soon as the config is here, before the weights come; a run looks at it again."""
     one, config = job.place.one, job.place.path / "config.json"
     if one.kind != "model" or config.name not in job.sound:
@@ -170,7 +170,7 @@ def _refuse_remote_code(job: Job) -> None:
         raise ModelError("needs code from its own repository, which is never run", where=one.repo, hint=hint)
 
 
-def _check_model(place: Place, files: Iterable[FetchedFile]) -> None:
+def _check_model(place: RepositoryFolder, files: Iterable[FetchedFile]) -> None:
     """Look at the finished folder as a run does; it then need not read the weights to know their digests."""
     folder = open_model_folder(ModelConfig(name=place.one.name[:64], path=place.path))
     remember({place.path / file.path: file.sha256 for file in files})

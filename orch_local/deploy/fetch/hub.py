@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from orch_local import __version__
 from orch_local.deploy.fetch.choosing import Listed
-from orch_local.deploy.fetch.explaining import Asked, FetchError, explained
+from orch_local.deploy.fetch.explaining import FailedRequest, FetchError, explained
 from orch_local.deploy.fetch.record import UNKNOWN
 from orch_local.deploy.fetch.wanted import Wanted
 from orch_local.errors import InputError
@@ -86,7 +86,7 @@ class Hub:
         FetchError
             If the hub cannot be reached, or fails.
         """
-        with explained(Asked(one, revision, self.endpoint, bool(self._token))):
+        with explained(FailedRequest(one, revision, self.endpoint, bool(self._token))):
             kind, asked = _TYPES[one.kind], revision or None
             info: Any = self._api.repo_info(one.repo, repo_type=kind, revision=asked, timeout=_TIMEOUT_S)
             if _COMMIT.fullmatch(info.sha) is None:
@@ -102,7 +102,7 @@ class Hub:
             As :meth:`commit`.
         """
         deep = one.kind == "benchmark"
-        with explained(Asked(one, sha, self.endpoint, bool(self._token))):
+        with explained(FailedRequest(one, sha, self.endpoint, bool(self._token))):
             entries = self._api.list_repo_tree(
                 one.repo, repo_type=_TYPES[one.kind], revision=sha, recursive=deep
             )
@@ -142,7 +142,7 @@ class Hub:
         headers = build_hf_headers(token=self._token or False, **_LIBRARY)
         headers["Accept-Encoding"] = "identity"  # a range of compressed bytes would be of no use
         meter: Any = partial(_Meter, file.size, have, came)
-        with explained(Asked(one, sha, self.endpoint, bool(self._token))):
+        with explained(FailedRequest(one, sha, self.endpoint, bool(self._token))):
             http_get(url, into, resume_size=have, headers=headers, expected_size=file.size, tqdm_class=meter)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orch_local.deploy.fetch.files import Came, Place, size, unheard
+from orch_local.deploy.fetch.files import Came, RepositoryFolder, size, unheard
 from orch_local.deploy.fetch.getting import planned_revision
 from orch_local.deploy.fetch.record import Fetched, read_record
 from orch_local.deploy.fetch.wanted import Wanted
@@ -32,7 +32,7 @@ def refuse_network(console: Console, wanted: Sequence[Wanted], root: Path, *, up
     record = read_record(root)
     rows = table(console, "repository", ["kind", "revision", "into", "here"])
     for one in wanted:
-        place = Place(root, one)
+        place = RepositoryFolder(root, one)
         revision = planned_revision(place, record, update=update) or "newest"
         into = str(root / one.folder)
         cells = (one.kind, revision[:12], into, _here(place, record.get(one.folder)))
@@ -42,7 +42,7 @@ def refuse_network(console: Console, wanted: Sequence[Wanted], root: Path, *, up
     raise NotAllowedError("no connection was opened: the network is not allowed", hint=hint)
 
 
-def _here(place: Place, before: Fetched | None) -> str:
+def _here(place: RepositoryFolder, before: Fetched | None) -> str:
     if place.begun().revision:
         return "begun"
     if before is None:
@@ -51,7 +51,7 @@ def _here(place: Place, before: Fetched | None) -> str:
     return "whole" if len(there) == len(before.files) else f"{len(there)} of {len(before.files)} files"
 
 
-class LiveDisplay:
+class FetchBars:
     """A bar on a terminal for each model and benchmark, one after the other."""
 
     def __init__(self, console: Console) -> None:
@@ -78,7 +78,7 @@ class LiveDisplay:
         _say_waiting(self._console, seconds)
 
 
-class QuietDisplay:
+class NoBars:
     """No bars: for a file, a pipe, or --quiet."""
 
     def __init__(self, console: Console) -> None:
@@ -94,9 +94,9 @@ class QuietDisplay:
         _say_waiting(self._console, seconds)
 
 
-def display_for(console: Console, *, quiet: bool) -> LiveDisplay | QuietDisplay:
+def display_for(console: Console, *, quiet: bool) -> FetchBars | NoBars:
     """Bars where somebody looks at them."""
-    return LiveDisplay(console) if console.is_terminal and not quiet else QuietDisplay(console)
+    return FetchBars(console) if console.is_terminal and not quiet else NoBars(console)
 
 
 def _say_waiting(console: Console, seconds: float) -> None:

@@ -14,7 +14,7 @@ from orch_local.report.page.base import body
 from orch_local.report.page.plots import stroke
 from orch_local.report.page.wording import name, percent
 from orch_local.results.summary import Spending, Summary
-from orch_local.results.timeline import Stint, Timeline
+from orch_local.results.timeline import Span, Timeline
 
 MOST_CHARTS = 6
 MOST_LANES = 32
@@ -44,7 +44,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class LaneBar:
     """A replica in a lane, in shares of the whole time."""
 
     begin: float
@@ -66,11 +66,11 @@ class Lane:
 
     name: str
     words: str
-    bars: tuple[Block, ...]
+    bars: tuple[LaneBar, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LaneChart:
     """All that was planned, or all that really happened."""
 
     label: str
@@ -78,7 +78,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReplicaRow:
     """A replica in numbers."""
 
     agent: str
@@ -94,9 +94,9 @@ class Chart:
     title: str
     words: str
     seconds: float
-    parts: tuple[Part, ...]
+    parts: tuple[LaneChart, ...]
     keys: tuple[Key, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReplicaRow, ...]
 
 
 def cost(summary: Summary, timelines: Sequence[Timeline]) -> Markup:
@@ -149,7 +149,7 @@ def _chart(timeline: Timeline, number: int, of: int) -> Chart:
         f"Without a model on it: {idle or 'nothing'} of the time.",
         seconds,
         tuple(
-            Part(f"{what}, {duration(lengths[what])}", tuple(_lanes(some, slots, keys, (word, seconds))))
+            LaneChart(f"{what}, {duration(lengths[what])}", tuple(_lanes(some, slots, keys, (word, seconds))))
             for what, some in bars.items()
         ),
         tuple(keys.values()),
@@ -161,7 +161,7 @@ def _key(agent: str, number: int) -> Key:
     return Key(agent, _LETTERS[number % len(_LETTERS)], stroke(number).ink)
 
 
-def _bar(stint: Stint, timeline: Timeline) -> Bar:
+def _bar(stint: Span, timeline: Timeline) -> Bar:
     lanes = range(timeline.planned.lanes) if len(stint.devices) > 1 else (stint.lane,)
     slots = tuple((device, lane) for device in stint.devices for lane in lanes)
     loaded = stint.end_s if stint.loaded_s is None else stint.loaded_s
@@ -180,14 +180,14 @@ def _lanes(
         yield Lane(called, f"{called}: {'; '.join(block.words for block in blocks) or 'nothing'}", blocks)
 
 
-def _block(bar: Bar, key: Key, seconds: float) -> Block:
+def _block(bar: Bar, key: Key, seconds: float) -> LaneBar:
     part = f" part {bar.number} of {bar.of}" if bar.of > 1 else ""
     words = f"{name(bar.agent)}{part} from {bar.start_s:.1f}, loaded {bar.loaded_s:.1f}, to {bar.end_s:.1f} s"
     begin, loaded, end = (moment / seconds for moment in (bar.start_s, bar.loaded_s, bar.end_s))
-    return Block(begin, loaded, end, key.letter, key.ink, words)
+    return LaneBar(begin, loaded, end, key.letter, key.ink, words)
 
 
-def _rows(timeline: Timeline) -> Iterator[Row]:
+def _rows(timeline: Timeline) -> Iterator[ReplicaRow]:
     planned = {(one.agent, one.number): one for one in timeline.planned.replicas}
     for stint in timeline.stints[: MOST_LANES * 4]:
         plan = planned.get((stint.agent, stint.number))
@@ -196,4 +196,4 @@ def _rows(timeline: Timeline) -> Iterator[Row]:
         if stint.loaded_s is not None:
             real_load, real_work = stint.loaded_s - stint.start_s, stint.end_s - stint.loaded_s
         values = (load, real_load, work, real_work)
-        yield Row(stint.agent, f"{stint.number}/{stint.of}", stint.rows, values)
+        yield ReplicaRow(stint.agent, f"{stint.number}/{stint.of}", stint.rows, values)

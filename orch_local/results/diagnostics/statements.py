@@ -26,14 +26,14 @@ class Verdict(Enum):
     """It names several labels."""
 
 
-class _Place(NamedTuple):
+class _StatementStart(NamedTuple):
     """Where a statement begins, and where what it names should begin."""
 
     start: int
     named: int
 
 
-class _Named(NamedTuple):
+class _NamedLabels(NamedTuple):
     """The labels that a statement names, distinct and in order, with where it begins and ends."""
 
     start: int
@@ -153,7 +153,7 @@ def _choice_verdict(question: Question, row: Analysis, answer: str) -> Verdict:
     return Verdict.NOTHING if put_right else Verdict.CONTRADICTED
 
 
-def _named(text: str, question: Question) -> _Named | None:
+def _named(text: str, question: Question) -> _NamedLabels | None:
     """What the last statement names, plain or not; ``None`` where it names no choice."""
     place = _last_place(text)
     if place is None:
@@ -165,17 +165,21 @@ def _named(text: str, question: Question) -> _Named | None:
     return named if known else None
 
 
-def _named_by_label(text: str, place: _Place) -> _Named | None:
+def _named_by_label(text: str, place: _StatementStart) -> _NamedLabels | None:
     found = _LABEL.match(text, place.named)
     if found is None:  # a label that stands alone was looked at already
-        return _Named(place.start, text[place.named], place.named + 1) if place.start == place.named else None
+        return (
+            _NamedLabels(place.start, text[place.named], place.named + 1)
+            if place.start == place.named
+            else None
+        )
     more = _ALONE.findall(found["more"])
     if more and not _LIST_END.match(text, found.end()):
         more = []  # "B, A is too small"
-    return _Named(place.start, "".join(dict.fromkeys([found["first"], *more])), found.end())
+    return _NamedLabels(place.start, "".join(dict.fromkeys([found["first"], *more])), found.end())
 
 
-def _named_by_text(text: str, place: _Place, question: Question) -> _Named | None:
+def _named_by_text(text: str, place: _StatementStart, question: Question) -> _NamedLabels | None:
     """The choice whose whole text follows, the longest of several: "the answer is sedimentary rock."."""
     begin = _BEFORE_TEXT.match(text, place.named)
     at = begin.end() if begin else place.named
@@ -189,7 +193,7 @@ def _named_by_text(text: str, place: _Place, question: Question) -> _Named | Non
     }
     longest = max(fitting.values(), default=0)
     labels = [label for label, length in fitting.items() if length == longest]
-    return _Named(place.start, labels[0], at + longest) if len(labels) == 1 else None
+    return _NamedLabels(place.start, labels[0], at + longest) if len(labels) == 1 else None
 
 
 def _choices_name_labels(question: Question) -> bool:
@@ -199,25 +203,25 @@ def _choices_name_labels(question: Question) -> bool:
     return any(named.search(choice) for choice in question.choices)
 
 
-def _last_place(text: str) -> _Place | None:
+def _last_place(text: str) -> _StatementStart | None:
     """Where something is named as the answer for the last time."""
-    announced: _Place | None = None
+    announced: _StatementStart | None = None
     for word in _WORDS:
         place = _last_announced(text, word)
         if place and (announced is None or place > announced):
             announced = place
     alone = [found.start() for found in _ALONE.finditer(text, announced.named if announced else 0)]
     at = next((at for at in reversed(alone) if _is_named(text, at)), None)
-    return announced if at is None else _Place(at, at)
+    return announced if at is None else _StatementStart(at, at)
 
 
-def _last_announced(text: str, word: str) -> _Place | None:
+def _last_announced(text: str, word: str) -> _StatementStart | None:
     """Where a form of ``the answer is`` with this word stands for the last time."""
     at = text.rfind(word)
     while at >= 0:
         found = _ANNOUNCES.match(text, at)
         if found and (word in _WORDS[:2] or _ADJECTIVE.search(text, max(0, at - _NEAR), at)):
-            return _Place(at, found.end())
+            return _StatementStart(at, found.end())
         at = text.rfind(word, 0, at)
     return None
 

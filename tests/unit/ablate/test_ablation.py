@@ -19,11 +19,11 @@ from run_folders import Run, analysis, finished_run, snapshot
 from running import Cli, Silent
 from two_runs import agent, plan
 
-from orch_local.ablate.frozen import AS_RUN, Frozen, Replay, freeze
+from orch_local.ablate.frozen import AS_RUN, Frozen, RuleReplay, freeze
 from orch_local.ablate.missing import Missing, Price, price
 from orch_local.ablate.orders import audit
 from orch_local.ablate.routers import Choices, grid, sizes
-from orch_local.ablate.scores import System, adjusted, row_of
+from orch_local.ablate.scores import AblationSystem, adjusted, row_of
 from orch_local.ablate.study import CHOICES, ORCH, Ablating, Ablation
 from orch_local.ablate.variants import Merges, Variant, derived, seeded_orders, wanted
 from orch_local.ablate.votes import VOTES, Votes, subsets, voted
@@ -38,7 +38,7 @@ from orch_local.records import Analysis, Outcome, Question
 from orch_local.report.ablation import markdown, print_ablation
 from orch_local.report.ablation_files import write_files
 from orch_local.results.finished import read_decisions, recorded_digest
-from orch_local.results.timeline import Stint, Timeline, keep
+from orch_local.results.timeline import Span, Timeline, keep
 from orch_local.router.averages import Signal
 from orch_local.router.routing import RoutingCase
 from orch_local.run import scheduler
@@ -93,7 +93,7 @@ def frozen_of(table: Sequence[Sequence[Analysis]], golds: Sequence[str | None], 
         gold=golds,
         cases=cases,
         tokens=np.full((count, len(table)), 10, dtype=np.int64),
-        replays={AS_RUN: Replay([panel[0].answer for panel in table], 0)},
+        replays={AS_RUN: RuleReplay([panel[0].answer for panel in table], 0)},
     )
 
 
@@ -178,7 +178,7 @@ def test_the_grid_leaves_out_what_has_too_many_ways() -> None:
 def test_rows_keep_what_is_unscored_apart_and_adjust_for_each_other() -> None:
     reference = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0, -1], dtype=np.int8)
     worse = np.array([0, 0, 0, 0, 0, 0, 0, 1, -1, 1], dtype=np.int8)
-    systems = [System("f", name, "majority", worse, 5) for name in "ab"]
+    systems = [AblationSystem("f", name, "majority", worse, 5) for name in "ab"]
     made = adjusted([row_of(one, reference, 10, 10) for one in (systems[0], *systems)])
     assert (made[1].scored, made[1].correct, made[1].unscored, made[1].cost) == (9, 2, 1, 0.5)
     assert (made[1].compared, made[1].gained, made[1].lost) == (8, 0, 7)
@@ -191,7 +191,9 @@ def test_holm_leaves_out_what_is_no_hypothesis() -> None:
     reference = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0, -1], dtype=np.int8)
     worse = np.array([0, 0, 0, 0, 0, 0, 0, 1, -1, 1], dtype=np.int8)
     families = (ORCH, "votes", *(3 * [CHOICES]))
-    made = adjusted([row_of(System(f, f, "v", worse, 5), reference, 10, 10) for f in families], CHOICES)
+    made = adjusted(
+        [row_of(AblationSystem(f, f, "v", worse, 5), reference, 10, 10) for f in families], CHOICES
+    )
     assert made[0].difference is None and made[0].p is None
     assert made[1].p_holm == made[1].p == pytest.approx(2 / 2**7)
     assert [(row.p, row.p_holm) for row in made[2:]] == 3 * [(None, None)]
@@ -438,12 +440,12 @@ def test_the_price_is_that_of_the_merges_of_the_run(tmp_path: Path) -> None:
     run.folder.metrics.write_text(json.dumps({**metrics, "cost": {"merge": cost}}))
     for start, rows, took in ((0.0, 10, 50.0), (100.0, 30, 62.0)):
         # Two seconds of the second generated rows again; the third never came to generate.
-        stint = Stint(
+        stint = Span(
             "merge", 1, 1, (0,), 0, start, start + 20, start + 20 + took, rows, took - 30 * rows / 15
         )
         other = replace(stint, agent="quant", rows=1000)
         keep(run.folder, Timeline("2026-01-01T00:00:00+00:00", "here", "", PLACED, (stint, other)))
-    lost = Stint("merge", 1, 1, (0,), 0, 0.0, None, 500.0, 7)
+    lost = Span("merge", 1, 1, (0,), 0, 0.0, None, 500.0, 7)
     keep(run.folder, Timeline("2026-01-02T00:00:00+00:00", "here", "", PLACED, (lost,)))
     # Two loads of 20 s, and 2 s for each of 40 merges; 100 tokens each.
     assert price(run.folder, "merge", missing) == Price(40, 4000, pytest.approx(2 * 20 + 40 * 2.0))

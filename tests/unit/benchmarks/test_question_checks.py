@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from running import Cli, write_run_file
 
 from orch_local.benchmarks.gold_checks import (
-    Column,
+    MetaColumn,
     frequent_labels,
     gold_facts,
     narrowed_by_limit,
@@ -104,7 +104,7 @@ def test_questions_are_read_once_and_not_kept() -> None:
             return map(self.__getitem__, range(len(self)))
 
     questions = Counted()
-    assert gold_facts(questions).column == Column("answer", "0")
+    assert gold_facts(questions).column == MetaColumn("answer", "0")
     assert questions.read <= len(questions) + 200
 
 
@@ -114,24 +114,24 @@ def test_questions_are_read_once_and_not_kept() -> None:
 @pytest.mark.parametrize(
     ("question", "column"),
     [
-        (numeric(None, answer_number=8), Column("answer_number", "8")),
-        (numeric(None, steps=3, gold="$1,200.0"), Column("gold", "$1,200.0")),
-        (numeric(None, steps=3), Column("steps", "3")),
+        (numeric(None, answer_number=8), MetaColumn("answer_number", "8")),
+        (numeric(None, steps=3, gold="$1,200.0"), MetaColumn("gold", "$1,200.0")),
+        (numeric(None, steps=3), MetaColumn("steps", "3")),
         (numeric(None, id=3), None),
         (numeric(None, answer="1e-30"), None),
         (numeric(None, answer=True), None),
         (numeric(None, answer="none", solution=[4]), None),
-        (asked(None, label=0), Column("label", "0")),
+        (asked(None, label=0), MetaColumn("label", "0")),
         (asked(None, label=4), None),
         (asked(None, grade=3), None),
-        (asked(None, key="B "), Column("key", "B ")),
+        (asked(None, key="B "), MetaColumn("key", "B ")),
         (asked(None, key="E"), None),
         (asked(None, key=""), None),
-        (asked(None, correct="y"), Column("correct", "y")),
+        (asked(None, correct="y"), MetaColumn("correct", "y")),
     ],
 )
 def test_a_column_looks_like_the_golds_where_its_values_would_be_valid(
-    question: Question, column: Column | None
+    question: Question, column: MetaColumn | None
 ) -> None:
     assert gold_facts([question] * 3).column == column
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_bundles import FILES, entry_of, make_bundle
 
 from orch_local.deploy.bundle import inside, parts
-from orch_local.deploy.bundle.checking import Found, check_files, open_bundle
+from orch_local.deploy.bundle.checking import BundleFaults, check_files, open_bundle
 from orch_local.deploy.bundle.inside import BLOCK
 from orch_local.deploy.bundle.manifest import Manifest, parse
 from orch_local.deploy.bundle.parts import open_content, write_parts
@@ -29,7 +29,7 @@ def joined(folder: Path, manifest: Manifest) -> dict[str, bytes]:
     return {entry.path: b"".join(blocks) for entry, blocks in open_content(folder, manifest)}
 
 
-def found_in(folder: Path) -> Found:
+def found_in(folder: Path) -> BundleFaults:
     """What a check of a bundle finds."""
     return check_files(open_bundle(folder, None), lambda _path, _size: None)
 
@@ -58,7 +58,7 @@ def test_any_flipped_byte_is_found_by_the_name_of_its_part(
         content = bytearray(part.read_bytes())
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
         part.write_bytes(content)
-        assert found_in(bundle) == Found(wrong_bytes=(part.name,))
+        assert found_in(bundle) == BundleFaults(wrong_bytes=(part.name,))
 
 
 @pytest.fixture

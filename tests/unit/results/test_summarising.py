@@ -25,7 +25,7 @@ from orch_local.results.spending import device_time, spending
 from orch_local.results.summarise import summarise, to_json
 from orch_local.results.summary import PairSummary, Summary, SystemSummary
 from orch_local.results.tables import MAJORITY, ORCH
-from orch_local.results.timeline import Stint, Timeline, keep
+from orch_local.results.timeline import Span, Timeline, keep
 from orch_local.store.store import RunFolder
 
 FEW = settings(max_examples=25, deadline=None)
@@ -385,14 +385,14 @@ def test_an_infinite_odds_ratio_is_a_text_that_float_reads() -> None:
 
 def stint(
     name: str, *times: float | None, devices: tuple[int, ...] = (0,), lane: int = 0, rows: int = 10
-) -> Stint:
+) -> Span:
     start, loaded, end = times
     assert start is not None
     assert end is not None
-    return Stint(name, 1, 1, devices, lane, start, loaded, end, rows)
+    return Span(name, 1, 1, devices, lane, start, loaded, end, rows)
 
 
-def execution(*stints: Stint, kind: str = "cuda", devices: Sequence[int] = ()) -> Timeline:
+def execution(*stints: Span, kind: str = "cuda", devices: Sequence[int] = ()) -> Timeline:
     replicas = tuple(Replica("quant", 1, 1, 0.0, 1.0, (d,), 0, 0.9, 0.0, 1.0, 2.0) for d in devices)
     placed = Placement(Machine(kind, 2, 80.0), replicas)
     return Timeline("2026-01-01T00:00:00+00:00", "node", "", placed, stints)

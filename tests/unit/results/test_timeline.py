@@ -19,7 +19,7 @@ from orch_local.placement.placing import place
 from orch_local.placement.replicas import AgentJob, Placement
 from orch_local.report.timeline import print_timelines
 from orch_local.results.showing import executions
-from orch_local.results.timeline import Stint, Timeline, Timelines, keep, read_all
+from orch_local.results.timeline import Span, Timeline, Timelines, keep, read_all
 from orch_local.store.store import RunFolder
 
 TWO_CORES = Machine("cpu", 2, 8.0)
@@ -30,8 +30,8 @@ PLANNED = place(
 )
 
 
-def stint(agent: str, device: int, start: float, loaded: float | None, end: float) -> Stint:
-    return Stint(agent, 1, 1, (device,), 0, start, loaded, end, 120)
+def stint(agent: str, device: int, start: float, loaded: float | None, end: float) -> Span:
+    return Span(agent, 1, 1, (device,), 0, start, loaded, end, 120)
 
 
 STINTS = (
@@ -67,7 +67,7 @@ moments = st.floats(0, 1e6)
 @given(
     st.lists(
         st.builds(
-            lambda agent, devices, times, rows: Stint(
+            lambda agent, devices, times, rows: Span(
                 agent, 1, 1, tuple(devices), 0, times[0], times[1], times[2], rows
             ),
             st.text(max_size=10),
@@ -80,7 +80,7 @@ moments = st.floats(0, 1e6)
     st.text(max_size=10),
 )
 def test_any_stints_are_kept_and_drawn(
-    tmp_path_factory: pytest.TempPathFactory, some: list[Stint], host: str
+    tmp_path_factory: pytest.TempPathFactory, some: list[Span], host: str
 ) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     timeline = Timeline("2026-11-23T10:00:00+00:00", host, "3/8", PLANNED, tuple(some))

@@ -20,7 +20,7 @@ from orch_local.slurm import submitting, task
 from orch_local.slurm.jobs import Submission, note
 from orch_local.slurm.queue import JobInfo, QueuedJob, SlurmError
 from orch_local.slurm.status import Facts, RunStatus, status, tail
-from orch_local.slurm.task import Job, State, TaskError, TaskRecord, ending, run_shard
+from orch_local.slurm.task import SlurmJob, State, TaskError, TaskRecord, ending, run_shard
 from orch_local.slurm.terminal import print_status
 from orch_local.store.shards import Shard
 from orch_local.store.store import RunFolder, write_json
@@ -82,11 +82,11 @@ class Slurm:
         self.requeued.append(number)
 
 
-def job(folder: RunFolder, **env: str) -> Job:
+def job(folder: RunFolder, **env: str) -> SlurmJob:
     """The job that runs shard 2 of 3."""
     base = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ID": "77"}
     more = {"SLURM_JOB_NAME": "orch-mine-shards", "SLURMD_NODENAME": "n1"}
-    return Job.here(folder, SHARD.name, {**base, **more, **env})
+    return SlurmJob.here(folder, SHARD.name, {**base, **more, **env})
 
 
 def stopped_by(signum: int) -> Callable[[], None]:
@@ -203,7 +203,7 @@ def test_by_hand_there_is_nothing_to_put_back_and_no_record(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm = Slurm(monkeypatch, JobInfo("RUNNING", "None", 0))
-    here = Job.here(folder, SHARD.name, {})
+    here = SlurmJob.here(folder, SHARD.name, {})
     with pytest.raises(Stopped):
         run_shard(here, 1, stopped_by(signal.SIGTERM))
     assert slurm.requeued == [] and TaskRecord.read(folder, SHARD.name) is None
@@ -391,7 +391,7 @@ def test_what_failed_is_shown_before_what_was_stopped_and_the_first_of_these(fol
 
 def test_a_plan_that_failed_is_told_even_where_there_is_an_older_plan(folder: RunFolder) -> None:
     env = {"SLURM_JOB_ID": "11", "SLURM_JOB_NAME": "orch-mine-plan"}
-    with pytest.raises(StoreError), Job.here(folder, "plan", env).recorded():
+    with pytest.raises(StoreError), SlurmJob.here(folder, "plan", env).recorded():
         raise StoreError("a different plan", hint="choose another --out")
     for left in (None, [4, 4, 4]):
         run = found(folder, left)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from orch_local.deploy.doctor.request import MEND, STEP_S, Request, Step
+from orch_local.deploy.doctor.request import MEND, STEP_S, DoctorRequest, Step
 
 if TYPE_CHECKING:
     from orch_local.deploy.doctor.subject import Subject
@@ -18,10 +18,10 @@ def _nobody(step: Step) -> None:
 
 
 @dataclass
-class Look:
+class Inspection:
     """What a theme is called with."""
 
-    request: Request
+    request: DoctorRequest
     tell: Callable[[Step], None] = field(default=_nobody)
     questions: int = 0
     """How many there are, once they were read."""
