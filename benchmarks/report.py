@@ -166,13 +166,13 @@ def _write_timelines(folder: RunFolder, made: Plan, questions: int) -> None:
     """An execution for each shard: one device, one model after another."""
     rows = questions // SHARDS + 1
     for shard in range(1, SHARDS + 1):
-        stints = [
+        spans = [
             Span(one.name, 1, 1, (0,), 0, 100.0 * i, 100.0 * i + 20, 100.0 * i + 95, rows)
             for i, one in enumerate(made.workers)
         ]
         placed = Placement(Machine("cuda", 1, 80.0, "made up"), (), "merge")
         began = f"2026-01-01T00:{shard % 60:02}:00+00:00"
-        keep(folder, Timeline(began, "node", f"{shard}/{SHARDS}", placed, tuple(stints)))
+        keep(folder, Timeline(began, "node", f"{shard}/{SHARDS}", placed, tuple(spans)))
 
 
 def _write_store(made: Plan, asked: Iterable[tuple[Question, Decision]]) -> None:

@@ -142,9 +142,9 @@ class _Reading:
     def frozen(self) -> Frozen:
         missing = {name: count for name, count in self._deciding.missing.items() if count}
         if missing:
-            told = ", ".join(f"{count:,} of {name}" for name, count in missing.items())
+            text = ", ".join(f"{count:,} of {name}" for name, count in missing.items())
             hint = "continue the run first: an ablation generates no analysis"
-            raise StoreError(f"rows are missing: {told}", where=str(self._plan.store), hint=hint)
+            raise StoreError(f"rows are missing: {text}", where=str(self._plan.store), hint=hint)
         merger = self._plan.merger
         usage = self._deciding.usage[merger.name] if merger else None
         tokens = {AS_RUN: usage.prompt + usage.generated if usage else 0, **self._merge_tokens}
@@ -157,7 +157,7 @@ class _Reading:
             gold=self._gold,
             cases=self._cases,
             tokens=np.array(self._tokens, dtype=np.int64).reshape(shape).T,
-            replays={name: RuleReplay(said, tokens[name]) for name, said in self._answers.items()},
+            replays={name: RuleReplay(answers, tokens[name]) for name, answers in self._answers.items()},
         )
 
 

@@ -52,8 +52,8 @@ def _tokens_of_a_merge(folder: RunFolder, merger: str) -> float | None:
 
 
 def _seconds(folder: RunFolder, merger: str, merges: int, loads: int) -> float | None:
-    stints = [one for timeline in read_all(folder).read for one in timeline.stints if one.agent == merger]
-    loaded = [(one, one.loaded_s) for one in stints if one.loaded_s is not None and one.rows]
+    spans = [one for timeline in read_all(folder).read for one in timeline.spans if one.agent == merger]
+    loaded = [(one, one.loaded_s) for one in spans if one.loaded_s is not None and one.rows]
     rows = sum(one.rows for one, _ in loaded)
     if not rows:
         return None

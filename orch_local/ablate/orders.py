@@ -75,11 +75,11 @@ def _positions(
 ) -> tuple[int, tuple[Position, ...]]:
     contested, chosen, right = 0, [0] * len(order), [0] * len(order)
     for row, answer, gold in zip(frozen.usable, final, frozen.gold, strict=True):
-        said = [each.answer if (each := row[place]) else None for place in order]
-        if answer is None or gold is None or len(set(said) - {None}) < 2:
+        answers = [each.answer if (each := row[place]) else None for place in order]
+        if answer is None or gold is None or len(set(answers) - {None}) < 2:
             continue
         contested += 1
-        for position, one in enumerate(said):
+        for position, one in enumerate(answers):
             chosen[position] += one == answer
             right[position] += one == gold
     found = (Position(i, *counts) for i, counts in enumerate(zip(chosen, right, strict=True), 1))

@@ -99,9 +99,9 @@ class Ablating:
         KeyboardInterrupt
             If ``stop`` asked to finish early; the same command continues.
         """
-        told = [one for one, count in self._chosen.items() if generate or not count]
-        self._variants.finish(told, display, stop)
-        study = _Study(self._frozen, [(one, *_results(self._variants.folder(one))) for one in told])
+        chosen = [one for one, count in self._chosen.items() if generate or not count]
+        self._variants.finish(chosen, display, stop)
+        study = _Study(self._frozen, [(one, *_results(self._variants.folder(one))) for one in chosen])
         left_out = () if generate else self.missing
         notes = _notes(self._frozen, self._merges, left_out)
         return study.made(self._folder.root.name, left_out, notes), self._variants.generated
@@ -200,14 +200,14 @@ class _Study:
             f"oracle {k}": (oracle, {}),
         }
         for name, (choice, facts) in bounds.items():
-            told = {"k": k, **facts, "saved": self._saved(choices, choice)}
-            yield _Chosen(CHOICES, name, vote, main).of(choices, choice, told)
+            figures = {"k": k, **facts, "saved": self._saved(choices, choice)}
+            yield _Chosen(CHOICES, name, vote, main).of(choices, choice, figures)
         for setting in [one for one in grid(self._frozen.agents) if one.k == k]:
             choice = self._route(choices, setting)
             reached = self._share(choices, choice)
-            told = {**dataclasses.asdict(setting), "saved": self._saved(choices, choice)}
-            told |= {"regret_fixed": _less(best, reached), "regret_oracle": _less(most, reached)}
-            yield _Chosen(ROUTER, _setting_label(setting), vote, main).of(choices, choice, told)
+            figures = {**dataclasses.asdict(setting), "saved": self._saved(choices, choice)}
+            figures |= {"regret_fixed": _less(best, reached), "regret_oracle": _less(most, reached)}
+            yield _Chosen(ROUTER, _setting_label(setting), vote, main).of(choices, choice, figures)
 
     def _route(self, choices: Choices, setting: Setting) -> Choice:
         if setting not in self._routes:
@@ -272,8 +272,8 @@ def _notes(frozen: Frozen, merges: Merges, left_out: tuple[Missing, ...]) -> tup
         )
     left = sorted(set(range(1, frozen.agents)) - set(sizes(frozen.agents)))
     if left:
-        told = ", ".join(map(str, left))
-        notes.append(f"No router with k = {told}: there are too many ways to choose so many agents.")
+        text = ", ".join(map(str, left))
+        notes.append(f"No router with k = {text}: there are too many ways to choose so many agents.")
     if frozen.plan.merger is None:
         notes.append("The run has no merge agent, so there is nothing to ask it.")
     elif merges != "all":
@@ -281,8 +281,8 @@ def _notes(frozen: Frozen, merges: Merges, left_out: tuple[Missing, ...]) -> tup
         notes.append(f"`--merges {merges}` looks at {what} of the merge agent; `--merges all` looks at more.")
     if left_out:
         count = sum(one.merges for one in left_out)
-        told = "; ".join(f"{one.family}: {one.label}" for one in left_out)
-        notes.append(f"Left out, since {count:,} of their merges are not stored: {told}. See `--generate`.")
+        text = "; ".join(f"{one.family}: {one.label}" for one in left_out)
+        notes.append(f"Left out, since {count:,} of their merges are not stored: {text}. See `--generate`.")
     if not frozen.gold or all(gold is None for gold in frozen.gold):
         notes.append("No question has a gold answer, so nothing is scored.")
     return tuple(notes)

@@ -52,12 +52,12 @@ class Variant:
     @property
     def name(self) -> str:
         """Name of its folder: letters, digits and ``-``."""
-        told = "-".join(str(place + 1) for place in self.places)
+        text = "-".join(str(place + 1) for place in self.places)
         rules = "".join(f"-{rule}" for rule in (self.when, self.candidates) if rule)
-        name = f"merge{rules}-of-{told}"
+        name = f"merge{rules}-of-{text}"
         if len(name) <= _LONGEST_NAME:
             return name
-        return f"merge{rules}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        return f"merge{rules}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def wanted(plan: Plan, merges: Merges, orders: int | None = None) -> list[Variant]:

@@ -83,13 +83,13 @@ class Replay:
                 f"{count:,} {'decision differs' if count == 1 else 'decisions differ'} from those of"
             )
             found[-1] += " decisions.jsonl, the first:"
-            found += [f"  {told(before, after)}" for before, after in self.different[:_SHOWN]]
+            found += [f"  {describe(before, after)}" for before, after in self.different[:_SHOWN]]
         elif self.digest != self.recorded:
             found.append("the decisions are what they were, but metrics.json has another digest")
         return found + [f"{file} holds something else than follows from the rows" for file in self.forged]
 
 
-def told(before: Decision | None, after: Decision | None) -> str:
+def describe(before: Decision | None, after: Decision | None) -> str:
     """In which field two decisions differ."""
     if before is None or after is None:
         known = before or after

@@ -57,11 +57,11 @@ def create(
     from orch_local.deploy.bundle.platforms import this_machine
     from orch_local.deploy.bundle.sizes import parse_size
 
-    told = (python, platform, glibc)
-    here = Target("", "", "", device) if None not in told else this_machine(device)
+    named = (python, platform, glibc)
+    here = Target("", "", "", device) if None not in named else this_machine(device)
     given = {
         name: value
-        for name, value in zip(("python", "platform", "glibc"), told, strict=True)
+        for name, value in zip(("python", "platform", "glibc"), named, strict=True)
         if value is not None
     }
     order = BundleRequest(

@@ -26,9 +26,9 @@ def doctor(
 ) -> None:
     """Say whether this machine can do a run. Code 0: nothing is red; 1: something is (docs/doctor.md)."""
     from orch_local.deploy.doctor.offline import set_by_user
+    from orch_local.deploy.doctor.printing import print_report
     from orch_local.deploy.doctor.request import DoctorRequest
-    from orch_local.deploy.doctor.telling import tell
 
     file, folder, rows = (None if path is None else str(path) for path in (run_file, out, store))
     request = DoctorRequest(file, folder, rows, shards, fresh, quick, silence=set_by_user())
-    raise typer.Exit(tell(request, as_json=json))
+    raise typer.Exit(print_report(request, as_json=json))

@@ -73,7 +73,7 @@ def short(path: Path) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
-def told(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """The same for a line of output: a path may hold what moves a cursor, or ends the line."""
     from orch_local.report.safe import visible
 

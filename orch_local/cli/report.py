@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orch_local.cli.options import Folder, Quiet, console_of, run_folder_at, told
+from orch_local.cli.options import Folder, Quiet, console_of, run_folder_at, shown_path
 from orch_local.cli.watching import watched
 from orch_local.errors import InputError
 
@@ -43,9 +43,9 @@ def report(
         print_summary(console, made)
     store = load_plan(folder).store
     if not store.is_dir():
-        said = f"The store is not at {told(store)}: the page has no panels."
-        console.print(said, markup=False, soft_wrap=True)
-    console.print(f"report  {told(page)}", markup=False, soft_wrap=True)
+        text = f"The store is not at {shown_path(store)}: the page has no panels."
+        console.print(text, markup=False, soft_wrap=True)
+    console.print(f"report  {shown_path(page)}", markup=False, soft_wrap=True)
 
 
 def export(
@@ -56,7 +56,7 @@ def export(
     """Write a finished run in the form of lm-eval, Inspect, NeMo Evaluator or datasets (docs/exports.md)."""
     from orch_local.export.formats import export as export_run
 
-    print(f"written: {told(export_run(run_folder_at(run_folder), to, out.absolute()))}")
+    print(f"written: {shown_path(export_run(run_folder_at(run_folder), to, out.absolute()))}")
 
 
 def compare(
@@ -76,7 +76,7 @@ def compare(
     console = console_of()
     print_comparison(console, found, agents)
     for file in write_comparison(out.absolute(), found) if out else ():
-        console.print(f"written {told(file)}", markup=False, soft_wrap=True)
+        console.print(f"written {shown_path(file)}", markup=False, soft_wrap=True)
 
 
 def power(
@@ -147,7 +147,7 @@ def ablate(
     if not quiet:
         print_ablation(console, made, generated)
     for file in files:
-        console.print(f"written  {told(file)}", markup=False, soft_wrap=True)
+        console.print(f"written  {shown_path(file)}", markup=False, soft_wrap=True)
 
 
 def _agreed(ablating: Ablating) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orch_local.cli.options import Folder, Quiet, RunFile, console_of, run_folder_at, told
+from orch_local.cli.options import Folder, Quiet, RunFile, console_of, run_folder_at, shown_path
 from orch_local.cli.watching import watched
 from orch_local.errors import InputError
 
@@ -42,8 +42,8 @@ def calibrate(
     refuse_existing(out)
     learnt = learn(run_folder_at(run_folder), alpha, prior, profile)
     write_state(out, learnt)
-    print(f"learnt from {len(learnt.questions):,} questions: {told(out)}")
-    print("in a run file:  router: {mode: calibrated, k: 1, state: " + told(out) + "}")
+    print(f"learnt from {len(learnt.questions):,} questions: {shown_path(out)}")
+    print("in a run file:  router: {mode: calibrated, k: 1, state: " + shown_path(out) + "}")
 
 
 def profile(
@@ -66,4 +66,4 @@ def profile(
         measured = measure(config, rows, display, stop)
     print_profile(console_of(), measured)
     write_profile(out, measured)
-    print(f"written: {told(out)}")
+    print(f"written: {shown_path(out)}")

@@ -25,7 +25,7 @@ from orch_local.cli.options import (
     console_of,
     given,
     run_folder_at,
-    told,
+    shown_path,
 )
 from orch_local.cli.watching import watched
 
@@ -143,10 +143,12 @@ def demo(
     if not quiet:
         first = read_questions(folder.questions)[0].id
         console.print(
-            f"\nOne question's story: orch-local show {told(out)} {first}", markup=False, soft_wrap=True
+            f"\nOne question's story: orch-local show {shown_path(out)} {first}", markup=False, soft_wrap=True
         )
-        console.print(f"A page for a browser: orch-local report {told(out)}", markup=False, soft_wrap=True)
-        console.print(f"The run file:         {told(RUN_FILE)}", markup=False, soft_wrap=True)
+        console.print(
+            f"A page for a browser: orch-local report {shown_path(out)}", markup=False, soft_wrap=True
+        )
+        console.print(f"The run file:         {shown_path(RUN_FILE)}", markup=False, soft_wrap=True)
 
 
 def finish(folder: RunFolder, *, retry_failed: bool, quiet: bool, warnings: Sequence[str] = ()) -> Result:

@@ -77,7 +77,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SystemAnswer:
     """What one system, an agent or ORCH, came to on one question."""
 
     answer: str | None
@@ -120,28 +120,30 @@ class ExportedQuestion:
         data = question_data(self.question)
         return "\n".join(str(data[name]) for name in ("question", "choices") if name in data)
 
-    def agent(self, name: str) -> Said | None:
+    def agent(self, name: str) -> SystemAnswer | None:
         """What an agent came to; ``None`` where it was not asked."""
         if name not in self.panel:
             return None
         call, answer = self.panel[name], self.decision.answers[name]
         correct = is_correct(answer, self.decision.gold)
         unscored = self._unscored(correct, self.decision.outcomes.get(name, NO_ANSWER))
-        return Said(answer, correct, unscored, call, call.analysis.usage)
+        return SystemAnswer(answer, correct, unscored, call, call.analysis.usage)
 
-    def orch(self) -> Said:
+    def orch(self) -> SystemAnswer:
         """What ORCH came to."""
         decision = self.decision
         correct = is_correct(decision.answer, decision.gold)
         unscored = self._unscored(correct, decision.reason or NO_ANSWER)
         usage = sum((call.analysis.usage for call in self.calls.values()), Usage())
-        return Said(decision.answer, correct, unscored, self.merge, usage)
+        return SystemAnswer(decision.answer, correct, unscored, self.merge, usage)
 
-    def majority(self) -> Said:
+    def majority(self) -> SystemAnswer:
         """What the plain majority vote over the panel came to."""
         correct = is_correct(self.decision.majority, self.decision.gold)
         usage = sum((call.analysis.usage for call in self.panel.values()), Usage())
-        return Said(self.decision.majority, correct, self._unscored(correct, NO_MAJORITY), None, usage)
+        return SystemAnswer(
+            self.decision.majority, correct, self._unscored(correct, NO_MAJORITY), None, usage
+        )
 
     def _unscored(self, correct: bool | None, why: str) -> str:
         if correct is not None:

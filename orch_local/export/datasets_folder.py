@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orch_local.export.cases import Call, ExportedQuestion, FinishedRun, Said
+from orch_local.export.cases import Call, ExportedQuestion, FinishedRun, SystemAnswer
 from orch_local.records import Analysis
 from orch_local.results.scoring import NOT_ASKED
 
@@ -55,7 +55,7 @@ def _features(names: tuple[str, ...]) -> Features:
     from datasets import Features, List, Value
 
     text, number, share = Value("string"), Value("int64"), Value("float64")
-    said = {"answer": text, "correct": Value("bool"), "confidence": number, "probability": share}
+    answer = {"answer": text, "correct": Value("bool"), "confidence": number, "probability": share}
     call = {
         "outcome": text,
         "reasoning": text,
@@ -79,8 +79,8 @@ def _features(names: tuple[str, ...]) -> Features:
             "cluster": text,
             "meta": text,
             "examples": List({"question": text, "choices": List(text), "answer": text}),
-            "agents": {name: {**said, "unscored": text, **call} for name in names},
-            "decision": {**said, "how": text, "unscored": text, "majority": text},
+            "agents": {name: {**answer, "unscored": text, **call} for name in names},
+            "decision": {**answer, "how": text, "unscored": text, "majority": text},
             "merge": {"answer": text, "confidence": number, **call},
         }
     )
@@ -109,18 +109,18 @@ def _row(case: ExportedQuestion, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _agent(case: ExportedQuestion, name: str) -> dict[str, Any]:
-    said, call = case.agent(name), case.panel.get(name)
+    answer, call = case.agent(name), case.panel.get(name)
     own = {
         "confidence": case.decision.confidences.get(name),
         "probability": case.decision.probabilities.get(name),
     }
-    return {**_said(said), **own, **_call(case, call)}
+    return {**_answer(answer), **own, **_call(case, call)}
 
 
 def _decision(case: ExportedQuestion) -> dict[str, Any]:
     decision = case.decision
     return {
-        **_said(case.orch()),
+        **_answer(case.orch()),
         "confidence": decision.confidence,
         "probability": decision.probability,
         "how": str(decision.how),
@@ -130,14 +130,14 @@ def _decision(case: ExportedQuestion) -> dict[str, Any]:
 
 def _merge(case: ExportedQuestion) -> dict[str, Any]:
     analysis = case.merge.analysis if case.merge else None
-    said = {"answer": analysis and analysis.answer, "confidence": analysis and analysis.confidence}
-    return {**said, **_call(case, case.merge)}
+    answer = {"answer": analysis and analysis.answer, "confidence": analysis and analysis.confidence}
+    return {**answer, **_call(case, case.merge)}
 
 
-def _said(said: Said | None) -> dict[str, Any]:
-    if said is None:
+def _answer(answer: SystemAnswer | None) -> dict[str, Any]:
+    if answer is None:
         return {"answer": None, "correct": None, "unscored": NOT_ASKED}
-    return {"answer": said.answer, "correct": said.correct, "unscored": said.unscored or None}
+    return {"answer": answer.answer, "correct": answer.correct, "unscored": answer.unscored or None}
 
 
 _NO_CALL = dict.fromkeys(

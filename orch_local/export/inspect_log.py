@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orch_local.errors import InputError
-from orch_local.export.cases import ExportedQuestion, FinishedRun, Said
+from orch_local.export.cases import ExportedQuestion, FinishedRun, SystemAnswer
 from orch_local.export.folders import file_name, file_names
 from orch_local.export.tallies import Tally
 from orch_local.plan.plans import MERGE
@@ -102,15 +102,15 @@ class _Log:
         from orch_local.export.inspect_samples import make_sample
 
         agents = [case.agent(name) for name in self._run.plan.names]
-        saids = [case.orch(), *agents, case.majority()]
-        said: dict[str, Said] = {
-            name: one for name, one in zip(self._scorers, saids, strict=True) if one is not None
+        of_systems = [case.orch(), *agents, case.majority()]
+        answers: dict[str, SystemAnswer] = {
+            name: one for name, one in zip(self._scorers, of_systems, strict=True) if one is not None
         }
-        for name, one in said.items():
+        for name, one in answers.items():
             self._tallies[name].add(one)
         for role, call in case.calls.items():
             self._usage[role] += call.analysis.usage
-        return make_sample(case, said, self._cast)
+        return make_sample(case, answers, self._cast)
 
     def _rules(self) -> dict[str, Any]:
         merge = self._run.plan.config.merge

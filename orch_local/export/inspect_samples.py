@@ -25,7 +25,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.scorer import CORRECT, INCORRECT, Score
 
-from orch_local.export.cases import Call, ExportedQuestion, Said
+from orch_local.export.cases import Call, ExportedQuestion, SystemAnswer
 from orch_local.records import Outcome, Usage
 
 _STOPPED: Mapping[Outcome, StopReason] = {
@@ -57,10 +57,10 @@ def model_usage(usage: Usage) -> ModelUsage:
     )
 
 
-def make_sample(case: ExportedQuestion, said: Mapping[str, Said], cast: Cast) -> EvalSample:
-    """The sample of a question; ``said`` by the names of the scorers, ORCH first."""
+def make_sample(case: ExportedQuestion, answers: Mapping[str, SystemAnswer], cast: Cast) -> EvalSample:
+    """The sample of a question; ``answers`` by the names of the scorers, ORCH first."""
     question, calls = case.question, case.calls
-    of_orch = next(iter(said.values()))
+    of_orch = next(iter(answers.values()))
     messages, output = _conversation(case, of_orch, cast)
     by_role = {role: call.analysis.usage for role, call in calls.items()}
     return EvalSample(
@@ -71,7 +71,7 @@ def make_sample(case: ExportedQuestion, said: Mapping[str, Said], cast: Cast) ->
         target=case.decision.gold or "",
         messages=messages,
         output=output,
-        scores={name: _score(one) for name, one in said.items()},
+        scores={name: _score(one) for name, one in answers.items()},
         metadata=_metadata(case),
         events=list(_transcript(case, cast)),
         model_usage=usage_by_model(by_role, cast),
@@ -108,16 +108,18 @@ def _metadata(case: ExportedQuestion) -> dict[str, Any]:
     }
 
 
-def _score(said: Said) -> Score:
-    analysis = said.call.analysis if said.call else None
+def _score(answer: SystemAnswer) -> Score:
+    analysis = answer.call.analysis if answer.call else None
     explanation = (analysis.reasoning or analysis.error) if analysis else None
-    if said.correct is None:
-        return Score.unscored(reason=said.unscored, answer=said.answer, explanation=explanation)
-    value = CORRECT if said.correct else INCORRECT
-    return Score(value=value, answer=said.answer, explanation=explanation)
+    if answer.correct is None:
+        return Score.unscored(reason=answer.unscored, answer=answer.answer, explanation=explanation)
+    value = CORRECT if answer.correct else INCORRECT
+    return Score(value=value, answer=answer.answer, explanation=explanation)
 
 
-def _conversation(case: ExportedQuestion, of_orch: Said, cast: Cast) -> tuple[list[ChatMessage], ModelOutput]:
+def _conversation(
+    case: ExportedQuestion, of_orch: SystemAnswer, cast: Cast
+) -> tuple[list[ChatMessage], ModelOutput]:
     """What led to the final answer: the merge agent's call, or the question and the answer of the votes."""
     if case.merge:
         output = _output(case, "merge", case.merge, cast)

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from orch_local.export.cases import ExportedQuestion, FinishedRun, Said
+from orch_local.export.cases import ExportedQuestion, FinishedRun, SystemAnswer
 from orch_local.export.folders import json_line, write_json
 from orch_local.export.systems import ExportedSystem, systems
 from orch_local.export.tallies import Tally
@@ -60,17 +60,17 @@ class _Model:
 
     def add(self, case: ExportedQuestion, doc: dict[str, Any]) -> None:
         """Write the sample of one question."""
-        said = self.system.said(case)
-        if said is None:
+        text = self.system.answer_to(case)
+        if text is None:
             return
-        self.tally.add(said)
-        sample = _sample(case, said, doc)
-        if said.correct is None:
-            self._unscored.write(json_line({**sample, "metrics": [], "unscored": said.unscored}))
+        self.tally.add(text)
+        sample = _sample(case, text, doc)
+        if text.correct is None:
+            self._unscored.write(json_line({**sample, "metrics": [], "unscored": text.unscored}))
             return
         for name in ("doc_hash", "prompt_hash", "target_hash"):
             self.hashes.update(sample[name].encode())
-        self._samples.write(json_line({**sample, "acc": float(said.correct)}))
+        self._samples.write(json_line({**sample, "acc": float(text.correct)}))
 
 
 def _doc(case: ExportedQuestion) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def _doc(case: ExportedQuestion) -> dict[str, Any]:
     }
 
 
-def _sample(case: ExportedQuestion, said: Said, doc: dict[str, Any]) -> dict[str, Any]:
-    turns = said.call.prompt if said.call else ()
+def _sample(case: ExportedQuestion, answer: SystemAnswer, doc: dict[str, Any]) -> dict[str, Any]:
+    turns = answer.call.prompt if answer.call else ()
     prompt = "\n\n".join(turn.content for turn in turns) or case.question_text
     target = case.decision.gold or ""
     return {
@@ -93,8 +93,8 @@ def _sample(case: ExportedQuestion, said: Said, doc: dict[str, Any]) -> dict[str
         "doc": doc,
         "target": target,
         "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": _GREEDY}},
-        "resps": [[said.text]],
-        "filtered_resps": [_INVALID if said.answer is None else said.answer],
+        "resps": [[answer.text]],
+        "filtered_resps": [_INVALID if answer.answer is None else answer.answer],
         "filter": "none",
         "metrics": ["acc"],
         "doc_hash": _sha256(json.dumps(doc, indent=2, ensure_ascii=False)),

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from orch_local.export.cases import ExportedQuestion, FinishedRun, Said
+from orch_local.export.cases import ExportedQuestion, FinishedRun, SystemAnswer
 from orch_local.export.folders import file_name, json_line, write_json
 from orch_local.export.systems import ExportedSystem, systems
 from orch_local.export.tallies import Tally
@@ -64,36 +64,36 @@ class _Records:
 
     def add(self, case: ExportedQuestion) -> None:
         """Write the record of one question."""
-        said = self.system.said(case)
-        if said is None:
+        text = self.system.answer_to(case)
+        if text is None:
             return
-        self.tally.add(said)
-        self.categories[case.question.category].add(said)
-        file = self._unscored if said.correct is None else self._scored
-        file.write(json_line(_record(case, said)))
+        self.tally.add(text)
+        self.categories[case.question.category].add(text)
+        file = self._unscored if text.correct is None else self._scored
+        file.write(json_line(_record(case, text)))
 
 
-def _record(case: ExportedQuestion, said: Said) -> dict[str, Any]:
-    question, scored = case.question, said.correct is not None
+def _record(case: ExportedQuestion, answer: SystemAnswer) -> dict[str, Any]:
+    question, scored = case.question, answer.correct is not None
     return {
         "problem_idx": int(question.id[:_ID_DIGITS], 16),
-        "reward": float(said.correct) if said.correct is not None else None,
+        "reward": float(answer.correct) if answer.correct is not None else None,
         "repeat": 0,
         "prompt": case.question_text,
         "expected_answer": question.gold,
-        "model_response": said.text,
-        "extracted_answer": said.answer,
+        "model_response": answer.text,
+        "extracted_answer": answer.answer,
         "metadata": {"category": question.category, "how": str(case.decision.how)},
-        "scoring_details": {"scored": scored, "unscored": said.unscored},
+        "scoring_details": {"scored": scored, "unscored": answer.unscored},
         "id": question.id,
-        "generation": said.text,
-        "num_generated_tokens": said.usage.generated,
-        "num_prompt_tokens": said.usage.prompt,
+        "generation": answer.text,
+        "num_generated_tokens": answer.usage.generated,
+        "num_prompt_tokens": answer.usage.prompt,
         "sub_query_id": 0,
-        "score": int(said.correct) if said.correct is not None else None,
+        "score": int(answer.correct) if answer.correct is not None else None,
         "score_name": "accuracy",
         "query": case.question_text,
-        "answer": said.answer,
+        "answer": answer.answer,
         "ground_truth": question.gold,
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from orch_local.export.cases import ExportedQuestion, FinishedRun, Said
+from orch_local.export.cases import ExportedQuestion, FinishedRun, SystemAnswer
 from orch_local.export.folders import file_names
 from orch_local.results.tables import ORCH
 
@@ -18,7 +18,7 @@ class ExportedSystem(NamedTuple):
     model: str
     """The model that gave the answers; empty where votes did."""
     folder: Path
-    said: Callable[[ExportedQuestion], Said | None]
+    answer_to: Callable[[ExportedQuestion], SystemAnswer | None]
     """What it came to; ``None`` where it was not asked."""
 
 
@@ -30,9 +30,9 @@ def systems(run: FinishedRun, out: Path) -> list[ExportedSystem]:
     folders = [out / name for name in file_names(names)]
     for folder in folders:
         folder.mkdir()
-    saids = [*(_agent(name) for name in run.plan.names), ExportedQuestion.orch]
-    return [ExportedSystem(*fields) for fields in zip(names, models, folders, saids, strict=True)]
+    answers = [*(_agent(name) for name in run.plan.names), ExportedQuestion.orch]
+    return [ExportedSystem(*fields) for fields in zip(names, models, folders, answers, strict=True)]
 
 
-def _agent(name: str) -> Callable[[ExportedQuestion], Said | None]:
+def _agent(name: str) -> Callable[[ExportedQuestion], SystemAnswer | None]:
     return lambda case: case.agent(name)

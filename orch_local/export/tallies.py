@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from orch_local.export.cases import Said
+from orch_local.export.cases import SystemAnswer
 
 
 @dataclass
@@ -18,13 +18,13 @@ class Tally:
     unscored: Counter[str] = field(default_factory=Counter)
     """By reason; ``no_gold`` among them."""
 
-    def add(self, said: Said) -> None:
+    def add(self, answer: SystemAnswer) -> None:
         """Take in one question."""
-        if said.correct is None:
-            self.unscored[said.unscored] += 1
+        if answer.correct is None:
+            self.unscored[answer.unscored] += 1
             return
         self.scored += 1
-        self.correct += said.correct
+        self.correct += answer.correct
 
     @property
     def asked(self) -> int:

@@ -100,7 +100,7 @@ def _price(missing: Sequence[Missing], price: Price) -> str:
 def _words(ablation: Ablation, generated: int) -> list[str]:
     made = counted(generated, "merge")
     unscored = sum(row.unscored for row in ablation.rows[:1])
-    told = (
+    text = (
         f"Over the frozen panel of {counted(ablation.questions, 'question')} and "
         f"{counted(len(ablation.agents), 'agent')}; no analysis and {made} generated now."
     )
@@ -112,7 +112,7 @@ def _words(ablation: Ablation, generated: int) -> list[str]:
     )
     if unscored:
         rules += f" ORCH left {counted(unscored, 'question')} unscored."
-    return [told, rules]
+    return [text, rules]
 
 
 def _rows_table(console: Console, ablation: Ablation) -> Table:
@@ -247,8 +247,8 @@ def _routed(row: AblationRow, gold: int) -> list[str]:
     if isinstance(expected, float):
         reached += f" (expected {points(expected)})"
     saved = row.facts.get("saved")
-    told = points(saved) if isinstance(saved, float) else "-"
-    return [row.name, row.vote, reached, _gap(row, "regret_fixed"), _gap(row, "regret_oracle"), f"{told} %"]
+    text = points(saved) if isinstance(saved, float) else "-"
+    return [row.name, row.vote, reached, _gap(row, "regret_fixed"), _gap(row, "regret_oracle"), f"{text} %"]
 
 
 def _order(one: AgentOrder) -> list[str]:

@@ -31,8 +31,8 @@ def print_comparison(console: Console, comparison: Comparison, agents: bool = Fa
         Also print the best run against every agent of every run.
     """
     print_paragraph(console, headline(comparison, visible), style="bold")
-    for said in sentences(comparison, visible):
-        print_paragraph(console, said)
+    for text in sentences(comparison, visible):
+        print_paragraph(console, text)
     for grid in grids(comparison, agents):
         _print_grid(console, grid)
 

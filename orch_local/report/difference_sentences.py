@@ -88,8 +88,8 @@ def _final_clause(difference: Difference) -> str:
     of = f"of {counted(difference.common, 'common question')}"
     if not count:
         return f"{of} no final answer differs"
-    said = f"{of} {counted(count, 'final answer')} {verb_for(count, 'differs', 'differ')}"
-    return f"{said} ({_scores_phrase(scores, difference.common)})" if scores else said
+    text = f"{of} {counted(count, 'final answer')} {verb_for(count, 'differs', 'differ')}"
+    return f"{text} ({_scores_phrase(scores, difference.common)})" if scores else text
 
 
 def _scores_phrase(scores: PairedScores, common: int) -> str:

@@ -112,17 +112,17 @@ def _instead(probabilities: Sequence[tuple[str, Spread | None]]) -> str:
     """What to take instead of a confidence that does not vary; by agent the spread of its probability."""
     varied = [name for name, one in probabilities if one and not one.is_flat]
     flat = [f"{name} ({_value(one, NBSP + '%')})" for name, one in probabilities if one and one.is_flat]
-    told = [f"the probabilities of {_listed(varied)} vary"] if varied else []
-    told += [f"the probabilities of {_listed(flat)} do not vary either"] if flat else []
-    if not told:
+    parts = [f"the probabilities of {_listed(varied)} vary"] if varied else []
+    parts += [f"the probabilities of {_listed(flat)} do not vary either"] if flat else []
+    if not parts:
         return "There are no probabilities either; merge.policy: majority is the same plain vote."
     offer = "merge.policy: probability decides the same stored rows anew and generates no analysis"
-    return f"{offer}; {'; '.join(told)}."
+    return f"{offer}; {'; '.join(parts)}."
 
 
 def _labels(found: Diagnostics, shown: Shown) -> Iterator[str]:
-    said = [_preferred(shown(name), one) for name, one in found.agents.items()]
-    yield from _clauses(filter(None, said))
+    texts = [_preferred(shown(name), one) for name, one in found.agents.items()]
+    yield from _clauses(filter(None, texts))
 
 
 def _preferred(name: str, one: AgentDiagnostics) -> str:
@@ -145,10 +145,10 @@ def _preferred(name: str, one: AgentDiagnostics) -> str:
 def _repeated(found: Diagnostics, shown: Shown) -> Iterator[str]:
     same = {name: (one.identical, one.reasonings) for name, one in found.agents.items()}
     alike = {name: (one.alike - one.identical, one.reasonings) for name, one in found.agents.items()}
-    told = _shares(same, REPEATED, shown)
-    yield from _statement(told, " are identical to another reasoning of the same agent")
-    told = _shares(alike, REPEATED, shown)
-    yield from _statement(told, " begin and end like another one, with other words or numbers between")
+    shares = _shares(same, REPEATED, shown)
+    yield from _statement(shares, " are identical to another reasoning of the same agent")
+    shares = _shares(alike, REPEATED, shown)
+    yield from _statement(shares, " begin and end like another one, with other words or numbers between")
 
 
 def _faults(found: Diagnostics, shown: Shown) -> Iterator[str]:
@@ -179,16 +179,16 @@ def _shares(counts: Mapping[str, tuple[int, int]], least: float, shown: Shown) -
 
 def _constant(found: Diagnostics, shown: Shown) -> Iterator[str]:
     stated = [(name, one.confidence) for name, one in found.agents.items() if one.confidence]
-    told = [
+    texts = [
         (name, f"{shown(name)} stated {one.value} for confidence {_where(one)}")
         for name, one in stated
         if one.is_constant
     ]
     yield from _statement(
-        [said for name, said in told if name != MERGE], ", so a vote weighted by it is a plain vote"
+        [text for name, text in texts if name != MERGE], ", so a vote weighted by it is a plain vote"
     )
     yield from _statement(
-        [said for name, said in told if name == MERGE],
+        [text for name, text in texts if name == MERGE],
         ", which does not tell its right answers from its wrong ones",
     )
     two = [f"{shown(name)} ({_value(one)})" for name, one in stated if one.is_flat and not one.is_constant]
@@ -196,12 +196,12 @@ def _constant(found: Diagnostics, shown: Shown) -> Iterator[str]:
 
 
 def _never_differ(found: Diagnostics, shown: Shown) -> Iterator[str]:
-    said = [
+    texts = [
         f"{shown(one.first)} and {shown(one.second)} gave the same answer to all "
         f"{counted(one.questions, 'question')} that both answered: together they say no more than one of them"
         for one in found.never_differ
     ]
-    yield from _clauses(said)
+    yield from _clauses(texts)
 
 
 def _value(one: Spread, unit: str = "") -> str:
@@ -221,9 +221,9 @@ def _share(part: int, whole: int) -> str:
     return percent(part / whole)
 
 
-def _clauses(said: Iterable[str]) -> Iterator[str]:
+def _clauses(texts: Iterable[str]) -> Iterator[str]:
     """One sentence of clauses, if there are any."""
-    known = list(said)
+    known = list(texts)
     if known:
         yield f"{'; '.join(_few(known))}."
 
@@ -240,9 +240,9 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(head)} and {last}" if head else last
 
 
-def _few(said: Sequence[str]) -> list[str]:
-    more = len(said) - MOST_NAMES
-    return [*said[:MOST_NAMES], *([f"{more:,} more"] if more > 0 else [])]
+def _few(texts: Sequence[str]) -> list[str]:
+    more = len(texts) - MOST_NAMES
+    return [*texts[:MOST_NAMES], *([f"{more:,} more"] if more > 0 else [])]
 
 
 def baseline_sentence(found: Diagnostics) -> str:
@@ -269,8 +269,8 @@ def figures(one: AgentDiagnostics) -> list[str]:
     counts = (one.identical, one.alike, one.cut, one.copied, one.empty, one.contradicted, one.undecided)
     shares = (points(count / one.reasonings if one.reasonings else None) for count in counts)
     stated = one.confidence
-    told = f"{stated.value} ({points(stated.with_value / stated.rows)}{NBSP}%)" if stated else "-"
-    return [f"{one.answers:,}", *shares, told]
+    text = f"{stated.value} ({points(stated.with_value / stated.rows)}{NBSP}%)" if stated else "-"
+    return [f"{one.answers:,}", *shares, text]
 
 
 def labels(found: Diagnostics) -> list[str]:

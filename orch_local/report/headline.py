@@ -22,8 +22,8 @@ def headline(metrics: Metrics, *, routed: bool = False) -> str:
         )
     if not orch.scored:
         return f"ORCH answered none of {counted(gold, 'question')} with a gold answer."
-    said = (_result_sentence(metrics, routed), *_oracle_sentence(metrics, routed))
-    return " ".join((*said, *_missing_sentences(metrics)))
+    texts = (_result_sentence(metrics, routed), *_oracle_sentence(metrics, routed))
+    return " ".join((*texts, *_missing_sentences(metrics)))
 
 
 def _result_sentence(metrics: Metrics, routed: bool) -> str:
@@ -38,8 +38,8 @@ def _result_sentence(metrics: Metrics, routed: bool) -> str:
         versus = metrics.versus.agents[metrics.best_agent]
         parts.append(_versus(versus, f"the best single agent, {name}", orch))
     parts.append(_versus(metrics.versus.majority, "the majority vote", orch))
-    said = [part for part in parts if part]
-    return ", ".join(said[:2]) + "".join(f", and {part}" for part in said[2:]) + "."
+    texts = [part for part in parts if part]
+    return ", ".join(texts[:2]) + "".join(f", and {part}" for part in texts[2:]) + "."
 
 
 def _versus(comparison: PairedComparison, other: str, orch: System) -> str:

@@ -50,7 +50,7 @@ def markdown(summary: Summary) -> str:
     parts = [
         f"# Run {code(summary.title)}",
         summary_headline(summary, code),
-        *(f"> {said}" for said in found.headline),
+        *(f"> {text}" for text in found.headline),
         _about(summary),
         *filter(None, [router_sentence(summary, code)]),
         *(_results(summary) if summary.gold else ()),
@@ -80,13 +80,13 @@ def _name(system: str) -> str:
 
 
 def _about(summary: Summary) -> str:
-    said = [f"{code(summary.benchmark)}, {counted(summary.questions, 'question')}"]
-    said += [f"{counted(summary.bad_rows, 'bad row')} skipped"] if summary.bad_rows else []
+    texts = [f"{code(summary.benchmark)}, {counted(summary.questions, 'question')}"]
+    texts += [f"{counted(summary.bad_rows, 'bad row')} skipped"] if summary.bad_rows else []
     how = ", ".join(f"{code(name)} {count:,}" for name, count in summary.how.items())
-    said += [f"decided by: {how}"] if how else []
+    texts += [f"decided by: {how}"] if how else []
     if summary.agreement is not None:
-        said.append(f"the agents agreed on {points(summary.agreement)} % of their panels")
-    return "; ".join(said) + "."
+        texts.append(f"the agents agreed on {points(summary.agreement)} % of their panels")
+    return "; ".join(texts) + "."
 
 
 def _results(summary: Summary) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _together(summary: Summary) -> Iterator[str]:
         yield from _table(heads, rows, MAX_ROWS["agents"])
     yield f"{right_sentence(summary)} {merge_sentences(summary, code)}"
     if summary.multiplicity:
-        yield "\n".join(f"- {said}" for said in multiplicity_sentences(summary, code))
+        yield "\n".join(f"- {text}" for text in multiplicity_sentences(summary, code))
 
 
 def _unscored(summary: Summary) -> Iterator[str]:
@@ -211,7 +211,7 @@ def _diagnostics(summary: Diagnostics, found: Findings) -> Iterator[str]:
     rows = [[code(name), *figures(one)] for name, one in summary.agents.items()]
     yield "## How the agents answered"
     if found.agents:
-        yield "\n".join(f"- {said}" for said in found.agents)
+        yield "\n".join(f"- {text}" for text in found.agents)
     yield from _table(["agent", *HEADS], rows, MAX_ROWS["agents"])
     yield EXPLANATION
     shares = [[code(name) if name else "**gold**", *cells] for name, cells in label_shares(summary)]

@@ -86,8 +86,8 @@ def print_obstacles(console: Console, plan: Plan) -> None:
         models.setdefault(agent.obstacles, []).append(agent.name)
     for reasons, names in models.items():
         if reasons:
-            told = f"{', '.join(names)}: the same bytes are likely but not promised: {'; '.join(reasons)}."
-            print_paragraph(console, visible(f"{told} This run can reach the level verified, not bitwise."))
+            text = f"{', '.join(names)}: the same bytes are likely but not promised: {'; '.join(reasons)}."
+            print_paragraph(console, visible(f"{text} This run can reach the level verified, not bitwise."))
 
 
 def _print_dtypes(console: Console, outline: Forecast) -> None:
@@ -95,10 +95,10 @@ def _print_dtypes(console: Console, outline: Forecast) -> None:
     models: dict[str, list[str]] = {}
     for agent in outline.agents:
         if agent.dtype_reason:
-            told = f"{agent.plan.settings.dtype}, {agent.dtype_reason}"
-            models.setdefault(told, []).append(agent.plan.name)
-    for told, names in models.items():
-        print_paragraph(console, visible(f"{', '.join(names)}: {told}."))
+            text = f"{agent.plan.settings.dtype}, {agent.dtype_reason}"
+            models.setdefault(text, []).append(agent.plan.name)
+    for text, names in models.items():
+        print_paragraph(console, visible(f"{', '.join(names)}: {text}."))
 
 
 def _print_caches(console: Console, plan: Plan) -> None:
@@ -108,9 +108,9 @@ def _print_caches(console: Console, plan: Plan) -> None:
         if agent.cache_reason and "prefix_caching" in agent.environment:
             on = "on" if agent.environment["prefix_caching"] else "off"
             agents.setdefault(f"{on} ({agent.cache_reason})", []).append(agent.name)
-    for told, names in agents.items():
+    for text, names in agents.items():
         whose = "" if len(names) == len(plan.workers) else f" of {', '.join(names)}"
-        print_paragraph(console, visible(f"Prefix cache{whose}: {told}."))
+        print_paragraph(console, visible(f"Prefix cache{whose}: {text}."))
 
 
 def _best_level(agent: AgentPlan) -> str:

@@ -41,11 +41,11 @@ def gold_sentence(facts: GoldFacts) -> str:
     """The share of each label, and what needs no model: the most frequent label always, and a guess."""
     total, most = facts.labelled, facts.majority
     shares = ", ".join(f"{one.label}{NBSP}{percent(one.count / total)}" for one in facts.labels)
-    said = f"Golds by label ({counted(total, 'question')}): {shares}."
+    text = f"Golds by label ({counted(total, 'question')}): {shares}."
     if most is None:
-        return said
+        return text
     always, chance = percent(most.count / total), percent(facts.chance)
-    return f"{said} Always answering {most.label} is right on {always}, a random guess on {chance}."
+    return f"{text} Always answering {most.label} is right on {always}, a random guess on {chance}."
 
 
 def gold_warnings(facts: GoldFacts, plan: Plan) -> list[str]:

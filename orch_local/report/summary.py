@@ -49,21 +49,21 @@ def print_summary(console: Console, summary: Summary) -> None:
     """Print the headline, then pairs, complementarity, multiplicity, diagnostics, calibration, cost."""
     print_paragraph(console, summary_headline(summary), style="bold")
     found = findings(summary.diagnostics, summary.policy)
-    for said in found.headline:
-        print_paragraph(console, said, style=WARNING)
+    for text in found.headline:
+        print_paragraph(console, text, style=WARNING)
     if summary.router is not None:
         print_paragraph(console, router_sentence(summary))
     if summary.gold:
         _print_pairs(console, summary)
         _print_together(console, summary)
-    for said in multiplicity_sentences(summary)[-1:]:  # the widest tolerance holds the others
-        print_paragraph(console, said)
+    for text in multiplicity_sentences(summary)[-1:]:  # the widest tolerance holds the others
+        print_paragraph(console, text)
     if summary.diagnostics is not None:
         _print_diagnostics(console, summary.diagnostics, found.agents)
     if summary.calibration:
         print_table(console, "Calibration", _calibration(console, summary.calibration))
-        for said in filter(None, [flat_sentence(summary.calibration)]):
-            print_paragraph(console, said)
+        for text in filter(None, [flat_sentence(summary.calibration)]):
+            print_paragraph(console, text)
     _print_spending(console, summary.spending)
 
 
@@ -85,10 +85,10 @@ def _pair_cells(pair: PairSummary) -> Sequence[str]:
 def _pairs_sentence(summary: Summary, others: Sequence[PairSummary], cut: int) -> str:
     differ = sum(pair.p_holm is not None and pair.p_holm < _CHANCE for pair in others)
     cochran = cochran_sentence(summary)
-    said = [f"... and {cut:,} more in report.json."] if cut > 0 else []
-    said += [f"Holm's correction is over all {counted(len(summary.pairs), 'pair')}."]
-    said += [f"Of the {len(others):,} without ORCH {differ:,} differ by more than chance."] if others else []
-    return " ".join([*said, *([cochran] if cochran else [])])
+    text = [f"... and {cut:,} more in report.json."] if cut > 0 else []
+    text += [f"Holm's correction is over all {counted(len(summary.pairs), 'pair')}."]
+    text += [f"Of the {len(others):,} without ORCH {differ:,} differ by more than chance."] if others else []
+    return " ".join([*text, *([cochran] if cochran else [])])
 
 
 def _print_together(console: Console, summary: Summary) -> None:
@@ -108,13 +108,13 @@ def _agent_pairs(console: Console, pairs: Sequence[AgentPair]) -> Table:
     return made
 
 
-def _print_diagnostics(console: Console, found: Diagnostics, said: Sequence[str]) -> None:
+def _print_diagnostics(console: Console, found: Diagnostics, texts: Sequence[str]) -> None:
     made = table(console, "agent", HEADS)
     for name, one in found.agents.items():
         made.add_row(safe(name), *(Text(cell.replace(NBSP, " ")) for cell in figures(one)))
     print_table(console, "How the agents answered", made)
     print_paragraph(console, EXPLANATION, style="dim")
-    print_list(console, "What stands out", said)
+    print_list(console, "What stands out", texts)
     shares = label_shares(found)
     if shares:
         made = table(console, "answers", labels(found))

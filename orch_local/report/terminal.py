@@ -54,8 +54,8 @@ def print_metrics(
         What is to be said of how the agents answered.
     """
     print_paragraph(console, headline(metrics, routed=_is_routed(metrics)), style="bold")
-    for said in findings.headline if findings else ():
-        print_paragraph(console, said, style=WARNING)
+    for text in findings.headline if findings else ():
+        print_paragraph(console, text, style=WARNING)
     if metrics.total.gold:
         print_table(console, "Accuracy (%, 95 % interval)", _accuracy_table(console, metrics))
         _print_categories(console, metrics)
@@ -88,8 +88,8 @@ def print_warnings(
     """
     for name, count in deaths.items():
         often = counted(count, "time")
-        told = f"A worker of {name} died {often} and was replaced; no row is lost, run.log says how."
-        print_paragraph(console, visible(told))
+        text = f"A worker of {name} died {often} and was replaced; no row is lost, run.log says how."
+        print_paragraph(console, visible(text))
     if bad_rows:
         print_paragraph(console, f"{bad_rows:,} bad rows of the benchmark were skipped; see bad_rows.jsonl.")
     if damaged:

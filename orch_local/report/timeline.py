@@ -32,44 +32,44 @@ def _print_timeline(console: Console, timeline: Timeline, title: str) -> None:
     planned, real = timeline.planned.seconds, timeline.seconds
     bars = {
         f"planned, {duration(planned)}": bars_of(timeline.planned),
-        f"real, {duration(real)}": [_bar(stint, timeline) for stint in timeline.stints],
+        f"real, {duration(real)}": [_bar(span, timeline) for span in timeline.spans],
     }
     agents = list(dict.fromkeys(bar.agent for some in bars.values() for bar in some))
     for line in draw(console, bars, agents, timeline.planned):
         console.print(line, soft_wrap=True)
     console.print()
-    if timeline.stints:
-        print_table(console, "Seconds, planned and real", _stints(console, timeline))
+    if timeline.spans:
+        print_table(console, "Seconds, planned and real", _spans(console, timeline))
         print_paragraph(console, _idle_in_words(timeline))
         print_paragraph(console, _again_in_words(timeline))
 
 
-def _bar(stint: Span, timeline: Timeline) -> Bar:
-    lanes = range(timeline.planned.lanes) if len(stint.devices) > 1 else (stint.lane,)
-    slots = tuple((device, lane) for device in stint.devices for lane in lanes)
-    loaded = stint.end_s if stint.loaded_s is None else stint.loaded_s
-    return Bar(stint.agent, stint.number, stint.of, slots, stint.start_s, loaded, stint.end_s)
+def _bar(span: Span, timeline: Timeline) -> Bar:
+    lanes = range(timeline.planned.lanes) if len(span.devices) > 1 else (span.lane,)
+    slots = tuple((device, lane) for device in span.devices for lane in lanes)
+    loaded = span.end_s if span.loaded_s is None else span.loaded_s
+    return Bar(span.agent, span.number, span.of, slots, span.start_s, loaded, span.end_s)
 
 
-def _stints(console: Console, timeline: Timeline) -> Table:
+def _spans(console: Console, timeline: Timeline) -> Table:
     heads = ["part", "rows", "load", "real", "generate", "real", "ratio", "again"]
     made = table(console, "agent", heads)
     planned = {(one.agent, one.number): one for one in timeline.planned.replicas}
-    for stint in timeline.stints:
-        cells = _cells(stint, planned.get((stint.agent, stint.number)))
-        made.add_row(safe(stint.agent), *map(Text, cells))
+    for span in timeline.spans:
+        cells = _cells(span, planned.get((span.agent, span.number)))
+        made.add_row(safe(span.agent), *map(Text, cells))
     return made
 
 
-def _cells(stint: Span, plan: Replica | None) -> Sequence[str]:
+def _cells(span: Span, plan: Replica | None) -> Sequence[str]:
     """Planned and real seconds of loading and generating, how much longer the latter was, and rechecks."""
     load, work = (plan.loaded_s - plan.start_s, plan.end_s - plan.loaded_s) if plan else (None, None)
     real_load = real_work = None
-    if stint.loaded_s is not None:
-        real_load, real_work = stint.loaded_s - stint.start_s, stint.end_s - stint.loaded_s
+    if span.loaded_s is not None:
+        real_load, real_work = span.loaded_s - span.start_s, span.end_s - span.loaded_s
     ratio = f"{real_work / work:.2f}" if work and real_work is not None else "-"
     seconds = (_seconds(value) for value in (load, real_load, work, real_work))
-    return [f"{stint.number}/{stint.of}", f"{stint.rows:,}", *seconds, ratio, _seconds(stint.recheck_s)]
+    return [f"{span.number}/{span.of}", f"{span.rows:,}", *seconds, ratio, _seconds(span.recheck_s)]
 
 
 def _seconds(value: float | None) -> str:
@@ -77,7 +77,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _again_in_words(timeline: Timeline) -> str:
-    rows = sum(stint.rechecked for stint in timeline.stints)
+    rows = sum(span.rechecked for span in timeline.spans)
     return f"again: real seconds of generating in which rows were generated again ({counted(rows, 'row')})."
 
 

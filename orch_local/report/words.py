@@ -78,23 +78,23 @@ def cochran_sentence(summary: Summary) -> str:
     if found is None:
         return ""
     verdict = "could all be equally good" if found.p >= CHANCE_P else "are not all equally good"
-    said = f"Cochran's Q{NBSP}={NBSP}{found.statistic:,.1f}, df{NBSP}{found.df}, {_p(found.p)}"
+    text = f"Cochran's Q{NBSP}={NBSP}{found.statistic:,.1f}, df{NBSP}{found.df}, {_p(found.p)}"
     basis = f"on the {counted(found.n, 'question')} where all are scored"
-    return f"The {found.systems} systems without the oracle {verdict} ({said}, {basis})."
+    return f"The {found.systems} systems without the oracle {verdict} ({text}, {basis})."
 
 
 def merge_sentences(summary: Summary, shown: Shown = visible) -> str:
     """What the merge made of the panels."""
     found = summary.complementarity
-    said = [_saved("the majority vote", found.saves, found.breaks)]
+    texts = [_saved("the majority vote", found.saves, found.breaks)]
     if summary.best_agent is not None and summary.router is None:
         best = f"the best agent, {shown(summary.best_agent)},"
-        said.append(_saved(best, found.saves_against_best, found.breaks_against_best))
-    said.append(
+        texts.append(_saved(best, found.saves_against_best, found.breaks_against_best))
+    texts.append(
         f"ORCH is right on {counted(found.beyond_panel, 'question')} where no agent is, "
         f"and wrong on {found.lost_by_merge:,} where one is right."
     )
-    return " ".join(said)
+    return " ".join(texts)
 
 
 def _saved(other: str, saves: int, breaks: int) -> str:
@@ -104,9 +104,9 @@ def _saved(other: str, saves: int, breaks: int) -> str:
 def right_sentence(summary: Summary) -> str:
     """How many agents were right, over the questions with gold."""
     counts = summary.complementarity.right_counts
-    said = ", ".join(f"{number}{NBSP}on{NBSP}{count:,}" for number, count in enumerate(counts))
+    text = ", ".join(f"{number}{NBSP}on{NBSP}{count:,}" for number, count in enumerate(counts))
     of = f"of {len(counts) - 1}" if summary.router is None else "of those asked"
-    return f"Agents that were right, {of}: {said}."
+    return f"Agents that were right, {of}: {text}."
 
 
 def router_sentence(summary: Summary, shown: Shown = visible) -> str:
@@ -154,10 +154,10 @@ def spending_sentence(spending: Spending) -> str:
     if not held:
         return "No device time is recorded."
     shares = ", ".join(f"{name} {percent(seconds / held)}" for name, seconds in parts.items())
-    said = f"{device}-seconds held: {held:,.1f}, of these {shares}."
+    text = f"{device}-seconds held: {held:,.1f}, of these {shares}."
     if spending.correct_per_device_hour is None:
-        return f"{said} Not all rows are of these executions, so no answers per hour are told."
-    return f"{said} Right answers per {device}-hour: {spending.correct_per_device_hour:,.0f}."
+        return f"{text} Not all rows are of these executions, so no answers per hour are told."
+    return f"{text} Right answers per {device}-hour: {spending.correct_per_device_hour:,.0f}."
 
 
 def _p(p: float) -> str:

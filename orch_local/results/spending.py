@@ -49,21 +49,21 @@ def device_time(timelines: Iterable[Timeline]) -> DeviceTime:
     time = DeviceTime()
     for timeline in timelines:
         devices = {device for one in timeline.planned.replicas for device in one.devices}
-        devices |= {device for stint in timeline.stints for device in stint.devices}
+        devices |= {device for span in timeline.spans for device in span.devices}
         for device in sorted(devices):
-            _add_device(time, timeline.seconds, [one for one in timeline.stints if device in one.devices])
-        for stint in timeline.stints:
-            time.rows[stint.agent] += stint.rows if stint.loaded_s is not None else 0
+            _add_device(time, timeline.seconds, [one for one in timeline.spans if device in one.devices])
+        for span in timeline.spans:
+            time.rows[span.agent] += span.rows if span.loaded_s is not None else 0
     return time
 
 
-def _add_device(time: DeviceTime, end: float, stints: Sequence[Span]) -> None:
+def _add_device(time: DeviceTime, end: float, spans: Sequence[Span]) -> None:
     """Split the time of one device, from moment to moment at which something changes there."""
     moments = {0.0, end}
-    for one in stints:
+    for one in spans:
         moments |= {one.start_s, _loaded(one), one.end_s}
     for begin, until in pairwise(sorted(moments)):
-        there = [one for one in stints if one.start_s <= begin < one.end_s]
+        there = [one for one in spans if one.start_s <= begin < one.end_s]
         if not there:
             time.idle += until - begin
         for one in there:
@@ -71,9 +71,9 @@ def _add_device(time: DeviceTime, end: float, stints: Sequence[Span]) -> None:
             spent[one.agent] += (until - begin) / len(there)
 
 
-def _loaded(stint: Span) -> float:
+def _loaded(span: Span) -> float:
     """When it began to generate; one that never did has only loaded."""
-    return stint.end_s if stint.loaded_s is None else stint.loaded_s
+    return span.end_s if span.loaded_s is None else span.loaded_s
 
 
 def _total(seconds: Mapping[str, float]) -> float:

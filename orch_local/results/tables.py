@@ -125,8 +125,8 @@ def table_of(rows: pa.Table, agents: Sequence[str]) -> RunTable:
     KeyError
         If a column is missing.
     """
-    said = _coded([rows["gold"], rows["answer"], rows["majority"], *(rows[f"answer.{a}"] for a in agents)])
-    gold, final, majority, *answer = (column.codes for column in said)
+    text = _coded([rows["gold"], rows["answer"], rows["majority"], *(rows[f"answer.{a}"] for a in agents)])
+    gold, final, majority, *answer = (column.codes for column in text)
     return RunTable(
         agents=tuple(agents),
         ids=rows["question_id"],
@@ -134,7 +134,7 @@ def table_of(rows: pa.Table, agents: Sequence[str]) -> RunTable:
         cluster=_without_empty(_coded([rows["cluster"]])[0]),
         how=_coded([rows["how"]])[0],
         reason=_without_empty(_coded([rows["reason"]])[0]),
-        answers=said[0].names,
+        answers=text[0].names,
         gold=gold,
         final=final,
         majority=majority,

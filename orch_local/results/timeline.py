@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from orch_local.errors import StoreError
 from orch_local.placement.replicas import Placement, Replica
@@ -52,12 +52,13 @@ class Timeline:
     shard: str
     """Such as ``3/8``; empty where the execution was of the whole run."""
     planned: Placement
-    stints: tuple[Span, ...]
+    spans: Annotated[tuple[Span, ...], Field(alias="stints")]
+    """In the file they are called ``stints``."""
 
     @property
     def seconds(self) -> float:
         """When the last worker ended."""
-        return max((stint.end_s for stint in self.stints), default=0.0)
+        return max((span.end_s for span in self.spans), default=0.0)
 
     def idle(self) -> dict[int, float]:
         """Share of the time, 0 to 1, in which no worker sat on a device that was planned with.
@@ -65,13 +66,13 @@ class Timeline:
         A device on which a worker loads, or waits for others, is not idle in this sense.
         """
         planned = {device for replica in self.planned.replicas for device in replica.devices}
-        real = {device for stint in self.stints for device in stint.devices}
+        real = {device for span in self.spans for device in span.devices}
         whole = self.seconds or 1.0
         # Sums of floats: what was never idle may come to -1e-16.
         return {device: max(0.0, 1 - _covered(self._on(device)) / whole) for device in sorted(planned | real)}
 
     def _on(self, device: int) -> list[tuple[float, float]]:
-        return sorted((stint.start_s, stint.end_s) for stint in self.stints if device in stint.devices)
+        return sorted((span.start_s, span.end_s) for span in self.spans if device in span.devices)
 
 
 class Timelines(NamedTuple):
@@ -96,7 +97,7 @@ def keep(folder: RunFolder, timeline: Timeline) -> Path:
     """
     stamp = re.sub(r"[^0-9TZ]+", "", timeline.began)[:20]
     file = folder.timelines / f"{stamp}-{secrets.token_hex(4)}.json"
-    write_json(file, _FORMAT.dump_python(timeline, mode="json"))
+    write_json(file, _FORMAT.dump_python(timeline, mode="json", by_alias=True))
     return file
 
 
@@ -117,7 +118,7 @@ def read_all(folder: RunFolder) -> Timelines:
 
 def _check_times(timeline: Timeline) -> None:
     """Refuse times that no worker can have; they could not be drawn."""
-    for one in (*_times(timeline.planned.replicas), *_times(timeline.stints)):
+    for one in (*_times(timeline.planned.replicas), *_times(timeline.spans)):
         if not all(earlier <= later for earlier, later in pairwise((0.0, *one, sys.float_info.max))):
             raise ValueError("times out of order")
 

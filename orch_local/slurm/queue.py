@@ -140,15 +140,15 @@ def _call(command: Sequence[str]) -> str:
         raise SlurmError(f"{command[0]} did not answer: {error}", hint=hint) from None
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        said = "; ".join(" ".join(line.split()) for line in lines if line.strip())
-        raise SlurmError(f"{command[0]} refused: {said}", hint=_advice(said))
+        text = "; ".join(" ".join(line.split()) for line in lines if line.strip())
+        raise SlurmError(f"{command[0]} refused: {text}", hint=_advice(text))
     return done.stdout
 
 
-def _advice(said: str) -> str:
+def _advice(text: str) -> str:
     """What to do about sbatch's commonest refusals."""
-    if "Invalid job array specification" in said:
+    if "Invalid job array specification" in text:
         return "the cluster's MaxArraySize is smaller (`scontrol show config`): take fewer --shards"
-    if "account" in said.lower() or "partition" in said.lower() or "node configuration" in said:
+    if "account" in text.lower() or "partition" in text.lower() or "node configuration" in text:
         return "check the `slurm` block of the run file; `sinfo` lists partitions"
     return ""

@@ -206,8 +206,8 @@ def _job(facts: Facts, place: _JobFiles, queue: _Queue) -> JobStatus:
     record = TaskRecord.read(facts.folder, place.record)
     # What a job of an earlier submission wrote down is past.
     if record is not None and number and record.job.split("_")[0] == number:
-        told = (record.attempt, record.job, record.node, record.message, record.hint, record.log)
-        return JobStatus(place.name, _condition(listed, record.state, facts), None, *told)
+        details = (record.attempt, record.job, record.node, record.message, record.hint, record.log)
+        return JobStatus(place.name, _condition(listed, record.state, facts), None, *details)
     log = submission.log(facts.folder, place.step, place.task) if submission else ""
     began = bool(log) and Path(log).exists()
     condition = _condition(listed, State.RUNNING if began else None, facts)
@@ -216,13 +216,13 @@ def _job(facts: Facts, place: _JobFiles, queue: _Queue) -> JobStatus:
     return JobStatus(place.name, condition, job=job, node=node, log=log if began else "")
 
 
-def _condition(listed: QueuedJob | None, said: State | None, facts: Facts) -> Condition:
+def _condition(listed: QueuedJob | None, text: State | None, facts: Facts) -> Condition:
     if listed is not None:
         return Condition.QUEUED if listed.state in _WAITING else Condition.RUNNING
-    if said is State.RUNNING:
+    if text is State.RUNNING:
         # Where squeue does not answer, its own word is all there is.
         return Condition.RUNNING if facts.queue_error else Condition.LOST
-    return Condition(said) if said is not None else Condition.WAITING
+    return Condition(text) if text is not None else Condition.WAITING
 
 
 def _not_queued(job: JobStatus) -> JobStatus:

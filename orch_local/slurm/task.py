@@ -156,13 +156,13 @@ def _see_to(job: SlurmJob, attempts: int, signum: int) -> None:
     why, again = "no job of SLURM", False
     if job.number:
         why, again = ending(_info(job.number), job.restarts)
-    told = f"stopped by {signal.Signals(signum).name}: {why}"
+    text = f"stopped by {signal.Signals(signum).name}: {why}"
     if again and job.attempt >= attempts:
-        log.warning(told)
+        log.warning(text)
         raise _too_often(attempts)
-    told += "; it is put back into the queue" if again else ""
-    log.warning(told)
-    job.record(State.STOPPED, told)
+    text += "; it is put back into the queue" if again else ""
+    log.warning(text)
+    job.record(State.STOPPED, text)
     if again:
         requeue(job.number)
 

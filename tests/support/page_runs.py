@@ -109,8 +109,8 @@ def written(run: Run) -> Path:
 
 def timeline(*agents: str) -> Timeline:
     """An execution in which each agent works on one device after the other."""
-    stints = [
+    spans = [
         Span(name, 1, 1, (0,), 0, 10.0 * n, 10.0 * n + 2, 10.0 * n + 9, 50) for n, name in enumerate(agents)
     ]
     placed = Placement(Machine("cuda", 1, 80.0, "made up"), (), "merge")
-    return Timeline("2026-01-01T00:00:00+00:00", "node17.cluster", "", placed, tuple(stints))
+    return Timeline("2026-01-01T00:00:00+00:00", "node17.cluster", "", placed, tuple(spans))

@@ -633,10 +633,10 @@ def test_two_run_files_of_one_name_are_two_and_share_what_they_name(full_run: Pa
         agent["model"] = agent["model"].replace("./", "../")
         agent.pop("prompt", None)
     other.write_text(json.dumps(values), encoding="utf-8")
-    luggage = run_files.pack([full_run, other], [], [], silent)
-    assert luggage.run_files == ["run-files/run.yaml", "run-files/run-2.yaml"]
-    assert {"benchmarks/tiny/test.jsonl", "benchmarks/tiny/train.jsonl"} <= set(luggage.sources)
-    assert len(luggage.benchmarks) == 1
+    packed = run_files.pack([full_run, other], [], [], silent)
+    assert packed.run_files == ["run-files/run.yaml", "run-files/run-2.yaml"]
+    assert {"benchmarks/tiny/test.jsonl", "benchmarks/tiny/train.jsonl"} <= set(packed.sources)
+    assert len(packed.benchmarks) == 1
 
 
 def test_arguments_that_name_files_of_this_machine_are_refused(tmp_path: Path, models_dir: Path) -> None:

@@ -71,8 +71,8 @@ class Said(list[str]):
     """What an installation said."""
 
     @property
-    def voice(self) -> InstallOutput:
-        """The voice to say it."""
+    def output(self) -> InstallOutput:
+        """Where an installation writes."""
         return InstallOutput(self.append, lambda _path, _size: None)
 
 
@@ -80,7 +80,7 @@ def install(bundle: Path, to: Path, **options: Any) -> Said:
     """Install, and tell what was said."""
     said = Said()
     values = {"signers": None, "python": sys.executable, **options}
-    installing.install(Installation(bundle, to, **values), said.voice)
+    installing.install(Installation(bundle, to, **values), said.output)
     return said
 
 
@@ -424,7 +424,7 @@ def test_a_bundle_for_cuda_without_a_driver_is_noted(tmp_path: Path, monkeypatch
     said = Said()
     wanted = Installation(bundle, tmp_path / "to", None, sys.executable)
     with pytest.raises(OrchError, match="gone==1"):
-        installing.install(wanted, said.voice)
+        installing.install(wanted, said.output)
     monkeypatch.setattr(installing.environment, "make", lambda *_, **__: None)
     monkeypatch.setattr(installing.environment, "fill", lambda *_: None)
     monkeypatch.setattr(installing.environment, "check_import", lambda *_: None)

@@ -18,7 +18,7 @@ import yaml
 from running import write_run_file
 
 from orch_local.cli.doctor import doctor
-from orch_local.deploy.doctor import gpu, lanes, telling
+from orch_local.deploy.doctor import gpu, lanes, printing
 from orch_local.deploy.doctor.checks import CHECKS, DoctorReport, Finding, Severity
 from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.parts import PARTS
@@ -421,7 +421,7 @@ def test_the_whole_page_as_json(tmp_path: Path, small: Path) -> None:
 )
 def test_input_that_is_no_question_to_a_machine(request_: DoctorRequest) -> None:
     with pytest.raises(InputError) as raised:
-        telling.tell(request_, as_json=False)
+        printing.print_report(request_, as_json=False)
     assert raised.value.exit_code == 2
 
 
@@ -431,8 +431,8 @@ def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], level: str, code: int, as_json: bool
 ) -> None:
     page = DoctorReport.of("demo", [Finding("plan", Severity(level), "a fact", "")])
-    monkeypatch.setattr(telling, "examine", lambda *_: page)
-    assert telling.tell(DoctorRequest(), as_json=as_json) == code
+    monkeypatch.setattr(printing, "examine", lambda *_: page)
+    assert printing.print_report(DoctorRequest(), as_json=as_json) == code
     assert "a fact" in capsys.readouterr().out
 
 

@@ -18,7 +18,7 @@ from page_runs import finished
 from run_folders import Run
 from running import Cli, CliResult
 
-from orch_local.cli.options import told
+from orch_local.cli.options import shown_path
 from orch_local.cli.watching import inert_formatter
 from orch_local.plan.files import write_plan
 from orch_local.prompts.template import builtin_text
@@ -220,7 +220,7 @@ def test_a_code_span_is_one_span(text: str) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_path_is_told_on_one_line(name: str) -> None:
-    path = told(Path("/") / ATTACKS[name].replace("/", "_").replace("\0", ""))
+    path = shown_path(Path("/") / ATTACKS[name].replace("/", "_").replace("\0", ""))
     assert not harmful(path)
     assert "\n" not in path
 

@@ -110,7 +110,7 @@ def test_the_digest_does_not_depend_on_the_placement(
     assert rows_twice(folder.root.parent / "store") == 0
     assert replay(folder).same
     (timeline,) = read_all(folder).read
-    assert sum(one.rows for one in timeline.stints) == 3 * QUESTIONS
+    assert sum(one.rows for one in timeline.spans) == 3 * QUESTIONS
     assert timeline.planned == placed()
 
 
@@ -121,10 +121,10 @@ def test_a_merge_agent_that_follows_ends_with_the_analyses(
     folder = prepared()
     execute(folder, Silent())
     (timeline,) = read_all(folder).read
-    merges = [one for one in timeline.stints if one.agent == "merge"]
+    merges = [one for one in timeline.spans if one.agent == "merge"]
     # It began before the last analysis was written, and no second worker had to merge behind it.
     assert [one.rows for one in merges] == [QUESTIONS]
-    assert merges[0].start_s < max(one.end_s for one in timeline.stints if one.agent == "verbal")
+    assert merges[0].start_s < max(one.end_s for one in timeline.spans if one.agent == "verbal")
 
 
 def test_what_a_killed_follower_leaves_is_merged_in_the_end(
@@ -143,7 +143,7 @@ def test_what_a_killed_follower_leaves_is_merged_in_the_end(
     folder = prepared()
     result = execute(folder, Silent())
     assert result.digest == digest
-    assert [one.agent for one in read_all(folder).read[0].stints].count("merge") == 2
+    assert [one.agent for one in read_all(folder).read[0].spans].count("merge") == 2
     assert rows_twice(folder.root.parent / "store") == 0
 
 

@@ -21,7 +21,7 @@ from orch_local.errors import InputError
 from orch_local.util.paths import MANIFEST, SIGNATURE
 
 WHEELS = "wheels"
-Told = Callable[[str, int], None]
+OnBytes = Callable[[str, int], None]
 """Called with what is read and how many bytes of it were, for a line of progress."""
 
 
@@ -119,18 +119,18 @@ def unchecked_key(bundle: Bundle) -> str:
     return signatures.fingerprint(bundle.content, bundle.signature)
 
 
-def check_files(bundle: Bundle, told: Told) -> BundleFaults:
+def check_files(bundle: Bundle, on_bytes: OnBytes) -> BundleFaults:
     """Compare each file or part with the manifest: what it is, its size, then its SHA-256."""
     found: dict[str, list[str]] = {}
     for entry in bundle.pieces:
-        told(entry.path, 0)
-        if problem := check_file(bundle.folder, entry, told):
+        on_bytes(entry.path, 0)
+        if problem := check_file(bundle.folder, entry, on_bytes):
             found.setdefault(problem, []).append(entry.path)
     found["unknown"] = unknown_files(bundle)
     return BundleFaults(**{problem: tuple(paths) for problem, paths in found.items()})
 
 
-def check_file(root: Path, entry: Entry, told: Told) -> str:
+def check_file(root: Path, entry: Entry, on_bytes: OnBytes) -> str:
     """Name what is wrong with a file: a field of :class:`BundleFaults`; empty where it is right."""
     try:
         with reading(root, entry.path) as file:
@@ -139,7 +139,7 @@ def check_file(root: Path, entry: Entry, told: Told) -> str:
             digest = hashlib.sha256()
             for block in blocks(file, entry.size + 1):
                 digest.update(block)
-                told(entry.path, len(block))
+                on_bytes(entry.path, len(block))
     except FileNotFoundError:
         return "missing"
     except NotPlainError:

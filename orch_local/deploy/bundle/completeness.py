@@ -66,9 +66,9 @@ def read_wheel(path: Path) -> Wheel:
     try:
         name, version, _, tags = parse_wheel_filename(path.name)
         metadata, _ = parse_email(_metadata(path, name))
-        told = canonicalize_name(metadata["name"]), Version(metadata["version"])
-        if told != (name, version):
-            raise ValueError(f"it says to be {told[0]} {told[1]}")
+        stated = canonicalize_name(metadata["name"]), Version(metadata["version"])
+        if stated != (name, version):
+            raise ValueError(f"it says to be {stated[0]} {stated[1]}")
         for text in metadata.get("requires_dist", []):
             Requirement(text)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
@@ -121,9 +121,9 @@ def _check_each(wheels: Sequence[Wheel], target: Target) -> None:
     fitting, seen = tags_of(target), set()
     for wheel in wheels:
         if not wheel.tags & fitting:
-            told = f"{wheel.path.name} is not for Python {target.python} on {target.platform}"
+            text = f"{wheel.path.name} is not for Python {target.python} on {target.platform}"
             raise InputError(
-                f"{told} with glibc {target.glibc}", hint="name another target, or another wheel"
+                f"{text} with glibc {target.glibc}", hint="name another target, or another wheel"
             )
         if wheel.name in seen:
             raise InputError(f"there are two wheels of {wheel.name}", where=str(wheel.path.parent))

@@ -35,7 +35,7 @@ _LARGE = 2**28
 """Bytes of a file that is told of when it is written."""
 _ROOM = 16 * 2**20
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Made:
     left_out: tuple[str, ...]
 
 
-def create(order: BundleRequest, tell: Tell) -> Made:
+def create(order: BundleRequest, notify: Notify) -> Made:
     """Make a bundle.
 
     Raises
@@ -81,7 +81,7 @@ def create(order: BundleRequest, tell: Tell) -> Made:
     work = folder.with_name(f"{folder.name}.partial")
     try:
         with _alone(work):
-            made = _create(order, work, tell)
+            made = _create(order, work, notify)
             (work / "bundle").replace(folder)
         shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -120,25 +120,25 @@ def _alone(work: Path) -> Iterator[None]:
         lock.release()
 
 
-def _create(order: BundleRequest, work: Path, tell: Tell) -> Made:
-    luggage = run_files.pack(list(order.run_files), list(order.models), list(order.benchmarks), tell)
-    _check_places({**{place: source.file for place, source in luggage.sources.items()}, **luggage.texts})
-    _check_room(work, sum(source.file.stat().st_size for source in luggage.sources.values()))
-    world, chosen = _wheels(order, work, tell)
-    tell("checking that nothing is missing")
+def _create(order: BundleRequest, work: Path, notify: Notify) -> Made:
+    packed = run_files.pack(list(order.run_files), list(order.models), list(order.benchmarks), notify)
+    _check_places({**{place: source.file for place, source in packed.sources.items()}, **packed.texts})
+    _check_room(work, sum(source.file.stat().st_size for source in packed.sources.values()))
+    world, chosen = _wheels(order, work, notify)
+    notify("checking that nothing is missing")
     roots = (f"{sbom.PROJECT}[{order.target.device}]",)
     completeness.check(world, roots)
 
     written = _fresh(work / "written")
-    sources = list(luggage.sources.values()) + [
+    sources = list(packed.sources.values()) + [
         BundleSource(wheel.path, f"{WHEELS}/{wheel.path.name}") for wheel in world.wheels
     ]
-    sources += _written(written, {place: text.encode() for place, text in luggage.texts.items()})
+    sources += _written(written, {place: text.encode() for place, text in packed.texts.items()})
     write_installer(written / INSTALLER)
     sources.append(BundleSource(written / INSTALLER, INSTALLER))
-    tell(f"reading {len(sources):,} files, {shown(sum(one.file.stat().st_size for one in sources))}")
+    notify(f"reading {len(sources):,} files, {shown(sum(one.file.stat().st_size for one in sources))}")
     entries = {source.to: _entry(source) for source in sources}
-    models, benchmarks = tuple(luggage.models.values()), tuple(luggage.benchmarks.values())
+    models, benchmarks = tuple(packed.models.values()), tuple(packed.benchmarks.values())
     papers = {
         REQUIREMENTS: _requirements(world.wheels, entries),
         sbom.PATH: sbom.write_sbom(sbom.Materials(world, models, benchmarks, entries, roots)),
@@ -154,10 +154,10 @@ def _create(order: BundleRequest, work: Path, tell: Tell) -> Made:
         excluded=tuple(f"{name}=={version}" for name, version in sorted(chosen.excluded.items())),
         models=tuple(sorted(models, key=lambda one: one.folder)),
         benchmarks=tuple(sorted(benchmarks, key=lambda one: one.folder)),
-        run_files=tuple(sorted(luggage.run_files)),
+        run_files=tuple(sorted(packed.run_files)),
     )
     _check_room(work, manifest.size)
-    manifest = _write(order, work, manifest, {source.to: source.file for source in sources}, tell)
+    manifest = _write(order, work, manifest, {source.to: source.file for source in sources}, notify)
     return Made(manifest, chosen.otherwise, tuple(sorted(world.left_out - world.versions().keys())))
 
 
@@ -176,7 +176,7 @@ def _check_places(named: Mapping[str, object]) -> None:
         raise InputError(f"cannot be in one bundle: {error}", hint=hint) from None
 
 
-def _wheels(order: BundleRequest, work: Path, tell: Tell) -> tuple[completeness.World, pins.Chosen]:
+def _wheels(order: BundleRequest, work: Path, notify: Notify) -> tuple[completeness.World, pins.Chosen]:
     """Have all wheels in the work folder, that of the project among them."""
     target, lists = order.target, order.project / "requirements"
     locked = pins.read_pins(lists / f"{target.device}.txt", platforms.marker_environment(target))
@@ -185,11 +185,11 @@ def _wheels(order: BundleRequest, work: Path, tell: Tell) -> tuple[completeness.
     there = pins.read_freeze(order.freeze) if order.freeze else {}  # once: it may be a pipe
     chosen = pins.choose(locked, there)
     count = len(chosen.wanted)
-    tell(
+    notify(
         f"taking {count:,} wheels with pip, for Python {target.python} on {target.platform} ({target.device})"
     )
     taken = wheels.take(chosen.wanted, work / WHEELS, wheels.WheelSource(target, order.wheels))
-    tell("building the wheel of orch-local")
+    notify("building the wheel of orch-local")
     project = wheels.build_project(order.project, _fresh(work / "project"))
     found = [completeness.read_wheel(path) for path in (*taken, project)]
     left_out = pins.read_left_out(lists / "left-out.txt", target.device)
@@ -244,17 +244,17 @@ def _check_room(work: Path, needed: int) -> None:
 
 
 def _write(
-    order: BundleRequest, work: Path, manifest: Manifest, files: dict[str, Path], tell: Tell
+    order: BundleRequest, work: Path, manifest: Manifest, files: dict[str, Path], notify: Notify
 ) -> Manifest:
     """Write files or parts, then the manifest, then its signature."""
     bundle = _fresh(work / "bundle")
-    tell(f"writing {len(manifest.files):,} files, {shown(manifest.size)}")
+    notify(f"writing {len(manifest.files):,} files, {shown(manifest.size)}")
     if order.part_size is None:
         for entry in manifest.files:
-            _tell_large(entry, tell)
+            _notify_large(entry, notify)
             _copy(files[entry.path], bundle / entry.path, entry, own=files[entry.path].is_relative_to(work))
     else:
-        parts = write_parts(bundle, _told(manifest.files, files, tell), order.part_size)
+        parts = write_parts(bundle, _with_notices(manifest.files, files, notify), order.part_size)
         manifest = replace(manifest, parts=parts)
         installer = next(entry for entry in manifest.files if entry.path == INSTALLER)
         _copy(files[INSTALLER], bundle / INSTALLER, installer, own=True)
@@ -268,15 +268,17 @@ def _write(
     return manifest
 
 
-def _told(entries: Sequence[Entry], files: dict[str, Path], tell: Tell) -> Iterator[tuple[Path, Entry]]:
+def _with_notices(
+    entries: Sequence[Entry], files: dict[str, Path], notify: Notify
+) -> Iterator[tuple[Path, Entry]]:
     for entry in entries:
-        _tell_large(entry, tell)
+        _notify_large(entry, notify)
         yield files[entry.path], entry
 
 
-def _tell_large(entry: Entry, tell: Tell) -> None:
+def _notify_large(entry: Entry, notify: Notify) -> None:
     if entry.size >= _LARGE:
-        tell(f"  {entry.path}, {shown(entry.size)}")
+        notify(f"  {entry.path}, {shown(entry.size)}")
 
 
 def _copy(file: Path, to: Path, entry: Entry, *, own: bool) -> None:

@@ -136,8 +136,8 @@ class Progress:
         self._next = time.monotonic() + 1
         self._shown = False
 
-    def told(self, path: str, size: int) -> None:
-        """Count bytes that were read, and tell about them once a second."""
+    def on_bytes(self, path: str, size: int) -> None:
+        """Count bytes that were read, and print the sum once a second."""
         self._bytes += size
         if time.monotonic() < self._next or not sys.stderr.isatty():
             return

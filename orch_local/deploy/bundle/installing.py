@@ -12,7 +12,7 @@ from orch_local.deploy.bundle.checking import (
     WHEELS,
     Bundle,
     BundleFaults,
-    Told,
+    OnBytes,
     check_files,
     open_bundle,
     unknown_below,
@@ -53,11 +53,11 @@ class InstallOutput:
 
     say: Callable[[str], None]
     """A line."""
-    told: Told
+    on_bytes: OnBytes
     """Bytes that were read."""
 
 
-def install(wanted: Installation, voice: InstallOutput) -> Bundle:
+def install(wanted: Installation, output: InstallOutput) -> Bundle:
     """Install a bundle below a folder; run again, it goes on where it was stopped.
 
     Raises
@@ -65,24 +65,24 @@ def install(wanted: Installation, voice: InstallOutput) -> Bundle:
     OrchError
         If it must not, or cannot, be installed.
     """
-    bundle = open_trusted(wanted, voice)
+    bundle = open_trusted(wanted, output)
     _check_names(bundle)
     root = wanted.to.absolute()
     with_wheels = wanted.environment and bool(bundle.manifest.requirements)
-    here = _check_target(wanted, bundle, root, voice) if with_wheels else None
-    voice.say(f"checking {_amount(sum(entry.size for entry in bundle.pieces))} of the bundle")
-    _check_whole(check_files(bundle, voice.told))
+    here = _check_target(wanted, bundle, root, output) if with_wheels else None
+    output.say(f"checking {_amount(sum(entry.size for entry in bundle.pieces))} of the bundle")
+    _check_whole(check_files(bundle, output.on_bytes))
     pins = (
         () if here is None else environment.pinned_lines(_requirements(bundle), bundle.manifest.requirements)
     )
-    survey = placing.survey(root, bundle.manifest.files, voice.told)
+    survey = placing.survey(root, bundle.manifest.files, output.on_bytes)
     _check_wheels(root, bundle)
     _check_room(root, bundle, survey.missing, with_wheels)
     _make(root)
     with placing.alone(root):
-        _write(bundle, root, survey.kept, voice)
+        _write(bundle, root, survey.kept, output)
         if here is not None:
-            voice.say(f"installing {len(pins):,} wheels into {root / VENV}")
+            output.say(f"installing {len(pins):,} wheels into {root / VENV}")
             environment.make(root, here, with_base=bool(bundle.manifest.excluded))
             environment.fill(root, root / WHEELS, pins)
             environment.check_import(root)
@@ -90,7 +90,7 @@ def install(wanted: Installation, voice: InstallOutput) -> Bundle:
     return bundle
 
 
-def open_trusted(wanted: Installation, voice: InstallOutput) -> Bundle:
+def open_trusted(wanted: Installation, output: InstallOutput) -> Bundle:
     """Open a bundle if its signature is as good as it was asked to be.
 
     Raises
@@ -104,11 +104,11 @@ def open_trusted(wanted: Installation, voice: InstallOutput) -> Bundle:
         )
     bundle = open_bundle(wanted.bundle, wanted.signers)
     if wanted.signers is not None:
-        voice.say(f"signed by {bundle.signer}")
+        output.say(f"signed by {bundle.signer}")
     elif bundle.signature is None:
-        voice.say("not signed: that the bundle is whole is checked, but not who made it")
+        output.say("not signed: that the bundle is whole is checked, but not who made it")
     elif wanted.unverified:
-        voice.say("signed, but --unverified: that the bundle is whole is checked, but not who made it")
+        output.say("signed, but --unverified: that the bundle is whole is checked, but not who made it")
     else:
         raise SignatureError(
             "is signed, and nothing was said about who may sign",
@@ -130,7 +130,7 @@ def _check_names(bundle: Bundle) -> None:
             raise InputError("no bundle may have a file of this name", where=entry.path, hint=hint)
 
 
-def _check_target(wanted: Installation, bundle: Bundle, root: Path, voice: InstallOutput) -> target.Here:
+def _check_target(wanted: Installation, bundle: Bundle, root: Path, output: InstallOutput) -> target.Here:
     manifest = bundle.manifest
     if ":" in str(root):
         hint = "name another folder with --to, or --no-environment"
@@ -147,7 +147,7 @@ def _check_target(wanted: Installation, bundle: Bundle, root: Path, voice: Insta
             error.hint = f"it is the environment that is there: move {root / VENV} away, or name another --to"
         raise
     if manifest.target.device == "cuda" and shutil.which("nvidia-smi") is None:
-        voice.say("note: the bundle is for CUDA, and there is no nvidia-smi here: is the driver installed?")
+        output.say("note: the bundle is for CUDA, and there is no nvidia-smi here: is the driver installed?")
     return here
 
 
@@ -194,15 +194,15 @@ def _make(root: Path) -> None:
         raise StoreError(message, where=str(root), hint="name another folder with --to") from error
 
 
-def _write(bundle: Bundle, root: Path, kept: frozenset[str], voice: InstallOutput) -> None:
+def _write(bundle: Bundle, root: Path, kept: frozenset[str], output: InstallOutput) -> None:
     files = bundle.manifest.files
-    voice.say(
+    output.say(
         f"writing {len(files) - len(kept):,} files to {root}" + (f", {len(kept):,} are there" if kept else "")
     )
     placing.tidy(root, files)
     for entry, content in open_content(bundle.folder, bundle.manifest):
         if entry.path not in kept:
-            placing.place(root, entry, content, voice.told)
+            placing.place(root, entry, content, output.on_bytes)
     if root.resolve() == bundle.folder.resolve():
         return
     # Wheels that this bundle replaces: the next one could not tell them from planted ones.
@@ -214,8 +214,10 @@ def _write(bundle: Bundle, root: Path, kept: frozenset[str], voice: InstallOutpu
     if bundle.signature is None:
         (root / SIGNATURE).unlink(missing_ok=True)
     else:
-        placing.place(root, placing.of_bytes(SIGNATURE, bundle.signature), [bundle.signature], voice.told)
-    placing.place(root, placing.of_bytes(MANIFEST, bundle.content), [bundle.content], voice.told)
+        placing.place(
+            root, placing.of_bytes(SIGNATURE, bundle.signature), [bundle.signature], output.on_bytes
+        )
+    placing.place(root, placing.of_bytes(MANIFEST, bundle.content), [bundle.content], output.on_bytes)
 
 
 def _requirements(bundle: Bundle) -> bytes:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orch_local.deploy.bundle.checking import Told, check_file
+from orch_local.deploy.bundle.checking import OnBytes, check_file
 from orch_local.deploy.bundle.inside import NotPlainError, blocks, folder, reading
 from orch_local.deploy.bundle.manifest import MAX_BYTES, Entry, ManifestError, parse
 from orch_local.errors import InputError, StoreError
@@ -38,7 +38,7 @@ class Survey:
     """Bytes that are to be written."""
 
 
-def survey(root: Path, files: Iterable[Entry], told: Told) -> Survey:
+def survey(root: Path, files: Iterable[Entry], on_bytes: OnBytes) -> Survey:
     """Look what of a bundle is there already; writes nothing.
 
     Raises
@@ -50,7 +50,7 @@ def survey(root: Path, files: Iterable[Entry], told: Told) -> Survey:
     _refuse_other_papers(root, before)
     kept, missing, problems = set(), 0, []
     for entry in files:
-        state = check_file(root, entry, told) if root.is_dir() else "missing"
+        state = check_file(root, entry, on_bytes) if root.is_dir() else "missing"
         if not state:
             kept.add(entry.path)
             continue
@@ -141,7 +141,7 @@ def tidy(root: Path, files: Iterable[Entry]) -> None:
                     os.unlink(name, dir_fd=where)
 
 
-def place(root: Path, entry: Entry, content: Iterable[bytes], told: Told) -> None:
+def place(root: Path, entry: Entry, content: Iterable[bytes], on_bytes: OnBytes) -> None:
     """Write one file below a folder, if its bytes are the right ones.
 
     Raises
@@ -156,7 +156,7 @@ def place(root: Path, entry: Entry, content: Iterable[bytes], told: Told) -> Non
         with folder(root, _names(above), create=True) as where:
             temporary = TEMPORARY + secrets.token_hex(8)
             try:
-                _write(where, temporary, entry, _told(content, entry, told))
+                _write(where, temporary, entry, _counted(content, entry, on_bytes))
                 os.replace(temporary, name, src_dir_fd=where, dst_dir_fd=where)
             finally:
                 with suppress(FileNotFoundError):  # which it is, once it has its own name
@@ -205,11 +205,11 @@ def _write_all(descriptor: int, block: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _told(content: Iterable[bytes], entry: Entry, told: Told) -> Iterator[bytes]:
+def _counted(content: Iterable[bytes], entry: Entry, on_bytes: OnBytes) -> Iterator[bytes]:
     """Give the bytes on; an error of reading them is one of the bundle, not of where they go."""
     try:
         for block in content:
-            told(entry.path, len(block))
+            on_bytes(entry.path, len(block))
             yield block
     except OSError as error:
         message = f"cannot be read from the bundle: {error.strerror} ({error.filename or 'a part'})"

@@ -23,7 +23,7 @@ WRONG = 1
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How a check is told."""
+    """How the result of a check is printed."""
 
     as_json: bool = False
     missing_only: bool = False
@@ -65,7 +65,7 @@ def verify(folder: Path, signers: Signers | None, shown: Shown) -> int:
     key, signed = _signed(bundle)
     progress = Progress()
     try:
-        found = check_files(bundle, progress.told)
+        found = check_files(bundle, progress.on_bytes)
     finally:
         progress.done()
     if shown.as_json:
@@ -74,7 +74,7 @@ def verify(folder: Path, signers: Signers | None, shown: Shown) -> int:
         for path in found.broken:
             print(path)
     else:
-        _tell(bundle, found, signed)
+        _print_check(bundle, found, signed)
     return 0 if found.passed else WRONG
 
 
@@ -87,7 +87,7 @@ def install(wanted: Installation) -> int:
         print(harmless(line), flush=True)
 
     try:
-        bundle = installing.install(wanted, InstallOutput(say, progress.told))
+        bundle = installing.install(wanted, InstallOutput(say, progress.on_bytes))
     finally:
         progress.done()
     for line in _next(wanted, bundle):
@@ -134,7 +134,7 @@ def _signed(bundle: Bundle) -> tuple[str, str]:
     return key, f"with the key {harmless(key)}; whose that is was not checked (--allowed-signers)"
 
 
-def _tell(bundle: Bundle, found: BundleFaults, signed: str) -> None:
+def _print_check(bundle: Bundle, found: BundleFaults, signed: str) -> None:
     print(f"signed: {signed}")
     for line in describing.problem_lines(found):
         print(line)

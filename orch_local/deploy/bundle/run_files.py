@@ -43,7 +43,7 @@ _Dumper.add_implicit_resolver(
 
 
 @dataclass
-class Luggage:
+class PackedFiles:
     """What has been packed so far. Each model folder and benchmark goes along once, whoever names it."""
 
     sources: dict[str, BundleSource] = field(default_factory=dict)
@@ -166,18 +166,18 @@ class Luggage:
 
 
 def pack(
-    run_files: list[Path], models: list[str], benchmarks: list[Path], tell: Callable[[str], None]
-) -> Luggage:
+    run_files: list[Path], models: list[str], benchmarks: list[Path], notify: Callable[[str], None]
+) -> PackedFiles:
     """Look for everything that goes along beside the wheels; nothing is copied yet."""
-    luggage = Luggage()
+    packed = PackedFiles()
     for file in run_files:
-        tell(f"run file {file.name}")
-        luggage.run(file)
+        notify(f"run file {file.name}")
+        packed.run(file)
     for name in models:
-        luggage.model(name)
+        packed.model(name)
     for path in benchmarks:
-        luggage.whole(path)
-    return luggage
+        packed.whole(path)
+    return packed
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

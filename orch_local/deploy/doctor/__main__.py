@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from orch_local.deploy.doctor.offline import set_by_user
+from orch_local.deploy.doctor.printing import print_report
 from orch_local.deploy.doctor.request import DoctorRequest
-from orch_local.deploy.doctor.telling import tell
 from orch_local.errors import OrchError
 from orch_local.util import streams
 from orch_local.util.offline import go_offline
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.run_file, given.out, given.store, given.shards, given.fresh, given.quick, silence=set_by_user()
     )
     try:
-        return tell(request, as_json=given.json)
+        return print_report(request, as_json=given.json)
     except OrchError as error:
         print(f"error: {error}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
         return error.exit_code

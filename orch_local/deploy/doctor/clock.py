@@ -58,13 +58,13 @@ def _ticks() -> Ticks:
 
 def judge_clock(now: datetime, newest: float, offset: str) -> Finding:
     """Whether the time of day can be true."""
-    told = f"{now:%Y-%m-%d %H:%M} UTC, local time is UTC{offset}"
+    text = f"{now:%Y-%m-%d %H:%M} UTC, local time is UTC{offset}"
     if now.year > _LAST_YEAR:
-        return yellow("clock-sane", f"{told}: the year cannot be right", _SET)
+        return yellow("clock-sane", f"{text}: the year cannot be right", _SET)
     if now.timestamp() < newest - _DAY_S:
         made = f"{datetime.fromtimestamp(newest, UTC):%Y-%m-%d}"
-        return yellow("clock-sane", f"{told}: before this package was installed or made ({made})", _SET)
-    return green("clock-sane", told)
+        return yellow("clock-sane", f"{text}: before this package was installed or made ({made})", _SET)
+    return green("clock-sane", text)
 
 
 def judge_monotonic(ticks: Ticks) -> Finding:
@@ -93,5 +93,5 @@ def judge_encoding(text: str, files: str, *, utf8_mode: bool = False) -> Finding
     names = {"utf-8" if utf8_mode else text.lower().replace("utf8", "utf-8"), files.lower()}
     if names == {"utf-8"}:
         return green("text-encoding", "UTF-8")
-    told = f"text is {text}, file names are {files}: characters that they lack are shown as numbers"
-    return yellow("text-encoding", told, "export LC_ALL=C.UTF-8, or PYTHONUTF8=1")
+    message = f"text is {text}, file names are {files}: characters that they lack are shown as numbers"
+    return yellow("text-encoding", message, "export LC_ALL=C.UTF-8, or PYTHONUTF8=1")

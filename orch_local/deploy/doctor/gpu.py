@@ -175,22 +175,22 @@ def judge_driver(seen: Sight, wanted: GpuDemand) -> Finding:
         named = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
         return green(check, f"{named}, driver {seen.cards[0].driver}")
     if seen.missing and seen.nodes:
-        told = f"nvidia-smi is missing, but there is /dev/{seen.nodes[0]}"
+        text = f"nvidia-smi is missing, but there is /dev/{seen.nodes[0]}"
         advice = "install the driver's utilities; in a container, NVIDIA_DRIVER_CAPABILITIES=compute,utility"
-        return yellow(check, f"{told}: memory cannot be planned, and `device: auto` takes the CPU", advice)
+        return yellow(check, f"{text}: memory cannot be planned, and `device: auto` takes the CPU", advice)
     if seen.missing and "NVIDIA" in seen.makers:
-        told = "there is an NVIDIA GPU, but neither nvidia-smi nor /dev/nvidia*: its driver is not installed"
-        return (red if needed else yellow)(check, told, f"install the driver; {_ASK_ADMIN}")
+        text = "there is an NVIDIA GPU, but neither nvidia-smi nor /dev/nvidia*: its driver is not installed"
+        return (red if needed else yellow)(check, text, f"install the driver; {_ASK_ADMIN}")
     if seen.missing and seen.makers:
-        told = f"the GPU of this machine is by {' and '.join(seen.makers)}: only NVIDIA's are used"
+        text = f"the GPU of this machine is by {' and '.join(seen.makers)}: only NVIDIA's are used"
         advice = "take the CPU environment, or a machine with an NVIDIA GPU"
-        return red(check, told, advice) if needed else unchecked(check, f"{told}, so the run is for the CPU")
+        return red(check, text, advice) if needed else unchecked(check, f"{text}, so the run is for the CPU")
     if seen.missing:
         return unchecked(check, "there is no NVIDIA GPU in sight (no nvidia-smi, no /dev/nvidia*)")
-    told = seen.problem or "nvidia-smi lists no GPU"
+    text = seen.problem or "nvidia-smi lists no GPU"
     if needed or (wanted.device == "auto" and seen.nodes):
-        return red(check, told, _ASK_ADMIN)
-    return yellow(check, told, f"nothing, if the run is for a CPU; else {_ASK_ADMIN}")
+        return red(check, text, _ASK_ADMIN)
+    return yellow(check, text, f"nothing, if the run is for a CPU; else {_ASK_ADMIN}")
 
 
 def judge_cuda(driver: str, cuda: str | None, *, has_compat: bool = False) -> Finding:
@@ -208,14 +208,14 @@ def judge_cuda(driver: str, cuda: str | None, *, has_compat: bool = False) -> Fi
     wanted = ".".join(f"{part:02d}" if place else f"{part}" for place, part in enumerate(least))
     if _numbers(driver) >= least:
         return green(check, f"driver {driver} runs CUDA {cuda} (it needs {wanted} or newer)")
-    told = f"driver {driver} is too old for CUDA {cuda} of torch: it needs {wanted} or newer"
+    text = f"driver {driver} is too old for CUDA {cuda} of torch: it needs {wanted} or newer"
     if has_compat:
         return yellow(
-            check, f"{told}; the package cuda-compat is there", "see `gpu-computes`, which tries it"
+            check, f"{text}; the package cuda-compat is there", "see `gpu-computes`, which tries it"
         )
     return red(
         check,
-        told,
+        text,
         "update the driver; on data-centre GPUs the package cuda-compat with "
         "VLLM_ENABLE_CUDA_COMPATIBILITY=1 will do as well, or a build of vLLM for CUDA 12 (README, "
         '"On a GPU box")',
@@ -249,11 +249,11 @@ def judge_slices(seen: Sight, visible: str | None) -> Finding:
 def judge_memory(seen: Sight, wanted: GpuDemand) -> Finding:
     """Whether others hold memory that the run is going to ask for."""
     check = "gpu-in-use"
-    told = [card for card in seen.cards if card.total_gib]
-    if not told:
+    known = [card for card in seen.cards if card.total_gib]
+    if not known:
         return unchecked(check, "the memory of GPUs is not told" if seen.cards else "no GPU is listed")
     users = f" ({', '.join(seen.users[:4])})" if seen.users else ""
-    least = min(card.free_gib / card.total_gib for card in told)
+    least = min(card.free_gib / card.total_gib for card in known)
     words = f"{100 * least:.0f} % of the memory is free where least is{users}"
     if least >= wanted.share or wanted.device == "cpu":
         return green(check, words)

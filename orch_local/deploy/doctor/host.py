@@ -102,11 +102,11 @@ def _judge_x86(flags: set[str]) -> Finding:
 
 def judge_cores(usable: int, there: int, at_once: int | None) -> Finding:
     """How many workers may compute side by side."""
-    told = f"{usable} of {there} cores may be used"
+    text = f"{usable} of {there} cores may be used"
     if at_once and at_once > usable:
         advice = f"lower `engine.models_at_once` to {usable}, or ask for more cores"
-        return yellow("cpu-cores", f"{told}, but `models_at_once` is {at_once}", advice)
-    return green("cpu-cores", told)
+        return yellow("cpu-cores", f"{text}, but `models_at_once` is {at_once}", advice)
+    return green("cpu-cores", text)
 
 
 def judge_memory(memory: Memory) -> Finding:
@@ -115,15 +115,15 @@ def judge_memory(memory: Memory) -> Finding:
     if memory.total is None or memory.available is None:
         return unchecked(check, "/proc/meminfo tells nothing")
     limits = [one for one in (memory.available, memory.group, memory.old_group) if one is not None]
-    told = f"{size(memory.available)} of {size(memory.total)} are free"
+    text = f"{size(memory.available)} of {size(memory.total)} are free"
     granted = [one for one in (memory.group, memory.old_group) if one is not None]
-    told += f"; the control group grants {size(min(granted))}" if granted else ""
+    text += f"; the control group grants {size(min(granted))}" if granted else ""
     if min(limits) < LEAST_BYTES:
         advice = "end other programs, or ask the batch system or the container for more memory"
-        return red(check, f"{told}; one worker takes 1.5 GiB before any weights", advice)
+        return red(check, f"{text}; one worker takes 1.5 GiB before any weights", advice)
     if memory.old_group is not None and memory.old_group < memory.available:
         advice = "set `engine.models_at_once` so that the models fit together"
         return yellow(
-            check, f"{told}, by version 1 of control groups, which the placement does not know", advice
+            check, f"{text}, by version 1 of control groups, which the placement does not know", advice
         )
-    return green(check, told)
+    return green(check, text)

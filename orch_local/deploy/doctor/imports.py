@@ -43,5 +43,5 @@ def judge(problems: Mapping[str, str], count: int = len(MODULES)) -> Finding:
     """What to make of the packages that raised, of ``count``."""
     if not problems:
         return green("packages-import", f"all {count} import")
-    named = "; ".join(f"{name} ({said})" for name, said in problems.items())
+    named = "; ".join(f"{name} ({text})" for name, text in problems.items())
     return red("packages-import", f"cannot be imported: {named}", MEND)

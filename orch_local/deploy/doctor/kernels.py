@@ -43,9 +43,9 @@ def judge(tools: Tools) -> Finding:
     """What to make of them."""
     check = "kernel-compiler"
     if tools.compiler is None:
-        told = "no C compiler is found (gcc or clang): Triton cannot start a kernel"
-        return red(check, told, "install one, on Debian and Ubuntu: sudo apt install gcc")
+        text = "no C compiler is found (gcc or clang): Triton cannot start a kernel"
+        return red(check, text, "install one, on Debian and Ubuntu: sudo apt install gcc")
     if not tools.headers:
-        told = f"the headers of Python {tools.python} are missing (Python.h): Triton cannot start a kernel"
-        return red(check, told, f"on Debian and Ubuntu: sudo apt install python{tools.python}-dev")
+        text = f"the headers of Python {tools.python} are missing (Python.h): Triton cannot start a kernel"
+        return red(check, text, f"on Debian and Ubuntu: sudo apt install python{tools.python}-dev")
     return green(check, f"{tools.compiler} and the headers of Python {tools.python}")

@@ -110,9 +110,9 @@ class _Lane:
             try:
                 self._child = _child(self.parts, self.request)
             except OSError as error:
-                told = f"no process can be started: {error.strerror or error}"
+                text = f"no process can be started: {error.strerror or error}"
                 advice = "raise `ulimit -u` and the memory of the job, or end other processes of yours"
-                self.sink(red("processes", told, advice))
+                self.sink(red("processes", text, advice))
                 return
             loss = self._watch(self._child)
             if loss is None:
@@ -136,8 +136,8 @@ class _Lane:
                 line = child.next_line(deadline - time.monotonic())
             except TimeoutError:
                 child.kill()
-                told = f"nothing came back within {min(step.seconds, MOST_S):.0f} s while {step.doing}"
-                return _Loss(step.check, told, step.advice)
+                text = f"nothing came back within {min(step.seconds, MOST_S):.0f} s while {step.doing}"
+                return _Loss(step.check, text, step.advice)
             if line is None:
                 if not self.parts:
                     child.kill()  # it is at its end already, and waited for here
@@ -187,5 +187,5 @@ def _how_ended(child: ChildProcess) -> str:
         child.kill()
         return "the process closed its output"
     last = child.last_words()
-    said = f" ({one_line(last, 160)})" if last else ""
-    return f"the process died by {ending(code)}{said}"
+    text = f" ({one_line(last, 160)})" if last else ""
+    return f"the process died by {ending(code)}{text}"

@@ -56,52 +56,52 @@ def _said(limit: int | None) -> str:
 
 def judge_files(limit: Limit, shards: int | None) -> Finding:
     """The hard limit counts: the command raises its own."""
-    told = f"{_said(limit.hard)} (hard limit)"
+    text = f"{_said(limit.hard)} (hard limit)"
     wanted = max(1024, 32 * (shards or 1))  # scoring keeps a sixteenth of it open for each agent
     if limit.hard is None or limit.hard >= wanted:
-        return green("open-files", told)
+        return green("open-files", text)
     advice = f"raise it to {wanted:,}: `ulimit -Hn`, /etc/security/limits.conf, or LimitNOFILE of the service"
     if limit.hard < 256:
-        return red("open-files", f"{told}; an engine alone opens more", advice)
-    return yellow("open-files", f"{told}; scoring opens files again and again below {wanted:,}", advice)
+        return red("open-files", f"{text}; an engine alone opens more", advice)
+    return yellow("open-files", f"{text}; scoring opens files again and again below {wanted:,}", advice)
 
 
 def judge_processes(limit: Limit, *, is_root: bool) -> Finding:
     """An engine starts threads by the hundred, and each counts."""
-    told = "no limit for root" if is_root else _said(limit.soft)
+    text = "no limit for root" if is_root else _said(limit.soft)
     if is_root or limit.soft is None or limit.soft >= 2048:
-        return green("processes", told)
+        return green("processes", text)
     advice = "raise `ulimit -u`, or in a container --pids-limit"
     if limit.soft < 256:
-        return red("processes", f"{told}; the threads of an engine are more", advice)
-    return yellow("processes", f"{told}; a few engines with their threads may come to it", advice)
+        return red("processes", f"{text}; the threads of an engine are more", advice)
+    return yellow("processes", f"{text}; a few engines with their threads may come to it", advice)
 
 
 def judge_address_space(limit: Limit, *, on_gpu: bool) -> Finding:
     """CUDA reserves addresses for all memory there is, and weights are mapped."""
     if limit.soft is None:
         return green("address-space", "no limit")
-    told = f"{size(limit.soft)} (ulimit -v)"
+    text = f"{size(limit.soft)} (ulimit -v)"
     advice = "take the limit off: `ulimit -v unlimited`; SLURM: ask for more with `mem`, not by ulimit"
     if on_gpu or limit.soft < 16 * 2**30:
-        return red("address-space", f"{told}: an engine asks for more addresses than memory", advice)
-    return yellow("address-space", f"{told}: weights are mapped, and count in it", advice)
+        return red("address-space", f"{text}: an engine asks for more addresses than memory", advice)
+    return yellow("address-space", f"{text}: weights are mapped, and count in it", advice)
 
 
 def judge_locked(limit: Limit) -> Finding:
     """Of use to InfiniBand alone."""
-    told = "no limit" if limit.soft is None else size(limit.soft)
-    return green("locked-memory", f"{told}; it matters for models over several machines alone")
+    text = "no limit" if limit.soft is None else size(limit.soft)
+    return green("locked-memory", f"{text}; it matters for models over several machines alone")
 
 
 def judge_core(limit: Limit) -> Finding:
     """A core file holds prompts and weights, and fills disks."""
     if limit.soft == 0:
         return green("core-files", "none are written")
-    told = "no limit" if limit.soft is None else size(limit.soft)
+    text = "no limit" if limit.soft is None else size(limit.soft)
     return yellow(
         "core-files",
-        f"{told}: a worker that crashes may write all of its memory, prompts and weights, to the disk",
+        f"{text}: a worker that crashes may write all of its memory, prompts and weights, to the disk",
         "`ulimit -c 0` before the run",
     )
 
@@ -111,12 +111,12 @@ def judge_shared(there: int | None, *, on_gpu: bool) -> Finding:
     check = "shared-memory"
     advice = "start the container with `--shm-size 8g` (or `--ipc host`); else mount a tmpfs at /dev/shm"
     if there is None:
-        told = "there is no /dev/shm"
-        return red(check, told, advice) if on_gpu else yellow(check, told, advice)
-    told = f"/dev/shm has {size(there)}"
+        text = "there is no /dev/shm"
+        return red(check, text, advice) if on_gpu else yellow(check, text, advice)
+    text = f"/dev/shm has {size(there)}"
     if there <= _CONTAINER_SHM:
-        told = f"{told}, what a container has by default: a model over several GPUs will not start"
-        return yellow(check, told, advice)
+        text = f"{text}, what a container has by default: a model over several GPUs will not start"
+        return yellow(check, text, advice)
     if there < _AMPLE_SHM and on_gpu:
-        return yellow(check, f"{told}, which is little for a model over several GPUs", advice)
-    return green(check, told)
+        return yellow(check, f"{text}, which is little for a model over several GPUs", advice)
+    return green(check, text)

@@ -57,12 +57,12 @@ def _model(inspection: Inspection, config: ModelConfig, engine: str) -> Iterator
         yield unchecked("model-tokenizer", "the model folder cannot be used", about=config.name)
         return
     files = len(folder.weights)
-    told = f"{folder.architecture}, {size(folder.weight_bytes)} in {files} file{'' if files == 1 else 's'}"
+    text = f"{folder.architecture}, {size(folder.weight_bytes)} in {files} file{'' if files == 1 else 's'}"
     if knows(engine, folder.architecture, str(folder.config.get("model_type"))):
-        yield green("model-folder", told, config.name)
+        yield green("model-folder", text, config.name)
     else:
         advice = "update the engine, or use another model"
-        yield red("model-folder", f"{told}; {engine} does not know this kind of model", advice, config.name)
+        yield red("model-folder", f"{text}; {engine} does not know this kind of model", advice, config.name)
     inspection.step("model-tokenizer", f"rendering a prompt for {config.name}", _SECONDS, _DISK)
     try:
         yield green("model-tokenizer", _prompt(config, folder.path), config.name)
@@ -81,5 +81,5 @@ def _prompt(config: ModelConfig, folder: Path) -> str:
     has_turn, note = system_turn(tokenizer, options, config.system_role)
     turns = [Message("system", "Answer.")] if has_turn else []
     ids = tokenizer.encode([tokenizer.chat([*turns, Message("user", "1 + 1?")], options)])
-    told = f"a short prompt has {len(ids)} tokens, an answer ends with {tokenizer.eos_id}"
-    return f"{told}; {note}" if note else told
+    text = f"a short prompt has {len(ids)} tokens, an answer ends with {tokenizer.eos_id}"
+    return f"{text}; {note}" if note else text

@@ -69,8 +69,8 @@ def judge_variables(env: Mapping[str, str], silent: Mapping[str, str]) -> Findin
         if env.get(name, silent[name]) != silent[name]
     ]
     if against:
-        told = f"{', '.join(against)} in your shell; a run sets what keeps libraries silent"
-        return yellow("offline-variables", told, "unset them, so that other programs are silent, too")
+        text = f"{', '.join(against)} in your shell; a run sets what keeps libraries silent"
+        return yellow("offline-variables", text, "unset them, so that other programs are silent, too")
     there = f"; {len(env)} were set before" if env else ""
     return green("offline-variables", f"a run sets all {len(silent)} of them itself{there}")
 

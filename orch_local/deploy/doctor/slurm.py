@@ -67,8 +67,8 @@ def examine(inspection: Inspection) -> Iterator[Finding]:
     inspection.step("slurm-controller", "asking the controller of SLURM", 60, _LATER)
     answer = ask(["sinfo", "-h", "-e", "-o", _FORMAT])
     if answer.problem:
-        told = one_line(answer.problem)
-        yield judge_silence(told, has_block=has_block, missing=answer.missing, configured=_is_configured())
+        text = one_line(answer.problem)
+        yield judge_silence(text, has_block=has_block, missing=answer.missing, configured=_is_configured())
         yield from _nothing("", "the controller does not answer", begin=1)
         return
     yield green("slurm-controller", "answers")
@@ -152,23 +152,23 @@ def judge_clients(missing: Sequence[str], version: str, *, has_block: bool) -> F
     check = "slurm-clients"
     if not missing:
         return green(check, version or "found")
-    told = f"not found: {', '.join(missing)}"
+    text = f"not found: {', '.join(missing)}"
     if has_block and "sbatch" in missing:
         return yellow(
-            check, f"{told}; `orch-local submit` needs them", "submit on a login node of the cluster"
+            check, f"{text}; `orch-local submit` needs them", "submit on a login node of the cluster"
         )
-    return unchecked(check, told)
+    return unchecked(check, text)
 
 
-def judge_silence(told: str, *, has_block: bool, missing: bool, configured: bool) -> Finding:
+def judge_silence(text: str, *, has_block: bool, missing: bool, configured: bool) -> Finding:
     """What to make of a controller that does not answer."""
     check = "slurm-controller"
     if not has_block or missing:
-        return unchecked(check, told)
+        return unchecked(check, text)
     if not configured:
-        told = "the run file has a `slurm` block, but no cluster is configured here (no slurm.conf)"
-        return yellow(check, told, "nothing, if the run is to be done here; else submit it on a login node")
-    return red(check, told, _LATER)
+        text = "the run file has a `slurm` block, but no cluster is configured here (no slurm.conf)"
+        return yellow(check, text, "nothing, if the run is to be done here; else submit it on a login node")
+    return red(check, text, _LATER)
 
 
 def judge_cluster(nodes: Sequence[Nodes], asked: RequestedResources | None) -> Iterator[Finding]:
@@ -195,8 +195,8 @@ def judge_partitions(nodes: Sequence[Nodes], asked: RequestedResources) -> Findi
     wanted = [name for text in (asked.partition, asked.score_partition) if text for name in text.split(",")]
     unknown = [name for name in wanted if name not in there]
     if unknown:
-        told = f"there is no partition {', '.join(unknown)}; there are {', '.join(there) or 'none'}"
-        return red(check, told, _CHECK_BLOCK)
+        message = f"there is no partition {', '.join(unknown)}; there are {', '.join(there) or 'none'}"
+        return red(check, message, _CHECK_BLOCK)
     if not asked.partition and not any(one.default for one in nodes):
         return red(
             check, "the cluster has no default partition", "name one: `partition` in the `slurm` block"
@@ -204,8 +204,8 @@ def judge_partitions(nodes: Sequence[Nodes], asked: RequestedResources) -> Findi
     used = [one for one in nodes if (one.partition in wanted if wanted else one.default)]
     closed = [one.partition for one in used if not one.up]
     if closed:
-        told = f"{', '.join(dict.fromkeys(closed))} takes no jobs now"
-        return yellow(check, told, "jobs wait until it is up again; `sinfo` says")
+        message = f"{', '.join(dict.fromkeys(closed))} takes no jobs now"
+        return yellow(check, message, "jobs wait until it is up again; `sinfo` says")
     return green(check, ", ".join(dict.fromkeys(one.partition for one in used)))
 
 
@@ -214,14 +214,14 @@ def judge_time(nodes: Sequence[Nodes], seconds: int | None) -> Finding:
     check = "slurm-time"
     limits = [one.seconds for one in nodes]
     longest = None if None in limits else max(filter(None, limits), default=0)
-    said = "no limit" if longest is None else f"at most {longest // 60:,} min"
+    message = "no limit" if longest is None else f"at most {longest // 60:,} min"
     if seconds is None:
-        told = f"the run file has no `time`: the partition's default is taken ({said})"
-        return yellow(check, told, "set `time` in the `slurm` block; a task that is cut off is requeued")
-    told = f"{seconds // 60:,} min asked for; the partition gives {said}"
+        text = f"the run file has no `time`: the partition's default is taken ({message})"
+        return yellow(check, text, "set `time` in the `slurm` block; a task that is cut off is requeued")
+    text = f"{seconds // 60:,} min asked for; the partition gives {message}"
     if longest is not None and seconds > longest:
-        return red(check, told, "lower `time`, or choose another partition: the job would wait for ever")
-    return green(check, told)
+        return red(check, text, "lower `time`, or choose another partition: the job would wait for ever")
+    return green(check, text)
 
 
 def judge_node(nodes: Sequence[Nodes], asked: RequestedResources) -> Finding:
@@ -233,11 +233,11 @@ def judge_node(nodes: Sequence[Nodes], asked: RequestedResources) -> Finding:
             check, f"a node has {cpus} cores and {memory / 1024:.0f} GiB" if memory else f"{cpus} cores"
         )
     most = max(nodes, key=lambda one: (one.memory_mib, one.cpus))
-    told = (
+    text = (
         f"no node has {cpus} cores and {memory / 1024:.0f} GiB; the largest has {most.cpus} cores and "
         f"{most.memory_mib / 1024:.0f} GiB"
     )
-    return red(check, told, "lower `cpus_per_task` or `mem`, or choose another partition")
+    return red(check, text, "lower `cpus_per_task` or `mem`, or choose another partition")
 
 
 def judge_gres(nodes: Sequence[Nodes], asked: str | None) -> Finding:
@@ -274,8 +274,8 @@ def judge_array(most: str, asked: RequestedResources | None) -> Finding:
         return unchecked(check, "scontrol does not tell MaxArraySize")
     if asked is None:
         return green(check, f"up to {int(most) - 1:,} shards")
-    told = f"{asked.shards:,} shard{'' if asked.shards == 1 else 's'}, up to {int(most) - 1:,} are possible"
-    return red(check, told, "take fewer --shards") if asked.shards >= int(most) else green(check, told)
+    text = f"{asked.shards:,} shard{'' if asked.shards == 1 else 's'}, up to {int(most) - 1:,} are possible"
+    return red(check, text, "take fewer --shards") if asked.shards >= int(most) else green(check, text)
 
 
 def judge_accounting(kind: str) -> Finding:

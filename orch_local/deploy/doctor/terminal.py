@@ -88,8 +88,8 @@ def _print_advice(console: Console, page: DoctorReport, width: int) -> None:
         made.add_column(width=4, justify="right", no_wrap=True)
         made.add_column(width=6, no_wrap=True)
         made.add_column(overflow="fold", ratio=1)
-        told = Text.assemble((f"{visible(title)}: ", "bold"), safe(first.fact))
-        made.add_row(Text(f"{number}."), Text(first.level.value, _STYLES[first.level]), told)
+        text = Text.assemble((f"{visible(title)}: ", "bold"), safe(first.fact))
+        made.add_row(Text(f"{number}."), Text(first.level.value, _STYLES[first.level]), text)
         if first.advice:
             made.add_row(Text(), Text(), Text.assemble(("do: ", "dim"), safe(first.advice)))
         console.print(made, crop=False)

@@ -56,8 +56,8 @@ def ask(
             process.communicate(timeout=_GRACE_S)
         return ProgramOutput(problem=f"{command[0]} did not answer within {seconds:.0f} s")
     if process.returncode:
-        said = one_line(err) or one_line(out) or f"it left with {ending(process.returncode)}"
-        return ProgramOutput(out, f"{command[0]} failed: {said}")
+        text = one_line(err) or one_line(out) or f"it left with {ending(process.returncode)}"
+        return ProgramOutput(out, f"{command[0]} failed: {text}")
     return ProgramOutput(out)
 
 

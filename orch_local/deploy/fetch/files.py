@@ -25,7 +25,7 @@ from orch_local.util.paths import check_path
 
 _BEGUN = "commit.json"
 _BLOCK = 4 * 2**20
-Came = Callable[[int], None]
+OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class RepositoryFolder:
             for name in names:
                 yield (Path(folder) / name).relative_to(self.path).as_posix()
 
-    def sound(self, file: Listed, came: Came) -> FetchedFile | None:
+    def sound(self, file: Listed, came: OnBytes) -> FetchedFile | None:
         """The file as it is here; ``None`` if it is missing or not what the hub lists."""
         path = self.path / file.path
         if not path.is_file() or path.stat().st_size != file.size:
@@ -112,7 +112,7 @@ class RepositoryFolder:
             return min((self._partial / file.key).stat().st_size, file.size)
         return 0
 
-    def fetch(self, hub: Hub, commit: Commit, file: Listed, came: Came) -> FetchedFile:
+    def fetch(self, hub: Hub, commit: Commit, file: Listed, came: OnBytes) -> FetchedFile:
         """Download what is missing of a file, verify it, and move it into place.
 
         Raises
@@ -124,7 +124,7 @@ class RepositoryFolder:
         had = self.partial_size(file)
         came(had)
         self._download(hub, commit, file, came)
-        sha256 = _matching(coming, file, unheard)
+        sha256 = _matching(coming, file, ignore_bytes)
         if sha256 is None:
             coming.unlink()
             if had:  # then its beginning may be what is wrong
@@ -140,7 +140,7 @@ class RepositoryFolder:
         coming.replace(target)
         return FetchedFile(file.path, file.size, sha256)
 
-    def _download(self, hub: Hub, commit: Commit, file: Listed, came: Came) -> None:
+    def _download(self, hub: Hub, commit: Commit, file: Listed, came: OnBytes) -> None:
         coming = self._partial / file.key
         coming.parent.mkdir(parents=True, exist_ok=True)
         if coming.exists() and coming.stat().st_size > file.size:
@@ -167,7 +167,7 @@ def _links(path: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in (*folders, *names) if (Path(folder) / name).is_symlink())
 
 
-def _matching(path: Path, file: Listed, came: Came) -> str | None:
+def _matching(path: Path, file: Listed, came: OnBytes) -> str | None:
     """SHA-256 of a file that is what the hub lists; ``None`` of another."""
     if path.stat().st_size != file.size:
         return None
@@ -184,7 +184,7 @@ def _matching(path: Path, file: Listed, came: Came) -> str | None:
     return sha256.hexdigest() if same else None
 
 
-def unheard(_count: int) -> None:
+def ignore_bytes(_count: int) -> None:
     """Take bytes that nobody counts."""
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from orch_local.config.model_configs import ModelConfig
 from orch_local.deploy.fetch.choosing import Listed, choose
-from orch_local.deploy.fetch.files import Came, RepositoryFolder, check_space, writing
+from orch_local.deploy.fetch.files import OnBytes, RepositoryFolder, check_space, writing
 from orch_local.deploy.fetch.hub import Commit, Hub
 from orch_local.deploy.fetch.record import Fetched, FetchedFile, add_to_record, drop_from_record, read_record
 from orch_local.deploy.fetch.wanted import Wanted
@@ -25,7 +25,7 @@ _LOCK = ".fetching.lock"
 class FetchDisplay(Protocol):
     """Where the progress is shown."""
 
-    def bar(self, name: str, total: int) -> AbstractContextManager[Came]:
+    def bar(self, name: str, total: int) -> AbstractContextManager[OnBytes]:
         """A bar of ``total`` bytes; what it gives is told of bytes as they are done."""
 
     def waiting(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orch_local.deploy.fetch.files import Came, RepositoryFolder, size, unheard
+from orch_local.deploy.fetch.files import OnBytes, RepositoryFolder, ignore_bytes, size
 from orch_local.deploy.fetch.getting import planned_revision
 from orch_local.deploy.fetch.record import Fetched, read_record
 from orch_local.deploy.fetch.wanted import Wanted
@@ -58,7 +58,7 @@ class FetchBars:
         self._console = console
 
     @contextmanager
-    def bar(self, name: str, total: int) -> Iterator[Came]:
+    def bar(self, name: str, total: int) -> Iterator[OnBytes]:
         """See :class:`~orch_local.deploy.fetch.getting.Display`."""
         from rich import progress
 
@@ -85,9 +85,9 @@ class NoBars:
         self._console = console
 
     @contextmanager
-    def bar(self, name: str, total: int) -> Iterator[Came]:  # noqa: ARG002 - as the other display
+    def bar(self, name: str, total: int) -> Iterator[OnBytes]:  # noqa: ARG002 - as the other display
         """See :class:`~orch_local.deploy.fetch.getting.Display`."""
-        yield unheard
+        yield ignore_bytes
 
     def waiting(self, seconds: float) -> None:
         """See :class:`~orch_local.deploy.fetch.getting.Display`."""

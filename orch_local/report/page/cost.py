@@ -132,7 +132,7 @@ def _uses(spending: Spending) -> list[Use]:
 
 
 def _chart(timeline: Timeline, number: int, of: int) -> Chart:
-    bars = {"planned": bars_of(timeline.planned), "real": [_bar(one, timeline) for one in timeline.stints]}
+    bars = {"planned": bars_of(timeline.planned), "real": [_bar(one, timeline) for one in timeline.spans]}
     agents = list(dict.fromkeys(bar.agent for some in bars.values() for bar in some))
     keys = {agent: _key(agent, at) for at, agent in enumerate(agents)}
     seconds = max((bar.end_s for some in bars.values() for bar in some), default=0.0)
@@ -161,11 +161,11 @@ def _key(agent: str, number: int) -> Key:
     return Key(agent, _LETTERS[number % len(_LETTERS)], stroke(number).ink)
 
 
-def _bar(stint: Span, timeline: Timeline) -> Bar:
-    lanes = range(timeline.planned.lanes) if len(stint.devices) > 1 else (stint.lane,)
-    slots = tuple((device, lane) for device in stint.devices for lane in lanes)
-    loaded = stint.end_s if stint.loaded_s is None else stint.loaded_s
-    return Bar(stint.agent, stint.number, stint.of, slots, stint.start_s, loaded, stint.end_s)
+def _bar(span: Span, timeline: Timeline) -> Bar:
+    lanes = range(timeline.planned.lanes) if len(span.devices) > 1 else (span.lane,)
+    slots = tuple((device, lane) for device in span.devices for lane in lanes)
+    loaded = span.end_s if span.loaded_s is None else span.loaded_s
+    return Bar(span.agent, span.number, span.of, slots, span.start_s, loaded, span.end_s)
 
 
 def _lanes(
@@ -189,11 +189,11 @@ def _block(bar: Bar, key: Key, seconds: float) -> LaneBar:
 
 def _rows(timeline: Timeline) -> Iterator[ReplicaRow]:
     planned = {(one.agent, one.number): one for one in timeline.planned.replicas}
-    for stint in timeline.stints[: MOST_LANES * 4]:
-        plan = planned.get((stint.agent, stint.number))
+    for span in timeline.spans[: MOST_LANES * 4]:
+        plan = planned.get((span.agent, span.number))
         load, work = (plan.loaded_s - plan.start_s, plan.end_s - plan.loaded_s) if plan else (None, None)
         real_load = real_work = None
-        if stint.loaded_s is not None:
-            real_load, real_work = stint.loaded_s - stint.start_s, stint.end_s - stint.loaded_s
+        if span.loaded_s is not None:
+            real_load, real_work = span.loaded_s - span.start_s, span.end_s - span.loaded_s
         values = (load, real_load, work, real_work)
-        yield ReplicaRow(stint.agent, f"{stint.number}/{stint.of}", stint.rows, values)
+        yield ReplicaRow(span.agent, f"{span.number}/{span.of}", span.rows, values)

@@ -90,9 +90,9 @@ def _sentences(summary: Summary, orch: SystemSummary) -> Iterator[str]:
     answered = f"{percent(orch.accuracy.value)} of {asked} correctly (95 % interval {span(orch.accuracy)})"
     yield f"ORCH answered {answered}."
     against = [
-        said
+        text
         for other, words in ((_best_agent(summary), "the best single agent"), (MAJORITY, "the majority vote"))
-        if (said := _against(summary, other, words))
+        if (text := _against(summary, other, words))
     ]
     if against:
         yield f"It stands {', and '.join(against)}."

@@ -126,11 +126,11 @@ def reliability(calibration: Calibration, key: str, name: str) -> Markup:
         _percent(axes.yaxis)
         _percent(counts.xaxis)
         title = f"Reliability of {name}, by {calibration.signal}"
-        said = (
+        text = (
             f"Share of right answers by {calibration.signal} in {len(bins)} bins, {calibration.n:,} answers; "
             f"expected calibration error {100 * calibration.ece:.1f} points. A table below has the numbers."
         )
-        return inline(figure, key, title, said)
+        return inline(figure, key, title, text)
 
 
 @contextmanager

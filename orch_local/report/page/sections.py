@@ -80,13 +80,13 @@ def kind_of(name: str) -> str:
 
 def lead(summary: Summary) -> Markup:
     """The first screen."""
-    said = headline(summary)
-    gaps = [card.estimate for card in said.cards if card.zero and card.estimate]
+    text = headline(summary)
+    gaps = [card.estimate for card in text.cards if card.zero and card.estimate]
     reach = max([0.01, *(max(abs(one.low), abs(one.high)) for one in gaps)]) * 1.1
     unscored = sum(summary.unscored.values())
     agents = sum(kind_of(one.name) == "agent" for one in summary.systems)
     found = findings(summary.diagnostics, summary.policy, name)
-    values = {"headline": said, "findings": found, "unscored": unscored, "agents": agents}
+    values = {"headline": text, "findings": found, "unscored": unscored, "agents": agents}
     return body("lead.html.j2", summary=summary, reach=reach, **values)
 
 

@@ -77,9 +77,9 @@ def inline(figure: Figure, key: str, title: str, described: str) -> Markup:
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.attrib |= {"role": "img", "class": "figure", "aria-labelledby": f"{key}-t {key}-d"}
-    for tag, said in (("desc", described), ("title", title)):
+    for tag, content in (("desc", described), ("title", title)):
         element = ElementTree.Element(f"{_SVG}{tag}", {"id": f"{key}-{tag[0]}"})
-        element.text = said
+        element.text = content
         root.insert(0, element)
     ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
     text = ElementTree.tostring(root, encoding="unicode")

@@ -138,10 +138,10 @@ def _other_gold(
     names: Sequence[str], tables: Sequence[RunTable], differs: npt.NDArray[np.bool_]
 ) -> InputError:
     first, count = int(np.argmax(differs)), int(np.count_nonzero(differs))
-    said = [f"{one.answers[one.gold[first]]!r} in {name}" for name, one in zip(names, tables, strict=True)]
+    texts = [f"{one.answers[one.gold[first]]!r} in {name}" for name, one in zip(names, tables, strict=True)]
     more = f", and {count - 1:,} more questions differ" if count > 1 else ""
     return InputError(
-        f"another gold answer in another run: {said[0]}, {said[1]}{more}",
+        f"another gold answer in another run: {texts[0]}, {texts[1]}{more}",
         where=f"question {tables[0].ids[first]}",
         hint="the runs were scored against different versions of the benchmark; `orch-local diff` tells more",
     )

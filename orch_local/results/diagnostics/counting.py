@@ -163,8 +163,8 @@ class _AgentCounter:
         else:
             self._long.add(content)
             self._ends.add(text[:END] + text[-END:])
-        told = self._instructions.get(len(question.choices)) or self._instructions_for(question)
-        if told.are_copied(text):
+        instructions = self._instructions.get(len(question.choices)) or self._instructions_for(question)
+        if instructions.are_copied(text):
             self._copied += 1
         found = verdict(question, row)
         if found is not Verdict.NOTHING:
@@ -172,8 +172,8 @@ class _AgentCounter:
             self._undecided += found is Verdict.UNDECIDED
 
     def _instructions_for(self, question: Question) -> Instructions:
-        told = Instructions(instructions(self._plan, question.labels))
-        return self._instructions.setdefault(len(question.choices), told)
+        text = Instructions(instructions(self._plan, question.labels))
+        return self._instructions.setdefault(len(question.choices), text)
 
 
 def _against(label: str, pairs: _Pairs) -> AgainstLabel:

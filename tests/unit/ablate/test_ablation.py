@@ -440,11 +440,9 @@ def test_the_price_is_that_of_the_merges_of_the_run(tmp_path: Path) -> None:
     run.folder.metrics.write_text(json.dumps({**metrics, "cost": {"merge": cost}}))
     for start, rows, took in ((0.0, 10, 50.0), (100.0, 30, 62.0)):
         # Two seconds of the second generated rows again; the third never came to generate.
-        stint = Span(
-            "merge", 1, 1, (0,), 0, start, start + 20, start + 20 + took, rows, took - 30 * rows / 15
-        )
-        other = replace(stint, agent="quant", rows=1000)
-        keep(run.folder, Timeline("2026-01-01T00:00:00+00:00", "here", "", PLACED, (stint, other)))
+        span = Span("merge", 1, 1, (0,), 0, start, start + 20, start + 20 + took, rows, took - 30 * rows / 15)
+        other = replace(span, agent="quant", rows=1000)
+        keep(run.folder, Timeline("2026-01-01T00:00:00+00:00", "here", "", PLACED, (span, other)))
     lost = Span("merge", 1, 1, (0,), 0, 0.0, None, 500.0, 7)
     keep(run.folder, Timeline("2026-01-02T00:00:00+00:00", "here", "", PLACED, (lost,)))
     # Two loads of 20 s, and 2 s for each of 40 merges; 100 tokens each.

@@ -33,8 +33,8 @@ import json, resource, sys
 from pathlib import Path
 limit = int(sys.argv[2]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-from orch_local.benchmarks import load_questions
-from orch_local.config import BenchmarkConfig
+from orch_local.benchmarks.loading import load_questions
+from orch_local.config.blocks import BenchmarkConfig
 from orch_local.errors import BenchmarkError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -383,7 +383,7 @@ def test_an_infinite_odds_ratio_is_a_text_that_float_reads() -> None:
 # --- device time ------------------------------------------------------------------------------------
 
 
-def stint(
+def span(
     name: str, *times: float | None, devices: tuple[int, ...] = (0,), lane: int = 0, rows: int = 10
 ) -> Span:
     start, loaded, end = times
@@ -392,48 +392,48 @@ def stint(
     return Span(name, 1, 1, devices, lane, start, loaded, end, rows)
 
 
-def execution(*stints: Span, kind: str = "cuda", devices: Sequence[int] = ()) -> Timeline:
+def execution(*spans: Span, kind: str = "cuda", devices: Sequence[int] = ()) -> Timeline:
     replicas = tuple(Replica("quant", 1, 1, 0.0, 1.0, (d,), 0, 0.9, 0.0, 1.0, 2.0) for d in devices)
     placed = Placement(Machine(kind, 2, 80.0), replicas)
-    return Timeline("2026-01-01T00:00:00+00:00", "node", "", placed, stints)
+    return Timeline("2026-01-01T00:00:00+00:00", "node", "", placed, spans)
 
 
 def test_one_device_is_split_into_load_generate_and_idle() -> None:
-    time = device_time([execution(stint("quant", 0, 10, 40), stint("merge", 50, 55, 60))])
+    time = device_time([execution(span("quant", 0, 10, 40), span("merge", 50, 55, 60))])
     assert dict(time.load) == {"quant": 10, "merge": 5}
     assert dict(time.generate) == {"quant": 30, "merge": 5}
     assert (time.idle, time.held) == (10, 60)
 
 
 def test_a_planned_device_without_a_worker_idles_to_the_end() -> None:
-    assert device_time([execution(stint("quant", 0, 10, 40), devices=(0, 1))]).idle == 40
+    assert device_time([execution(span("quant", 0, 10, 40), devices=(0, 1))]).idle == 40
 
 
 def test_a_model_over_two_devices_takes_both() -> None:
-    time = device_time([execution(stint("quant", 0, 10, 40, devices=(0, 1)))])
+    time = device_time([execution(span("quant", 0, 10, 40, devices=(0, 1)))])
     assert (time.load["quant"], time.generate["quant"], time.rows["quant"]) == (20, 60, 10)
 
 
 def test_models_that_share_a_device_share_its_time() -> None:
     """A second is not counted twice: from 10 to 20 one generates while the other still loads."""
-    time = device_time([execution(stint("quant", 0, 10, 40), stint("chrono", 0, 20, 20, lane=1))])
+    time = device_time([execution(span("quant", 0, 10, 40), span("chrono", 0, 20, 20, lane=1))])
     assert dict(time.load) == {"quant": 5, "chrono": 10}
     assert time.generate["quant"] == 5 + 20
     assert time.held == 40
 
 
 def test_one_that_never_loaded_has_made_no_rows() -> None:
-    time = device_time([execution(stint("quant", 0, None, 40))])
+    time = device_time([execution(span("quant", 0, None, 40))])
     assert (time.load["quant"], time.generate["quant"], time.rows["quant"]) == (40, 0, 0)
 
 
 def test_what_is_held_is_devices_times_seconds() -> None:
-    stints = [
-        stint("a", 0, 3, 9, devices=(0, 1)),
-        stint("b", 9, 11, 30, devices=(1,)),
-        stint("c", 12, 13, 20),
+    spans = [
+        span("a", 0, 3, 9, devices=(0, 1)),
+        span("b", 9, 11, 30, devices=(1,)),
+        span("c", 12, 13, 20),
     ]
-    time = device_time([execution(*stints), execution(*stints)])
+    time = device_time([execution(*spans), execution(*spans)])
     assert time.held == pytest.approx(2 * 2 * 30)
 
 
@@ -443,7 +443,7 @@ def cost(rows: int, now: int = 0) -> Cost:
 
 def test_shards_sum_up_to_answers_per_device_hour() -> None:
     made = plan([agent("quant", {})], agent("merge", {}, "merge"))
-    shards = [execution(stint("quant", 0, 10, 40), stint("merge", 40, 50, 90))] * 2
+    shards = [execution(span("quant", 0, 10, 40), span("merge", 40, 50, 90))] * 2
     found = spending(made, {"quant": cost(20), "merge": cost(20)}, shards, correct=15)
     assert (found.load_s, found.generate_s, found.merge_s, found.idle_s) == (40, 60, 80, 0)
     assert found.correct_per_device_hour == pytest.approx(15 / (180 / 3600))
@@ -455,7 +455,7 @@ def test_shards_sum_up_to_answers_per_device_hour() -> None:
 
 def test_rows_that_came_from_the_store_leave_no_answers_per_hour() -> None:
     made = plan([agent("quant", {})])
-    found = spending(made, {"quant": cost(20, now=10)}, [execution(stint("quant", 0, 10, 40))], correct=15)
+    found = spending(made, {"quant": cost(20, now=10)}, [execution(span("quant", 0, 10, 40))], correct=15)
     assert found.correct_per_device_hour is None
     assert (found.agents[0].rows, found.agents[0].generated_now) == (20, 10)
 
@@ -467,5 +467,5 @@ def test_without_timelines_no_device_time_is_told() -> None:
 
 def test_the_timelines_of_a_run_are_found(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
-    keep(RunFolder(run.folder.root), execution(stint("quant", 0, 10, 40), kind="cpu"))
+    keep(RunFolder(run.folder.root), execution(span("quant", 0, 10, 40), kind="cpu"))
     assert summarise(run.folder).spending.load_s == 10

@@ -30,16 +30,16 @@ PLANNED = place(
 )
 
 
-def stint(agent: str, device: int, start: float, loaded: float | None, end: float) -> Span:
+def span(agent: str, device: int, start: float, loaded: float | None, end: float) -> Span:
     return Span(agent, 1, 1, (device,), 0, start, loaded, end, 120)
 
 
-STINTS = (
-    replace(stint("quant", 0, 0.0, 20.0, 100.0), recheck_s=1.5, rechecked=8),
-    stint("chrono", 1, 0.0, 20.0, 50.0),
-    stint("merge", 0, 100.0, 120.0, 200.0),
+SPANS = (
+    replace(span("quant", 0, 0.0, 20.0, 100.0), recheck_s=1.5, rechecked=8),
+    span("chrono", 1, 0.0, 20.0, 50.0),
+    span("merge", 0, 100.0, 120.0, 200.0),
 )
-ONE = Timeline("2026-11-23T10:00:00.000+00:00", "node-7", "", PLANNED, STINTS)
+ONE = Timeline("2026-11-23T10:00:00.000+00:00", "node-7", "", PLANNED, SPANS)
 
 
 def printed(found: Timelines, width: int = 80, *, terminal: bool = True) -> str:
@@ -79,7 +79,7 @@ moments = st.floats(0, 1e6)
     ),
     st.text(max_size=10),
 )
-def test_any_stints_are_kept_and_drawn(
+def test_any_spans_are_kept_and_drawn(
     tmp_path_factory: pytest.TempPathFactory, some: list[Span], host: str
 ) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("run"))
@@ -159,8 +159,8 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> 
 
 def test_idle_is_the_time_without_a_worker() -> None:
     assert ONE.idle() == {0: 0.0, 1: 0.75}
-    overlapping = (stint("a", 0, 0.0, 1.0, 10.0), stint("b", 0, 5.0, 6.0, 20.0), stint("c", 1, 0, 1, 40))
-    assert replace(ONE, stints=overlapping).idle() == {0: 0.5, 1: 0.0}
+    overlapping = (span("a", 0, 0.0, 1.0, 10.0), span("b", 0, 5.0, 6.0, 20.0), span("c", 1, 0, 1, 40))
+    assert replace(ONE, spans=overlapping).idle() == {0: 0.5, 1: 0.0}
     assert Timeline("", "", "", Placement(TWO_CORES, ()), ()).idle() == {}
 
 
@@ -190,7 +190,7 @@ def test_the_table_compares_seconds() -> None:
 
 
 def test_a_model_that_was_never_loaded_has_no_figures() -> None:
-    died = replace(ONE, stints=(stint("quant", 0, 0.0, None, 9.0), stint("other", 1, 0.0, 2.0, 9.0)))
+    died = replace(ONE, spans=(span("quant", 0, 0.0, None, 9.0), span("other", 1, 0.0, 2.0, 9.0)))
     rows = {
         line.split()[0]: line.split()
         for line in printed(Timelines([died], [])).splitlines()
@@ -207,12 +207,12 @@ def test_a_timeline_of_before_rechecks_were_timed_is_read(tmp_path: Path) -> Non
     for one in values["stints"]:
         del one["recheck_s"], one["rechecked"]
     file.write_text(json.dumps(values), encoding="utf-8")
-    stints = tuple(replace(one, recheck_s=0.0, rechecked=0) for one in STINTS)
-    assert read_all(folder) == ([replace(ONE, stints=stints)], [])
+    spans = tuple(replace(one, recheck_s=0.0, rechecked=0) for one in SPANS)
+    assert read_all(folder) == ([replace(ONE, spans=spans)], [])
 
 
 def test_foreign_text_does_nothing_to_the_terminal() -> None:
-    evil = replace(ONE, host="\x1b[2J[bold]x", stints=(replace(STINTS[0], agent="\x1b]0;x\x07" * 3),))
+    evil = replace(ONE, host="\x1b[2J[bold]x", spans=(replace(SPANS[0], agent="\x1b]0;x\x07" * 3),))
     text = printed(Timelines([evil], [Path("\x1b[31m.json")]))
     assert "\x1b]" not in text and "\x1b[2J" not in text and "\x07" not in text and "\x1b[31m" not in text
     assert "[bold]x" in text

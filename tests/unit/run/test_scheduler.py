@@ -212,7 +212,7 @@ def test_rows_generated_again_are_shown_and_counted(run: Run) -> None:
     workers = {name: sum(worker == name for worker, _ in Worker.slots) for name in (*LETTERS, "merge")}
     assert {name for name, rows in shown if rows == 2} >= set(LETTERS)
     (timeline,) = read_all(run.folder).read
-    assert all((stint.recheck_s, stint.rechecked) == (0.25, 2) for stint in timeline.stints)
+    assert all((span.recheck_s, span.rechecked) == (0.25, 2) for span in timeline.spans)
     written = json.loads(run.folder.metrics.read_text())["cost"]
     for name, cost in result.costs.items():
         assert (cost.recheck_s, cost.rechecked) == (0.25 * workers[name], 2 * workers[name])

@@ -15,10 +15,10 @@ from orch_local.deploy.doctor.request import DoctorRequest
 from orch_local.errors import InputError
 from orch_local.util.streams import lose_output
 
-Doing = Callable[[str], None]
+OnStep = Callable[[str], None]
 
 
-def tell(request: DoctorRequest, *, as_json: bool) -> int:
+def print_report(request: DoctorRequest, *, as_json: bool) -> int:
     """Look, print, and return the exit code.
 
     Raises
@@ -43,15 +43,15 @@ def tell(request: DoctorRequest, *, as_json: bool) -> int:
 def _check(request: DoctorRequest) -> None:
     file = request.run_file
     if file is not None and not Path(file).is_file():
-        told = "is a folder, not a run file" if Path(file).is_dir() else "no such file"
-        raise InputError(told, where=file, hint="check the path; without one doctor looks at the demo")
+        text = "is a folder, not a run file" if Path(file).is_dir() else "no such file"
+        raise InputError(text, where=file, hint="check the path; without one doctor looks at the demo")
     for path in filter(None, (request.out, request.store)):
         for one in (Path(path), *Path(path).parents):
             if one.is_file():
                 raise InputError("is a file, not a folder", where=str(one), hint="name a folder")
 
 
-def _status(*, quiet: bool) -> AbstractContextManager[Doing | None]:
+def _status(*, quiet: bool) -> AbstractContextManager[OnStep | None]:
     """Say what is being done while a terminal waits."""
     if quiet or not sys.stderr.isatty():
         return nullcontext()
