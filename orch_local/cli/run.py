@@ -127,8 +127,8 @@ def demo(
     """Run four tiny trained models on a synthetic benchmark."""
     from orch_local.config.run_files import load_run
     from orch_local.demo.settings import EXPLANATION, RUN_FILE, demo_overrides
-    from orch_local.run.preparation import prepare
     from orch_local.report.console import print_paragraph
+    from orch_local.run.preparation import prepare
     from orch_local.store.questions import read_questions
     from orch_local.store.store import RunFolder
 
@@ -155,9 +155,9 @@ def finish(folder: RunFolder, *, retry_failed: bool, quiet: bool, warnings: Sequ
     """Execute a prepared run with progress, and print its result; ``warnings`` go to its log."""
     import logging
 
+    from orch_local.report.formatting import NBSP
     from orch_local.run.context import RunContext
     from orch_local.run.pipeline import run as run_pipeline
-    from orch_local.report.formatting import NBSP
 
     with watched(folder, quiet=quiet) as (display, stop):
         for warning in warnings:

@@ -16,8 +16,8 @@ from orch_local.merge.deciding import Deciding, RunDigest
 from orch_local.plan.plans import Plan
 from orch_local.records import Decision, LevelAssessment
 from orch_local.results.diagnostics import Diagnostics, DiagnosticsCounter
-from orch_local.results.levels import record_level
 from orch_local.results.files import write_decisions, write_metrics
+from orch_local.results.levels import record_level
 from orch_local.results.scoring import Cost, Metrics, Scorer
 from orch_local.router.routes import read_routes
 from orch_local.run.context import RunContext

@@ -16,12 +16,12 @@ from orch_local.errors import StoreError
 from orch_local.placement.replicas import Placement, Replica, predecessors
 from orch_local.plan.needs import need_of
 from orch_local.plan.plans import AgentPlan
+from orch_local.results.timeline import Span, Timeline, keep
 from orch_local.run.context import RunContext
 from orch_local.run.conversation import Patience
 from orch_local.run.loaded import Handover
 from orch_local.run.missing import MissingRows, WantedMerges
 from orch_local.run.next_model import NextModel
-from orch_local.results.timeline import Span, Timeline, keep
 from orch_local.run.planning import machine_for, placed
 from orch_local.run.rechecking import recheck_for
 from orch_local.run.starting import Gate
@@ -92,16 +92,16 @@ class Scheduler:
 
     def keep_timeline(self) -> None:
         """Write down when each worker loaded and generated; a run does not fail for want of it."""
-        stints = tuple(self._stint(job) for job in self._jobs if job.began)
+        spans = tuple(self._span(job) for job in self._jobs if job.began)
         shard, began = self._context.store.shard, self._began.isoformat(timespec="milliseconds")
-        timeline = Timeline(began, platform.node(), str(shard or ""), self.placement, stints)
+        timeline = Timeline(began, platform.node(), str(shard or ""), self.placement, spans)
         try:
-            if stints:
+            if spans:
                 keep(self._context.folder, timeline)
         except StoreError as error:
             log.warning("the timeline is not kept: %s", error)
 
-    def _stint(self, job: WorkerJob) -> Span:
+    def _span(self, job: WorkerJob) -> Span:
         one, timing = job.replica, job.supervisor.timing
         begin, end = job.began - self._clock, (job.ended or time.monotonic()) - self._clock
         return Span(
