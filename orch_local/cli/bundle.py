@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from orch_local.cli.bundle_install import inspect, install, verify
+from orch_local.cli.grouping import grouped
 from orch_local.cli.options import console_of, short
 
 if TYPE_CHECKING:
     from orch_local.deploy.bundle.creating import BundleRequest, Made
+    from orch_local.deploy.bundle.manifest import Target
 
 app = typer.Typer(
     name="bundle",
@@ -21,22 +24,48 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def create(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bundle: a new folder.")],
-    run: Annotated[list[Path] | None, typer.Option(help="A run file, with all that it names.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model, as a run file would name it.")] = None,
-    benchmark: Annotated[list[Path] | None, typer.Option(help="A benchmark: its folder or file.")] = None,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="What the wheels compute on.")] = "cpu",
+@dataclass(frozen=True)
+class BundleContent:
+    """What a bundle is to hold."""
+
+    run: Annotated[list[Path] | None, typer.Option(help="A run file, with all that it names.")] = None
+    model: Annotated[list[str] | None, typer.Option(help="A model, as a run file would name it.")] = None
+    benchmark: Annotated[list[Path] | None, typer.Option(help="A benchmark: its folder or file.")] = None
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """The machine that a bundle is for."""
+
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="What the wheels compute on.")] = "cpu"
     python: Annotated[
         str | None, typer.Option(help="Python of the other machine, such as 3.12. [default: this one]")
-    ] = None,
+    ] = None
     platform: Annotated[
         str | None, typer.Option(help="Its platform, such as linux_x86_64. [default: this one]")
-    ] = None,
+    ] = None
     glibc: Annotated[
         str | None, typer.Option(help="Its glibc, or an older one, such as 2.28. [default: this one]")
-    ] = None,
+    ] = None
+
+    def target(self) -> Target:
+        """The target; what is not given is that of this machine."""
+        from orch_local.deploy.bundle.manifest import Target
+        from orch_local.deploy.bundle.platforms import this_machine
+
+        named = {"python": self.python, "platform": self.platform, "glibc": self.glibc}
+        given = {name: value for name, value in named.items() if value is not None}
+        here = Target("", "", "", self.device) if len(given) == len(named) else this_machine(self.device)
+        return replace(here, **given)
+
+
+@app.command()
+@grouped
+def create(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bundle: a new folder.")],
+    *,
+    content: BundleContent,
+    target: TargetOptions,
     exclude_installed: Annotated[
         Path | None, typer.Option(metavar="FREEZE", help="Leave out what is there: its `pip freeze`.")
     ] = None,
@@ -50,26 +79,15 @@ def create(
     sign: Annotated[Path | None, typer.Option(metavar="KEY", help="Sign it with this ssh key.")] = None,
 ) -> None:
     """Make a bundle: wheels, orch-local itself, models, benchmarks, run files, a bill of materials."""
-    from dataclasses import replace
-
     from orch_local.deploy.bundle.creating import BundleRequest, create
-    from orch_local.deploy.bundle.manifest import Target
-    from orch_local.deploy.bundle.platforms import this_machine
     from orch_local.deploy.bundle.sizes import parse_size
 
-    named = (python, platform, glibc)
-    here = Target("", "", "", device) if None not in named else this_machine(device)
-    given = {
-        name: value
-        for name, value in zip(("python", "platform", "glibc"), named, strict=True)
-        if value is not None
-    }
     order = BundleRequest(
         folder=folder,
-        target=replace(here, **given),
-        run_files=tuple(run or ()),
-        models=tuple(model or ()),
-        benchmarks=tuple(benchmark or ()),
+        target=target.target(),
+        run_files=tuple(content.run or ()),
+        models=tuple(content.model or ()),
+        benchmarks=tuple(content.benchmark or ()),
         freeze=exclude_installed,
         wheels=tuple(wheels or ()),
         part_size=None if part_size is None else parse_size(part_size),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,15 +43,39 @@ NewEnvironment = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
 
 
-def given(
-    categories: str | None, skip_bad_rows: bool, fast: bool, **benchmark: int | str | None
-) -> dict[str, Any]:
-    """The options of the command line that were given, by the key of the run file that they stand for."""
-    values: dict[str, Any] = {f"benchmark.{name}": value for name, value in benchmark.items()}
-    values["benchmark.categories"] = [name.strip() for name in categories.split(",")] if categories else None
-    values["benchmark.skip_bad_rows"] = skip_bad_rows or None
-    values["engine.fast"] = fast or None
-    return {name: value for name, value in values.items() if value is not None}
+@dataclass(frozen=True)
+class Questions:
+    """Which questions are asked."""
+
+    limit: Limit = None
+    per_category: PerCategory = None
+    categories: Categories = None
+    split: Split = None
+    shuffle_seed: Shuffle = None
+    skip_bad_rows: SkipBadRows = False
+
+    def settings(self, *, fast: bool) -> dict[str, Any]:
+        """The options that were given, by the key of the run file that they stand for."""
+        names = self.categories
+        values = {
+            "benchmark.limit": self.limit,
+            "benchmark.per_category": self.per_category,
+            "benchmark.split": self.split,
+            "benchmark.shuffle_seed": self.shuffle_seed,
+            "benchmark.categories": [name.strip() for name in names.split(",")] if names else None,
+            "benchmark.skip_bad_rows": self.skip_bad_rows or None,
+            "engine.fast": fast or None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is executed."""
+
+    retry_failed: RetryFailed = False
+    fast: Fast = False
+    accept_new_environment: NewEnvironment = False
 
 
 def run_folder_at(path: Path) -> RunFolder:

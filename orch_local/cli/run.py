@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from orch_local.cli.grouping import grouped
 from orch_local.cli.options import (
-    Categories,
+    Execution,
     Fast,
-    Limit,
-    NewEnvironment,
     Out,
-    PerCategory,
+    Questions,
     Quiet,
-    RetryFailed,
     RunFile,
-    Shuffle,
-    SkipBadRows,
-    Split,
     StoreOption,
     console_of,
-    given,
     run_folder_at,
     shown_path,
 )
@@ -34,19 +28,14 @@ if TYPE_CHECKING:
     from orch_local.store.store import RunFolder
 
 
+@grouped
 def run(
     run_file: RunFile,
+    *,
     out: Out = None,
     store: StoreOption = None,
-    limit: Limit = None,
-    per_category: PerCategory = None,
-    categories: Categories = None,
-    split: Split = None,
-    shuffle_seed: Shuffle = None,
-    skip_bad_rows: SkipBadRows = False,
-    retry_failed: RetryFailed = False,
-    fast: Fast = False,
-    accept_new_environment: NewEnvironment = False,
+    questions: Questions,
+    execution: Execution,
     quiet: Quiet = False,
 ) -> None:
     """Run, or continue, what a run file describes."""
@@ -57,34 +46,23 @@ def run(
     from orch_local.run.preparation import prepare
     from orch_local.store.questions import read_questions
 
-    settings = given(
-        categories,
-        skip_bad_rows,
-        fast,
-        limit=limit,
-        per_category=per_category,
-        split=split,
-        shuffle_seed=shuffle_seed,
-    )
+    settings = questions.settings(fast=execution.fast)
     folder = run_folder_at(out or Path("runs") / run_file.stem)
     store = (store or folder.root.parent / "store").absolute()
-    planned = prepare(load_run(run_file, settings), folder, store, accept_new_environment)
+    planned = prepare(load_run(run_file, settings), folder, store, execution.accept_new_environment)
     golds = gold_facts(read_questions(folder.questions))
     if not quiet:
         print_gold_warnings(console_of(stderr=True), golds, planned)
         print_obstacles(console_of(stderr=True), planned)
         print_notes(console_of(stderr=True), planned)
-    finish(folder, retry_failed=retry_failed, quiet=quiet, warnings=gold_warnings(golds, planned))
+    finish(folder, retry_failed=execution.retry_failed, quiet=quiet, warnings=gold_warnings(golds, planned))
 
 
+@grouped
 def plan(
     run_file: RunFile,
-    limit: Limit = None,
-    per_category: PerCategory = None,
-    categories: Categories = None,
-    split: Split = None,
-    shuffle_seed: Shuffle = None,
-    skip_bad_rows: SkipBadRows = False,
+    *,
+    questions: Questions,
     fast: Fast = False,
     store: StoreOption = None,
     prompts: Annotated[
@@ -101,15 +79,7 @@ def plan(
     from orch_local.run.forecast import forecast
     from orch_local.run.planning import check, on_machine, plan_run
 
-    settings = given(
-        categories,
-        skip_bad_rows,
-        fast,
-        limit=limit,
-        per_category=per_category,
-        split=split,
-        shuffle_seed=shuffle_seed,
-    )
+    settings = questions.settings(fast=fast)
     there = read_machine(machine) if machine else None
     # Where `run` keeps rows; checks that lie there decide whether a prefix cache is on.
     planned = plan_run(load_run(run_file, settings), (store or Path("runs") / "store").absolute())

@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from orch_local.cli.grouping import grouped
 from orch_local.cli.options import (
-    Categories,
-    Fast,
+    Execution,
     Folder,
-    Limit,
     NewEnvironment,
     Out,
-    PerCategory,
+    Questions,
     Quiet,
     RetryFailed,
     RunFile,
-    Shuffle,
-    SkipBadRows,
-    Split,
     StoreOption,
     console_of,
-    given,
     run_folder_at,
     short,
 )
+from orch_local.cli.run import print_result
 from orch_local.cli.watching import held, watched
 
-if TYPE_CHECKING:
-    pass
 
-
-from orch_local.cli.run import print_result
-
-
+@grouped
 def submit(
     run_file: RunFile,
+    *,
     out: Out = None,
     store: StoreOption = None,
     shards: Annotated[
@@ -47,15 +39,8 @@ def submit(
             min=1, help="Parts of the questions, one job each, at most 100,000. [default: as before, or 1]"
         ),
     ] = None,
-    limit: Limit = None,
-    per_category: PerCategory = None,
-    categories: Categories = None,
-    split: Split = None,
-    shuffle_seed: Shuffle = None,
-    skip_bad_rows: SkipBadRows = False,
-    retry_failed: RetryFailed = False,
-    fast: Fast = False,
-    accept_new_environment: NewEnvironment = False,
+    questions: Questions,
+    execution: Execution,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the scripts; write and submit nothing.")
     ] = False,
@@ -67,22 +52,16 @@ def submit(
     from orch_local.slurm.scripts import Scripts
     from orch_local.slurm.terminal import print_submission, print_submitting
 
-    settings = given(
-        categories,
-        skip_bad_rows,
-        fast,
-        limit=limit,
-        per_category=per_category,
-        split=split,
-        shuffle_seed=shuffle_seed,
-    )
+    settings = questions.settings(fast=execution.fast)
     folder = run_folder_at(out or Path("runs") / run_file.stem)
     store = (store or folder.root.parent / "store").absolute()
     config = load_run(run_file, settings)
     submitting.check(config)
     parts = shards or submitting.shards_before(folder)
     refuse_shards(config, parts)
-    scripts = Scripts(folder, store, config.slurm, parts, accept_new_environment, retry_failed)
+    scripts = Scripts(
+        folder, store, config.slurm, parts, execution.accept_new_environment, execution.retry_failed
+    )
     composed = submitting.compose(scripts, config)
     if dry_run:
         print_submitting(console_of(), composed, folder)
