@@ -85,7 +85,7 @@ def drop_packets():
 USER = """\
 import logging, sys
 import library
-from orch_local import offline
+from orch_local.util import offline
 offline.go_offline()
 try:
     getattr(library, sys.argv[1])()
@@ -126,7 +126,7 @@ def test_a_library_takes_it_for_a_connection_that_was_refused(library: str) -> N
 def test_a_log_handler_that_wants_out_does_not_go_round_in_circles() -> None:
     code = (
         "import logging.handlers, socket\n"
-        "from orch_local import offline\noffline.go_offline()\n"
+        "from orch_local.util import offline\noffline.go_offline()\n"
         "handler = logging.handlers.DatagramHandler('192.0.2.1', 9)\n"
         "logging.getLogger().addHandler(handler)\nlogging.raiseExceptions = False\n"
         "try:\n    socket.gethostbyname('a.invalid')\n"
@@ -137,7 +137,7 @@ def test_a_log_handler_that_wants_out_does_not_go_round_in_circles() -> None:
 
 def test_hostile_names_cannot_write_into_the_log() -> None:
     code = (
-        "import contextlib, socket\nfrom orch_local import offline\noffline.go_offline()\n"
+        "import contextlib, socket\nfrom orch_local.util import offline\noffline.go_offline()\n"
         "with contextlib.suppress(OSError):\n"
         "    socket.socket().connect(('a\\x1b[2J\\n\\u202eb' + 'c' * 5000, 1))\n"
     )
@@ -158,7 +158,7 @@ def test_a_process_that_an_engine_spawns_is_closed_as_well() -> None:
 
 def test_a_worker_is_closed_before_it_reads_its_order(tmp_path: Path) -> None:
     code = (
-        "import socket\nfrom orch_local import workers\n"
+        "import socket\nfrom orch_local.run import worker as workers\n"
         "def order(line):\n    socket.gethostbyname('a.invalid')\n"
         "workers.Order.from_line = order\nworkers.main(['nowhere'])\n"
     )
@@ -199,7 +199,7 @@ def test_no_command_takes_allow_network_but_fetch(cli: Cli) -> None:
 
 def test_a_program_sent_to_the_network_has_the_variables_of_the_user() -> None:
     code = (
-        "import os\nfrom orch_local import offline\nbefore = dict(os.environ)\n"
+        "import os\nfrom orch_local.util import offline\nbefore = dict(os.environ)\n"
         "offline.go_offline()\noffline.go_offline()\n"
         "assert os.environ['NO_PROXY'] == '*' != before['NO_PROXY']\n"
         "os.environ['MINE'] = 'x'\nassert offline.outside() == {**before, 'MINE': 'x'}\n"
