@@ -1,1 +1,11 @@
-"""What can be proved of a run: verify, replay, and the differences between two runs."""
+"""What can be proved of a finished run: verify, replay, and the difference between two runs."""
+
+__all__ = [
+    "answer_diff",
+    "calibrate",
+    "diff",
+    "difference",
+    "plan_diff",
+    "replay",
+    "verify",
+]

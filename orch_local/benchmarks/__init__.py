@@ -1,1 +1,16 @@
-"""Question loaders: files of known benchmarks and of the user to questions, and what their golds say."""
+"""Loaders of questions: benchmark files and those of the user, few-shot examples, checks of the gold answers."""
+
+__all__ = [
+    "arc",
+    "arrow_files",
+    "fewshot",
+    "files",
+    "gold_checks",
+    "gsm8k",
+    "jsonl",
+    "loading",
+    "mmlu",
+    "mmlu_pro",
+    "reading",
+    "rows",
+]

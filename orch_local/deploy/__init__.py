@@ -1,1 +1,7 @@
-"""What a machine needs for a run, and whether it has it: fetch, bundle, doctor."""
+"""What a machine needs for a run, and whether it has it: `fetch`, `bundle`, `doctor`."""
+
+__all__ = [
+    "bundle",
+    "doctor",
+    "fetch",
+]

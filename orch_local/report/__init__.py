@@ -1,1 +1,32 @@
-"""Numbers and records to the terminal and to files; computes nothing."""
+"""Figures and records on the terminal, as Markdown and as a page; computes nothing."""
+
+__all__ = [
+    "ablation",
+    "ablation_files",
+    "ablation_plot",
+    "comparison",
+    "comparison_tables",
+    "console",
+    "difference",
+    "difference_plans",
+    "difference_sentences",
+    "findings",
+    "formatting",
+    "gantt",
+    "headline",
+    "markdown",
+    "models",
+    "page",
+    "plan",
+    "power",
+    "profile",
+    "progress",
+    "proof",
+    "questions",
+    "safe",
+    "story",
+    "summary",
+    "terminal",
+    "timeline",
+    "words",
+]

@@ -14,3 +14,29 @@ can only come from the manifest, and each path of it is checked.
 `install.pyz` holds the modules that `standalone.py` lists. They import the standard library,
 `orch_local.errors` and `orch_local.util.paths` alone.
 """
+
+__all__ = [
+    "arguments",
+    "checking",
+    "completeness",
+    "contents",
+    "creating",
+    "describing",
+    "environment",
+    "inside",
+    "installing",
+    "manifest",
+    "parts",
+    "pins",
+    "placing",
+    "platforms",
+    "receiving",
+    "run_files",
+    "sbom",
+    "signature",
+    "sizes",
+    "standalone",
+    "target",
+    "wheels",
+    "zipping",
+]

@@ -7,3 +7,36 @@ asks for it. What is lost with a child is the check at hand, and that is then a 
 
 The parent imports the standard library alone, so that it works where nothing else does.
 """
+
+__all__ = [
+    "checks",
+    "child",
+    "clock",
+    "digests",
+    "disks",
+    "engine",
+    "filesystems",
+    "gpu",
+    "host",
+    "imports",
+    "inspection",
+    "kernels",
+    "lanes",
+    "limits",
+    "models",
+    "offline",
+    "packages",
+    "parts",
+    "placement",
+    "plain",
+    "printing",
+    "python",
+    "questions",
+    "request",
+    "run",
+    "slurm",
+    "subject",
+    "terminal",
+    "tools",
+    "vendors",
+]

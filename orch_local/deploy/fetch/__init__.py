@@ -9,3 +9,14 @@ Layout of a fetched folder::
 
 `hub.py` and `explaining.py` alone know `huggingface_hub`; only the first opens connections.
 """
+
+__all__ = [
+    "choosing",
+    "explaining",
+    "files",
+    "getting",
+    "hub",
+    "record",
+    "terminal",
+    "wanted",
+]
