@@ -1,4 +1,4 @@
-"""Loaders of questions: benchmark files and those of the user, few-shot examples, checks of the gold answers."""
+"""Loaders of questions: benchmark files and the files of the user, few-shot examples, gold checks."""
 
 __all__ = [
     "arc",
