@@ -55,7 +55,7 @@ class Ablation:
 
 
 class Ablating:
-    """The ablation of a finished run: first what it lacks, then its numbers.
+    """The ablation of a finished run: first what is missing, then its numbers.
 
     Parameters
     ----------

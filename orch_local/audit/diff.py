@@ -2,7 +2,7 @@
 
 One run is called A and the other B. Their agents are matched by name, and those left by position; their
 questions by id. Two agents with the same spec must give the same answers: where they do not, determinism
-was broken, and that is told apart from all other differences. Only an engine that is not batch-invariant
+was broken, which is reported apart from all other differences. Only an engine that is not batch-invariant
 has promised nothing.
 
 Decisions are never held: A is read line by line, and its counterpart in B is found by its position in the

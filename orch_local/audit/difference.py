@@ -27,7 +27,7 @@ class Match(NamedTuple):
 
 
 class PlanChange(NamedTuple):
-    """One changed field, told once for all agents that it changed for."""
+    """One changed field, listed once for all agents that it changed for."""
 
     change: Change
     agents: tuple[str, ...]
@@ -118,7 +118,7 @@ class SystemDifference:
 
 
 class RunIdentity(NamedTuple):
-    """What is told of one of the two runs."""
+    """Folder, digest and size of one of the two runs."""
 
     folder: Path
     digest: str
@@ -159,7 +159,7 @@ class Difference:
 
     @property
     def same_digest(self) -> bool:
-        """Whether the runs came to the same, byte for byte."""
+        """Whether the runs have the same decisions, byte for byte."""
         return self.a.digest == self.b.digest
 
     @property

@@ -64,12 +64,12 @@ class Replay:
 
     @property
     def same(self) -> bool:
-        """Whether everything came out as it was written down."""
+        """Whether everything is as it was written down."""
         return not self.findings() and self.digest == self.recorded
 
     def findings(self) -> list[str]:
         """What is not as it was written down, in words."""
-        if self.damaged or self.missing:  # nothing else can be told before these are back
+        if self.damaged or self.missing:  # nothing else can be judged before these are back
             lost = (f"{name}: {count:,} rows are not in the store" for name, count in self.missing.items())
             again = "run the same command again to generate them anew"
             return [*(f"{chunk} is damaged" for chunk in self.damaged), *(f"{one}: {again}" for one in lost)]

@@ -1,4 +1,4 @@
-"""Is a run what it says it is: its files whole, and its rows the same when they are generated again?
+"""Verification of a run: its files whole, and its rows the same when they are generated again.
 
 Nothing of the run is changed; what was found about its rows is kept in the store as evidence.
 """
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 
 class Rate(NamedTuple):
-    """How many of some rows came to the same bytes again."""
+    """How many of some rows had the same bytes again."""
 
     rows: int = 0
     same: int = 0
 
 
 class Mismatch(NamedTuple):
-    """One row that came to something else."""
+    """One row that was different."""
 
     question_id: str
     before: Analysis
@@ -48,7 +48,7 @@ class Mismatch(NamedTuple):
 
 @dataclass(slots=True)
 class Stage:
-    """What came of the rows of one agent."""
+    """The result for the rows of one agent."""
 
     agent: str
     stored: int

@@ -70,7 +70,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One generation: what was asked and what came."""
+    """One generation: the prompt and the analysis."""
 
     prompt: tuple[Turn, ...]
     analysis: Analysis
@@ -78,7 +78,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class SystemAnswer:
-    """What one system, an agent or ORCH, came to on one question."""
+    """The answer of one system, an agent or ORCH, to one question."""
 
     answer: str | None
     correct: bool | None
@@ -121,7 +121,7 @@ class ExportedQuestion:
         return "\n".join(str(data[name]) for name in ("question", "choices") if name in data)
 
     def agent(self, name: str) -> SystemAnswer | None:
-        """What an agent came to; ``None`` where it was not asked."""
+        """The answer of an agent; ``None`` where it was not asked."""
         if name not in self.panel:
             return None
         call, answer = self.panel[name], self.decision.answers[name]
@@ -130,7 +130,7 @@ class ExportedQuestion:
         return SystemAnswer(answer, correct, unscored, call, call.analysis.usage)
 
     def orch(self) -> SystemAnswer:
-        """What ORCH came to."""
+        """The final answer."""
         decision = self.decision
         correct = is_correct(decision.answer, decision.gold)
         unscored = self._unscored(correct, decision.reason or NO_ANSWER)
@@ -138,7 +138,7 @@ class ExportedQuestion:
         return SystemAnswer(decision.answer, correct, unscored, self.merge, usage)
 
     def majority(self) -> SystemAnswer:
-        """What the plain majority vote over the panel came to."""
+        """The answer of the plain majority vote over the panel."""
         correct = is_correct(self.decision.majority, self.decision.gold)
         usage = sum((call.analysis.usage for call in self.panel.values()), Usage())
         return SystemAnswer(

@@ -19,7 +19,7 @@ class ExportedSystem(NamedTuple):
     """The model that gave the answers; empty where votes did."""
     folder: Path
     answer_to: Callable[[ExportedQuestion], SystemAnswer | None]
-    """What it came to; ``None`` where it was not asked."""
+    """Its answer; ``None`` where it was not asked."""
 
 
 def systems(run: FinishedRun, out: Path) -> list[ExportedSystem]:

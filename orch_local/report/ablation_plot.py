@@ -19,7 +19,7 @@ _AROUND_IN = 1.25
 _LONGEST = 46
 _GAP = 0.35
 """Rows left free above the name of a family."""
-# Okabe & Ito (2008): told apart by those who are colour-blind too; a hue a family.
+# Okabe & Ito (2008): distinguishable for the colour-blind too; a hue a family.
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#009E73", "#009E73")
 _OTHERS = "#666666"
 _ROUTED = "#7A5195"

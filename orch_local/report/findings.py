@@ -1,4 +1,4 @@
-"""What is to be said of how the agents answered, in sentences and as table rows, for all reports alike.
+"""How the agents answered, in sentences and as table rows, for all reports alike.
 
 ``shown`` makes a foreign name harmless where the sentence goes, as in :mod:`orch_local.report.words`.
 """
@@ -27,7 +27,7 @@ LABEL_GAP = 0.20
 ONE_LABEL = 0.90
 """Share of one label where there is no gold to hold it against."""
 _LABELS = tuple(LABELS)
-"""Nothing else is told of as a label, whatever stands in a file that was changed by hand."""
+"""Nothing else is reported as a label, whatever stands in a file that was changed by hand."""
 MOST_NAMES = 8
 """Agents that one sentence names."""
 
@@ -45,7 +45,7 @@ class Findings(NamedTuple):
 
 
 def findings(found: Diagnostics | None, policy: str, shown: Shown = visible) -> Findings:
-    """All that is to be said of a run; ``policy`` is its ``merge.policy``."""
+    """All sentences about a run; ``policy`` is its ``merge.policy``."""
     if found is None:
         return Findings((), ())
     headline = [*_baseline(found), *_confidence_vote(found, policy, shown)]
@@ -291,7 +291,7 @@ def label_shares(found: Diagnostics) -> list[tuple[str | None, list[str]]]:
 
 
 def flat_sentence(found: Sequence[Calibration], shown: Shown = visible) -> str:
-    """The signals that no calibration can be told of; empty where all vary."""
+    """The signals that have no calibration; empty where all vary."""
     flat = [
         f"{one.signal} of {shown(one.system)} ({_value(one.spread, NBSP + '%')})"
         for one in found

@@ -1,4 +1,4 @@
-"""Who sits on which device and when, drawn as bars: one row for each device, or for each lane of it.
+"""Which worker holds which device and when, drawn as bars: one row for each device, or for each lane of it.
 
 Loading is drawn lighter than generating. A bar carries the longest of its labels that fits: agent and
 replica, the agent, or a letter that is explained below the chart.

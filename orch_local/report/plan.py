@@ -91,7 +91,7 @@ def print_obstacles(console: Console, plan: Plan) -> None:
 
 
 def _print_dtypes(console: Console, outline: Forecast) -> None:
-    """Print why models have the dtypes that they have, where another came into question."""
+    """Print why models have the dtypes that they have, where another one was possible."""
     models: dict[str, list[str]] = {}
     for agent in outline.agents:
         if agent.dtype_reason:

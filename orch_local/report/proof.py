@@ -28,14 +28,16 @@ _MEANING = {
 _DECLARED = "every engine is batch-invariant by its set-up, on a GPU as vLLM declares and these rows show"
 
 
-def print_level(console: Console, standing: LevelAssessment) -> None:
+def print_level(console: Console, assessment: LevelAssessment) -> None:
     """Print how far the answers are promised to come again, and why no further."""
-    again, same = standing.generated_again, standing.same
+    again, same = assessment.generated_again, assessment.same
     times = f"{again:,} times a row was generated again in another batch, in all runs with these specs"
-    meaning = _DECLARED if standing.declared and standing.level is Level.BITWISE else _MEANING[standing.level]
-    sentence = f"Level {standing.level}: {meaning}; {times}, "
+    meaning = (
+        _DECLARED if assessment.declared and assessment.level is Level.BITWISE else _MEANING[assessment.level]
+    )
+    sentence = f"Level {level}: {meaning}; {times}, "
     sentence += f"and {same:,} times it came to the same bytes."
-    reasons = "; ".join(map(visible, standing.reasons))
+    reasons = "; ".join(map(visible, assessment.reasons))
     style = "bold red" if same < again else ""
     console.print()
     print_paragraph(console, f"{sentence} Not higher because: {reasons}." if reasons else sentence, style)
@@ -73,7 +75,7 @@ def print_places(console: Console, **values: object) -> None:
         console.print(Text.assemble((f"{name:<9}", "dim"), safe(str(value))), soft_wrap=True)
 
 
-def print_verification(console: Console, found: Verification, standing: LevelAssessment) -> None:
+def print_verification(console: Console, found: Verification, assessment: LevelAssessment) -> None:
     """Print what is wrong with the files, the match rates, and the first difference of each stage."""
     if found.problems:
         print_paragraph(console, f"{counted(len(found.problems), 'problem')} with the files:", "bold red")
@@ -89,7 +91,7 @@ def print_verification(console: Console, found: Verification, standing: LevelAss
         if stage.first is not None:
             _print_mismatch(console, stage.agent, stage.first)
     print_places(console, store=found.plan.store)
-    print_level(console, standing)
+    print_level(console, assessment)
     differed = sum(stage.evidence.rows - stage.evidence.same for stage in found.stages)
     wrong = f"{counted(len(found.problems), 'problem')} with the files, {counted(differed, 'row')} differed"
     print_paragraph(

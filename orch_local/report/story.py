@@ -1,4 +1,4 @@
-"""One question from its text to its decision: what every agent wrote, what the merge agent made of it."""
+"""One question from its text to its decision: what every agent wrote, and what the merge agent wrote."""
 
 from __future__ import annotations
 

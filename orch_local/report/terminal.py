@@ -51,7 +51,7 @@ def print_metrics(
     digest:
         Digest of the canonical decisions.
     findings:
-        What is to be said of how the agents answered.
+        Sentences on how the agents answered.
     """
     print_paragraph(console, headline(metrics, routed=_is_routed(metrics)), style="bold")
     for text in findings.headline if findings else ():

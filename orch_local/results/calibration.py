@@ -32,7 +32,7 @@ class _Signal(NamedTuple):
 def calibration(table: RunTable) -> tuple[Calibration, ...]:
     """By signal, the probability first: of the agents in order, then of ORCH, where they have it.
 
-    Both are told, since neither is the better one by itself: behind a written analysis the probability of the
+    Both are reported, since neither is better by itself: behind a written analysis the probability of the
     label is near 1 whatever the model thinks, and what a model states may be the same number each time.
     """
     found = (_calibrated(one) for one in _signals(table))

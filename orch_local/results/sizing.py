@@ -21,7 +21,7 @@ from orch_local.store.store import RunFolder
 SIZES = (100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 _AROUND = (0.25, 0.5, 1, 2, 4)
-"""The sizes told with a wanted one, as its multiples."""
+"""The sizes reported with a wanted one, as its multiples."""
 MOST_QUESTIONS = 10**7
 LEAST_DIFFERENCE = 0.001
 """Smaller ones take millions of questions, and minutes to work that out."""

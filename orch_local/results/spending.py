@@ -29,7 +29,7 @@ def _seconds() -> defaultdict[str, float]:
 
 @dataclass(slots=True)
 class DeviceTime:
-    """Device-seconds of some executions, and the rows that came of them."""
+    """Device-seconds of some executions, and the rows generated in them."""
 
     load: defaultdict[str, float] = field(default_factory=_seconds)
     """By agent, as are the next two."""

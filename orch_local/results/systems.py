@@ -1,7 +1,7 @@
 """The systems of a run against gold and against each other: accuracies, pairs, categories. Pure, on columns.
 
-What counts where is told in :mod:`orch_local.results.scoring`, and every figure here is the one that stands
-there.
+What counts where is defined in :mod:`orch_local.results.scoring`, and every figure here is
+the one that stands there.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Span:
     lane: int
     start_s: float
     loaded_s: float | None
-    """``None`` where its model was never loaded, or nothing came of it."""
+    """``None`` where its model was never loaded, or it wrote nothing."""
     end_s: float
     rows: int
     recheck_s: float = 0.0
@@ -61,7 +61,7 @@ class Timeline:
         return max((span.end_s for span in self.spans), default=0.0)
 
     def idle(self) -> dict[int, float]:
-        """Share of the time, 0 to 1, in which no worker sat on a device that was planned with.
+        """Share of the time, 0 to 1, in which no worker held a device that was planned with.
 
         A device on which a worker loads, or waits for others, is not idle in this sense.
         """
@@ -81,7 +81,7 @@ class Timelines(NamedTuple):
     read: list[Timeline]
     """In the order in which the executions began."""
     damaged: list[Path]
-    """Files that are none."""
+    """Files that could not be read."""
 
 
 _FORMAT = TypeAdapter(Timeline)

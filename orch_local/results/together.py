@@ -1,4 +1,4 @@
-"""The agents of a run together: how their errors go along, what the merge made of them. Pure, on columns."""
+"""The agents of a run together: how their errors coincide, and what the merge changed. Pure, on columns."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class JobStatus:
     name: str
     condition: Condition
     left: int | None = None
-    """Rows that a shard lacks; ``None`` where that is not known yet."""
+    """Missing rows of a shard; ``None`` where that is not known yet."""
     attempt: int = 0
     job: str = ""
     node: str = ""
@@ -117,7 +117,7 @@ class Facts:
     folder: RunFolder
     submission: Submission | None
     left: Sequence[int] | None
-    """Rows that each shard lacks; ``None`` where there is no plan yet."""
+    """Missing rows of each shard; ``None`` where there is no plan yet."""
     queue: Sequence[QueuedJob]
     queue_error: str
 
@@ -240,7 +240,7 @@ def _first_trouble(jobs: Sequence[JobStatus]) -> JobStatus | None:
 
 def _digest(facts: Facts) -> str:
     """The digest of a finished run; empty where there is none, or it cannot be read."""
-    # While jobs are to come, what an earlier submission came to is not yet the result of this one.
+    # While jobs are to come, the result of an earlier submission is not yet the result of this one.
     if facts.left is None or any(facts.left) or facts.queue:
         return ""
     folder = facts.folder

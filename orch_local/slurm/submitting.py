@@ -55,7 +55,7 @@ class Submitting(NamedTuple):
 
 
 def check(config: RunConfig) -> None:
-    """Check what can be told on a login node: models, templates and benchmark are there.
+    """Check what can be checked on a login node: models, templates and benchmark are there.
 
     Raises
     ------
@@ -195,7 +195,7 @@ def _ours(folder: RunFolder, made: Sequence[Submission]) -> list[QueuedJob]:
 
 
 def _left(folder: RunFolder, shards: int) -> list[int] | None:
-    """Rows that each shard lacks; ``None`` where there is no plan."""
+    """Missing rows of each shard; ``None`` where there is no plan."""
     if not folder.plan.exists():
         return None
     return remaining_by_shard(folder, shards)

@@ -44,7 +44,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """A state file. A hint for people: whether a shard is done is told by its rows alone."""
+    """A state file. A hint for people: only its rows say whether a shard is done."""
 
     state: State
     attempt: int

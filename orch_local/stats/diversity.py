@@ -1,4 +1,4 @@
-"""How the errors of two systems go together; symmetric in the two.
+"""How far the errors of two systems coincide; symmetric in the two.
 
 Source of all three: Kuncheva & Whitaker (2003), Machine Learning 51:181, section 2, where N11 is ``both``,
 N10 ``gained``, N01 ``lost`` and N00 ``neither``.

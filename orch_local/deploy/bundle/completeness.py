@@ -163,6 +163,6 @@ def requirements_of(world: World, roots: Iterable[str]) -> Iterator[tuple[str, R
             for text in wheels[name].metadata.get("requires_dist", []) if name in wheels else []:
                 inner = Requirement(text)
                 if inner.marker is None and extra:
-                    continue  # counts without the extra, and was told so
+                    continue  # counts without the extra, as the user was warned
                 if inner.marker is None or inner.marker.evaluate({**environment, "extra": extra}):
                     waiting.append((name, inner))

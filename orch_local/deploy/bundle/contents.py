@@ -65,7 +65,7 @@ def _check_inside(file: Path, folder: Path) -> None:
 
 
 def model_content(config: ModelConfig, folder: str) -> Content:
-    """What is told of a model in the manifest."""
+    """What the manifest says of a model."""
     assert config.path is not None
     origin = _origin(config.path)
     licence = origin.licence if origin.licence not in ("", UNKNOWN) else config.licence
@@ -177,7 +177,7 @@ def benchmark_files(path: Path, files: Iterable[Path], folder: str) -> list[Bund
 
 
 def benchmark_content(path: Path, folder: str) -> Content:
-    """What is told of a benchmark in the manifest."""
+    """What the manifest says of a benchmark."""
     origin = _origin(path)
     licence = "" if origin.licence == UNKNOWN else origin.licence
     return Content(folder.rpartition("/")[2], folder, origin.source, origin.revision, _line(licence))

@@ -32,7 +32,7 @@ REQUIREMENTS = "requirements.txt"
 WHEELS = "wheels"
 _BLOCK = 2**20
 _LARGE = 2**28
-"""Bytes of a file that is told of when it is written."""
+"""Bytes from which on the writing of a file is reported."""
 _ROOM = 16 * 2**20
 
 Notify = Callable[[str], None]
@@ -93,7 +93,7 @@ def create(order: BundleRequest, notify: Notify) -> Made:
 
 
 def _check(order: BundleRequest) -> None:
-    """What can be told before minutes of work."""
+    """Checks that need no long work."""
     platforms.check(order.target)
     wheels.check_folders(order.wheels)
     folder = order.folder
@@ -162,7 +162,7 @@ def _create(order: BundleRequest, work: Path, notify: Notify) -> Made:
 
 
 def _check_places(named: Mapping[str, object]) -> None:
-    """Names that no bundle may have are told before minutes of work, and to whom can rename the files."""
+    """Refuse names that no bundle may have before minutes of work, while the user can rename the files."""
     hint = "rename it, or leave it out"
     for place, source in named.items():
         try:

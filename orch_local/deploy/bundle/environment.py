@@ -95,7 +95,7 @@ def make(root: Path, here: Here, *, with_base: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     os.close(os.open(root / UNFINISHED, flags, 0o644))
     _clear(root / VENV)
-    # What an environment sees is told to the new one below: it may be less than all that the system has.
+    # What an environment sees is handed to the new one below: it may be less than all that the system has.
     options = ["--system-site-packages"] if with_base and not here.in_venv else []
     command = [here.path, "-I", "-m", "venv", *options, str(root / VENV)]
     _run(command, "the environment cannot be made")

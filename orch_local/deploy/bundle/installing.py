@@ -49,7 +49,7 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class InstallOutput:
-    """Where an installation tells what it does."""
+    """Where an installation reports what it does."""
 
     say: Callable[[str], None]
     """A line."""

@@ -28,7 +28,7 @@ class Chosen:
     excluded: Pins
     """What the target has already, in its own version."""
     otherwise: Pins
-    """What the target has in another version than the pinned one; an empty one where it does not tell."""
+    """What the target has in another version than the pinned one; an empty one where it does not say."""
 
 
 def read_pins(file: Path, environment: Mapping[str, str]) -> Pins:
@@ -65,7 +65,7 @@ def read_left_out(file: Path, device: str) -> frozenset[str]:
 
 
 def read_freeze(file: Path) -> Pins:
-    """What ``pip freeze`` wrote on the target; a version is empty where the line does not tell it.
+    """What ``pip freeze`` wrote on the target; a version is empty where the line does not give it.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def read_freeze(file: Path) -> Pins:
     """
     found: Pins = {}
     for line in _lines(file):
-        if line.startswith("-"):  # an editable installation, or an option: no version is told
+        if line.startswith("-"):  # an editable installation, or an option: no version is given
             continue
         try:
             requirement = Requirement(line)

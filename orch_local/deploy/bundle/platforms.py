@@ -20,7 +20,7 @@ from orch_local.errors import InputError
 PYTHONS = ("3.11", "3.12", "3.13")
 """What orch-local is for, and all of its wheels are published for."""
 _FLOOR = 17
-"""Minor version of the oldest glibc that is told of: no Python 3.11 is built for an older one."""
+"""Minor version of the oldest glibc that is considered: no Python 3.11 is built for an older one."""
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 _GLIBC = re.compile(r"manylinux_2_([0-9]{1,3})_|(manylinux(?:2014|2010|1))_")
 _PLATFORM = re.compile(r"linux_(x86_64|aarch64)")

@@ -1,4 +1,4 @@
-"""The three commands of the receiving side, for both command lines: each prints, and gives an exit code."""
+"""The three commands of the receiving side, for both command lines: each prints and returns an exit code."""
 
 from __future__ import annotations
 

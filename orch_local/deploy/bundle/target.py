@@ -1,4 +1,4 @@
-"""What a bundle is for against what is here, as told by the Python that is to run it."""
+"""What a bundle is for against what is here, as the Python that is to run it reports it."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def take(pins: Pins, folder: Path, source: WheelSource) -> list[Path]:
 
 
 def check_folders(folders: Iterable[Path]) -> None:
-    """Refuse a folder that is none.
+    """Refuse a path that is no folder.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from typing import Any
 from orch_local.deploy.doctor.checks import Finding, red, unchecked
 from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.parts import PARTS
-from orch_local.deploy.doctor.request import MEND, Step, request_from
+from orch_local.deploy.doctor.request import REINSTALL, Step, request_from
 from orch_local.deploy.doctor.tools import one_line
 
 Say = Callable[[dict[str, Any]], None]
@@ -61,7 +61,7 @@ def _failure(step: Step, error: BaseException) -> Finding:
     message = getattr(error, "message", "")  # one of ours says more than its class
     words = one_line(message or "".join(traceback.format_exception_only(error)))
     if isinstance(error, ImportError):
-        return red(step.check, f"cannot be looked at: {words}", MEND)
+        return red(step.check, f"cannot be looked at: {words}", REINSTALL)
     return unchecked(step.check, f"the check itself failed while {step.doing}: {words}")
 
 

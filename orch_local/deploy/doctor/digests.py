@@ -107,7 +107,7 @@ def _expected(subject: Subject, agent: str, folder: ModelFolder) -> list[Expecte
     found = []
     try:
         plan = subject.frozen
-    except OrchError:  # told by the check of the plan
+    except OrchError:  # the check of the plan reports it
         plan = None
     for worker in plan.workers if plan else ():
         files = worker.spec_content.get("model", {}).get("files")

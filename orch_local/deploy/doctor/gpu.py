@@ -1,4 +1,4 @@
-"""NVIDIA's driver, what it was made for, and what of its GPUs is free, told by nvidia-smi and by files.
+"""NVIDIA's driver, what it was made for, and what of its GPUs is free, as nvidia-smi and files say.
 
 Minimum drivers: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version Compatibility", and the release
 notes of the CUDA toolkits for the full numbers. Within a major version of CUDA the minimum holds for all of
@@ -29,7 +29,7 @@ _ASK_ADMIN = (
 
 
 class GpuReading(NamedTuple):
-    """One GPU; memory in GiB, 0 where it is not told."""
+    """One GPU; memory in GiB, 0 where it is not known."""
 
     name: str
     total_gib: float
@@ -128,7 +128,7 @@ def _wanted(inspection: Inspection) -> GpuDemand:
     engine = inspection.subject.config.engine
     try:
         shares = [model.gpu_memory_utilization for model in inspection.subject.models().values()]
-    except Exception:  # noqa: BLE001 - told by the check of the models
+    except Exception:  # noqa: BLE001 - the check of the models reports it
         shares = []
     return GpuDemand(engine.device, engine.name, max(shares, default=0.9))
 

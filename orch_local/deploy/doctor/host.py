@@ -20,7 +20,7 @@ _UNLIMITED = 2**60
 
 
 class Memory(NamedTuple):
-    """Bytes; ``None`` where it is not told."""
+    """Bytes; ``None`` where it is not known."""
 
     total: int | None
     available: int | None

@@ -9,7 +9,7 @@ from orch_local.deploy.doctor.checks import Finding, green, red
 from orch_local.deploy.doctor.gpu import sight
 from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.packages import installed_engines
-from orch_local.deploy.doctor.request import MEND
+from orch_local.deploy.doctor.request import REINSTALL
 from orch_local.deploy.doctor.tools import one_line
 
 MODULES = (
@@ -31,7 +31,7 @@ def examine(inspection: Inspection) -> Iterator[Finding]:
     names = MODULES + (OF_CUDA if installed_engines().build == "cuda" and sight().cards else ())
     for name in names:
         seconds = _SECONDS_OF_CUDA if name in OF_CUDA else _SECONDS
-        inspection.step("packages-import", f"importing {name}", seconds, MEND)
+        inspection.step("packages-import", f"importing {name}", seconds, REINSTALL)
         try:
             importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001 - a package may raise whatever it likes
@@ -44,4 +44,4 @@ def judge(problems: Mapping[str, str], count: int = len(MODULES)) -> Finding:
     if not problems:
         return green("packages-import", f"all {count} import")
     named = "; ".join(f"{name} ({text})" for name, text in problems.items())
-    return red("packages-import", f"cannot be imported: {named}", MEND)
+    return red("packages-import", f"cannot be imported: {named}", REINSTALL)

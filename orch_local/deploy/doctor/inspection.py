@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from orch_local.deploy.doctor.request import MEND, STEP_S, DoctorRequest, Step
+from orch_local.deploy.doctor.request import REINSTALL, STEP_S, DoctorRequest, Step
 
 if TYPE_CHECKING:
     from orch_local.deploy.doctor.subject import Subject
 
 
 def _nobody(step: Step) -> None:
-    """Tells nobody."""
+    """Report to nobody."""
 
 
 @dataclass
 class Inspection:
-    """What a theme is called with."""
+    """What a theme works on."""
 
     request: DoctorRequest
     tell: Callable[[Step], None] = field(default=_nobody)
     questions: int = 0
     """How many there are, once they were read."""
 
-    def step(self, check: str, doing: str, seconds: float = STEP_S, advice: str = MEND) -> None:
+    def step(self, check: str, doing: str, seconds: float = STEP_S, advice: str = REINSTALL) -> None:
         """Say what comes now, so that it can be named if nothing else comes."""
         self.tell(Step(check, doing, seconds, advice))
 
@@ -43,5 +43,5 @@ class Inspection:
             from orch_local.deploy.doctor.subject import read_subject
 
             return read_subject(self.request)
-        except Exception:  # noqa: BLE001 - told once, by the check `run-file`
+        except Exception:  # noqa: BLE001 - the check `run-file` reports it
             return None

@@ -1,4 +1,4 @@
-"""Runs the parts of the page in child processes, lanes side by side; outlives whatever happens in them."""
+"""Runs the parts of the page in child processes, lanes side by side; a crash or hang in one is a finding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from orch_local.deploy.doctor.checks import DoctorReport, Finding, Severity, red, unchecked
 from orch_local.deploy.doctor.parts import LANES, PARTS
-from orch_local.deploy.doctor.request import MEND, STEP_S, DoctorRequest, Step, run_name
+from orch_local.deploy.doctor.request import REINSTALL, STEP_S, DoctorRequest, Step, run_name
 from orch_local.deploy.doctor.tools import one_line, reduced
 from orch_local.util.children import ChildProcess, ending
 
@@ -37,7 +37,7 @@ def examine(
     Parameters
     ----------
     doing:
-        Is told what is being done, from any thread.
+        Called with what is being done, from any thread.
     parts:
         Names of parts, those that run one after another together.
     """
@@ -64,7 +64,7 @@ def examine(
 
 
 def _nobody(text: str) -> None:
-    """Tells nobody."""
+    """Report to nobody."""
 
 
 def _private(found: Finding) -> Finding:
@@ -142,7 +142,7 @@ class _Lane:
                 if not self.parts:
                     child.kill()  # it is at its end already, and waited for here
                     return None
-                return _Loss(step.check, f"{_how_ended(child)} while {step.doing}", MEND)
+                return _Loss(step.check, f"{_how_ended(child)} while {step.doing}", REINSTALL)
             message = _parsed(line)
             if "step" in message:
                 step = Step(**message["step"])

@@ -14,7 +14,7 @@ from orch_local.deploy.doctor.tools import size
 
 SHM = Path("/dev/shm")
 _CONTAINER_SHM = 64 * 2**20
-"""What Docker gives a container that is not told otherwise."""
+"""What Docker gives a container by default."""
 _AMPLE_SHM = 2**30
 
 

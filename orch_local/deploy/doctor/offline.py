@@ -1,4 +1,4 @@
-"""Nothing in, nothing out: what of the environment speaks of a network. Few values are ever shown."""
+"""Variables, proxies and tokens of the environment that concern a network; few values are ever shown."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _is_folder(text: str) -> bool:
 
 
 def judge_variables(env: Mapping[str, str], silent: Mapping[str, str]) -> Finding:
-    """Whether libraries are told to be silent: in processes of ours they are in any case."""
+    """Whether the variables that silence libraries are set: in processes of ours they always are."""
     against = [
         f"{name}={one_line(env[name], 20)}"
         for name in _TELLING

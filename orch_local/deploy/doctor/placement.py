@@ -128,7 +128,7 @@ def judge_placement(placement: Placement, widths: Mapping[str, int]) -> Finding:
 
 
 def judge_obstacles(obstacles: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
-    """Whether the same bytes come in any batch; agents with the same reasons are told together."""
+    """Whether the same bytes come in any batch; agents with the same reasons are one finding."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, reasons in obstacles.items():
         alike.setdefault(reasons, []).append(name)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 STEP_S = 30.0
-MEND = "reinstall the package that `Packages import` names, or make the environment anew (README, set-up)"
+REINSTALL = (
+    "reinstall the package that `Packages import` names, or make the environment anew (README, set-up)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +35,14 @@ class DoctorRequest:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is being done, told before it is done."""
+    """What is done next, reported before it begins."""
 
     check: str
     doing: str
     """As in `while importing torch`."""
     seconds: float = STEP_S
     """After so long the child is ended."""
-    advice: str = MEND
+    advice: str = REINSTALL
     """What to do if the child hangs here."""
 
 

@@ -98,7 +98,7 @@ def _shards(inspection: Inspection) -> int:
         from orch_local.slurm.submitting import shards_before
 
         return shards_before(inspection.subject.folder)
-    except Exception:  # noqa: BLE001 - a damaged list of submissions is told by `submit`
+    except Exception:  # noqa: BLE001 - `submit` reports a damaged list of submissions
         return 1
 
 

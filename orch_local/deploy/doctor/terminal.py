@@ -105,7 +105,7 @@ def _alike(findings: Iterable[Finding]) -> Iterator[list[Finding]]:
 
 
 def lines(findings: Iterable[Finding]) -> list[Line]:
-    """The lines of a theme; what was not checked for the same reason is told in one."""
+    """The lines of a theme; what was not checked for the same reason is one line."""
     made: list[Line] = []
     skipped: dict[str, list[str]] = {}
     for group in _alike(findings):

@@ -1,4 +1,4 @@
-"""Questions to other programs and to files, with an end: nothing here raises or hangs."""
+"""Output of other programs and content of small files; nothing here raises or hangs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GRACE_S = 2.0
 
 
 class ProgramOutput(NamedTuple):
-    """What a program came to."""
+    """What a program printed, or why it printed nothing."""
 
     out: str = ""
     problem: str = ""

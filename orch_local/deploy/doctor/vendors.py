@@ -1,4 +1,4 @@
-"""GPUs on the PCI bus, whoever made them: what tells a GPU that is not used from none."""
+"""GPUs on the PCI bus of any vendor: they tell a GPU that is not used from no GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the hub's library raises, made into errors of ours: what happened, and what to do about it.
+"""Errors of the hub's library as errors of ours: what happened, and what to do about it.
 
 None of the words of the hub are shown: they are foreign, and meant for other programs.
 """
@@ -24,7 +24,7 @@ class FetchError(OrchError):
 
 
 class FailedRequest(NamedTuple):
-    """What was asked for when an error came."""
+    """What was requested when an error occurred."""
 
     one: Wanted
     revision: str

@@ -97,13 +97,13 @@ class RepositoryFolder:
             for name in names:
                 yield (Path(folder) / name).relative_to(self.path).as_posix()
 
-    def sound(self, file: Listed, came: OnBytes) -> FetchedFile | None:
+    def sound(self, file: Listed, on_bytes: OnBytes) -> FetchedFile | None:
         """The file as it is here; ``None`` if it is missing or not what the hub lists."""
         path = self.path / file.path
         if not path.is_file() or path.stat().st_size != file.size:
-            came(file.size)
+            on_bytes(file.size)
             return None
-        sha256 = _matching(path, file, came)
+        sha256 = _matching(path, file, on_bytes)
         return FetchedFile(file.path, file.size, sha256) if sha256 else None
 
     def partial_size(self, file: Listed) -> int:
@@ -112,7 +112,7 @@ class RepositoryFolder:
             return min((self._partial / file.key).stat().st_size, file.size)
         return 0
 
-    def fetch(self, hub: Hub, commit: Commit, file: Listed, came: OnBytes) -> FetchedFile:
+    def fetch(self, hub: Hub, commit: Commit, file: Listed, on_bytes: OnBytes) -> FetchedFile:
         """Download what is missing of a file, verify it, and move it into place.
 
         Raises
@@ -122,14 +122,14 @@ class RepositoryFolder:
         """
         coming = self._partial / file.key
         had = self.partial_size(file)
-        came(had)
-        self._download(hub, commit, file, came)
+        on_bytes(had)
+        self._download(hub, commit, file, on_bytes)
         sha256 = _matching(coming, file, ignore_bytes)
         if sha256 is None:
             coming.unlink()
             if had:  # then its beginning may be what is wrong
-                came(-file.size)
-                return self.fetch(hub, commit, file, came)
+                on_bytes(-file.size)
+                return self.fetch(hub, commit, file, on_bytes)
             message = (
                 f"{file.path} is not what the hub lists for commit {commit.sha[:12]}: its digest is another"
             )
@@ -140,13 +140,13 @@ class RepositoryFolder:
         coming.replace(target)
         return FetchedFile(file.path, file.size, sha256)
 
-    def _download(self, hub: Hub, commit: Commit, file: Listed, came: OnBytes) -> None:
+    def _download(self, hub: Hub, commit: Commit, file: Listed, on_bytes: OnBytes) -> None:
         coming = self._partial / file.key
         coming.parent.mkdir(parents=True, exist_ok=True)
         if coming.exists() and coming.stat().st_size > file.size:
             coming.unlink()
         with coming.open("ab") as stream:
-            hub.download(self.one, commit.sha, file, stream, came)
+            hub.download(self.one, commit.sha, file, stream, on_bytes)
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -167,7 +167,7 @@ def _links(path: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in (*folders, *names) if (Path(folder) / name).is_symlink())
 
 
-def _matching(path: Path, file: Listed, came: OnBytes) -> str | None:
+def _matching(path: Path, file: Listed, on_bytes: OnBytes) -> str | None:
     """SHA-256 of a file that is what the hub lists; ``None`` of another."""
     if path.stat().st_size != file.size:
         return None
@@ -179,13 +179,13 @@ def _matching(path: Path, file: Listed, came: OnBytes) -> str | None:
             sha256.update(block)
             if not file.sha256:
                 blob.update(block)
-            came(len(block))
+            on_bytes(len(block))
     same = sha256.hexdigest() == file.sha256 if file.sha256 else blob.hexdigest() == file.blob
     return sha256.hexdigest() if same else None
 
 
 def ignore_bytes(_count: int) -> None:
-    """Take bytes that nobody counts."""
+    """Count nothing."""
 
 
 def check_space(root: Path, needed: int) -> None:

@@ -26,7 +26,7 @@ class FetchDisplay(Protocol):
     """Where the progress is shown."""
 
     def bar(self, name: str, total: int) -> AbstractContextManager[OnBytes]:
-        """A bar of ``total`` bytes; what it gives is told of bytes as they are done."""
+        """A bar of ``total`` bytes; what it gives is called with the number of bytes done."""
 
     def waiting(self, seconds: float) -> None:
         """Another fetch is at work in this folder."""
@@ -126,8 +126,8 @@ def _look(job: FetchJob, display: FetchDisplay) -> None:
     here = [file for file in job.files if (job.place.path / file.path).exists()]
     if not here:
         return
-    with display.bar(f"check {job.place.one.name}", sum(file.size for file in here)) as came:
-        found = [job.place.sound(file, came) for file in here]
+    with display.bar(f"check {job.place.one.name}", sum(file.size for file in here)) as on_bytes:
+        found = [job.place.sound(file, on_bytes) for file in here]
     job.sound.update({file.path: file for file in found if file})
 
 
@@ -136,10 +136,10 @@ def _got(hub: Hub, job: FetchJob, display: FetchDisplay) -> Fetched:
     if job.missing:
         place.begin(job.commit.sha, job.stale.union(file.path for file in job.files))
         drop_from_record(place.root, place.one.folder)
-        with display.bar(place.one.name, sum(file.size for file in job.missing)) as came:
+        with display.bar(place.one.name, sum(file.size for file in job.missing)) as on_bytes:
             for file in job.missing:
                 _refuse_remote_code(job)
-                job.sound[file.path] = place.fetch(hub, job.commit, file, came)
+                job.sound[file.path] = place.fetch(hub, job.commit, file, on_bytes)
     place.finish(job.stale)
     files = tuple(job.sound[file.path] for file in job.files)
     if place.one.kind == "model":

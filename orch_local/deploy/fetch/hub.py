@@ -1,6 +1,6 @@
 """The hub, asked through ``huggingface_hub``: the only file that connects to anything.
 
-Nothing is said to the hub but what the questions need: no telemetry, and no token that the user has not put
+Nothing is sent to the hub but what the questions need: no telemetry, and no token that the user has not put
 into HF_TOKEN. What the hub says is foreign: its words are not shown, its numbers are checked.
 
 Files are downloaded over HTTP with ranges, through the library's own ``http_get``: ``hf_hub_download`` of
@@ -122,9 +122,9 @@ class Hub:
                 raise InputError(message, where=one.repo, hint="take a repository with its weights in parts")
 
     def download(
-        self, one: Wanted, sha: str, file: Listed, into: BinaryIO, came: Callable[[int], None]
+        self, one: Wanted, sha: str, file: Listed, into: BinaryIO, on_bytes: Callable[[int], None]
     ) -> None:
-        """Write the rest of a file behind what ``into`` has of it; ``came`` is told of bytes as they come.
+        """Write the rest of a file behind what ``into`` has of it; ``on_bytes`` gets the number of new bytes.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class Hub:
         )
         headers = build_hf_headers(token=self._token or False, **_LIBRARY)
         headers["Accept-Encoding"] = "identity"  # a range of compressed bytes would be of no use
-        meter: Any = partial(_Meter, file.size, have, came)
+        meter: Any = partial(_Meter, file.size, have, on_bytes)
         with explained(FailedRequest(one, sha, self.endpoint, bool(self._token))):
             http_get(url, into, resume_size=have, headers=headers, expected_size=file.size, tqdm_class=meter)
 
@@ -150,12 +150,12 @@ class _Meter:
     """What ``http_get`` takes for a progress bar; it stops at more bytes than are listed."""
 
     def __init__(
-        self, size: int, have: int, came: Callable[[int], None], initial: int, **_unused: object
+        self, size: int, have: int, on_bytes: Callable[[int], None], initial: int, **_unused: object
     ) -> None:
         self._left = size - initial
-        self._came = came
+        self._on_bytes = on_bytes
         if initial != have:  # the hub gives no ranges, and the library begins the file anew
-            came(initial - have)
+            on_bytes(initial - have)
 
     def __enter__(self) -> _Meter:
         return self
@@ -170,7 +170,7 @@ class _Meter:
         self._left -= count
         if self._left < 0:
             raise FetchError("the hub sends more than it lists", hint="check HF_ENDPOINT, or tell the owner")
-        self._came(count)
+        self._on_bytes(count)
 
 
 def _check_address(endpoint: str) -> None:

@@ -1,4 +1,4 @@
-"""What a fetch says: what it would ask for, how far it is, and what a run needs of what it fetched."""
+"""The output of a fetch: what it would request, its progress, and what a run needs to find the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orch_local.report.safe import safe
 
 
 class NotAllowedError(InputError):
-    """The command was not told that it may use the network."""
+    """The command was not allowed to use the network."""
 
 
 def refuse_network(console: Console, wanted: Sequence[Wanted], root: Path, *, update: bool) -> None:

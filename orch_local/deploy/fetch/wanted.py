@@ -1,4 +1,4 @@
-"""What is to be fetched: names on the command line, and what a run file names, as repositories of the hub."""
+"""What is to be fetched: the names on the command line and in a run file, as repositories of the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section on cost: device time by use, tokens by agent, and who sat on which device and when."""
+"""The section on cost: device time by use, tokens by agent, and which worker held which device and when."""
 
 from __future__ import annotations
 

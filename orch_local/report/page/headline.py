@@ -34,7 +34,7 @@ class Headline:
 
 
 def headline(summary: Summary) -> Headline:
-    """What is said first about a run."""
+    """The first statement about a run."""
     orch = system(summary, ORCH)
     if not summary.gold:
         return Headline(

@@ -28,7 +28,7 @@ _POINTS = 72
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """How a curve is told from the others: by colour and by dashes, never by colour alone."""
+    """How a curve is distinguished from the others: by colour and by dashes, never by colour alone."""
 
     ink: str
     dash: tuple[float, ...]

@@ -1,7 +1,7 @@
 """Which of several runs is best, on the questions that they have in common: `orch-local compare`.
 
 A run stands for its final answers (ORCH). The figures are those of a report on one run, from the same
-functions, so what counts where is told in :mod:`orch_local.results.scoring`.
+functions, so what counts where is defined in :mod:`orch_local.results.scoring`.
 """
 
 from __future__ import annotations

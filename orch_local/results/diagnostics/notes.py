@@ -1,4 +1,4 @@
-"""What is to be said of a single row, in words."""
+"""Remarks on a single row, in words."""
 
 from __future__ import annotations
 

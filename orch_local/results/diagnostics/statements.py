@@ -92,7 +92,7 @@ _IS_CALLED = re.compile(
     re.VERBOSE,
 )
 _NEAR = 40
-"""Characters before a label that tell what is said of it."""
+"""Characters before a label that decide what is stated of it."""
 
 _SENTENCE_ENDS = (". ", "! ", "? ", "\n")
 _CONNECTOR = re.compile(r"\b(?:so|therefore|thus|hence|consequently)\b", re.IGNORECASE)
