@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -37,6 +38,9 @@ _VERSION = "1"
 _TICK_S = 0.02
 _LABELS = "ABCDEFGHIJ"
 _UNSURE = 50
+_ASKED = "the table asks for this failure"
+
+log = logging.getLogger(__name__)
 
 
 def version() -> str:
@@ -155,6 +159,7 @@ def open_table_engine(settings: EngineSettings) -> FakeEngine:
     for row in table.loads:
         if row.model in (None, settings.model_path.name):
             _load(row, table)
+    log.info("no model is loaded: answers for %s come from %s", settings.model_path.name, table.path.name)
     return FakeEngine(_Answers(settings, table).reply, settings.side_by_side)
 
 
@@ -165,7 +170,7 @@ def _load(row: LoadRow, table: Table) -> None:
     if row.load == "ok" or not _is_due(row.once, table):
         return
     if row.load == "failed":
-        raise EngineError(row.message, where=str(table.path), hint="the table asks for this failure")
+        raise EngineError(row.message, where=str(table.path), hint=_ASKED)
     _end(row.load)
 
 
@@ -304,9 +309,11 @@ class _Timer:
         self.started = now if self.started is None else self.started
         if now - self.started < row.delay_s or (row.hold and self.table.place(row.hold).exists()):
             return False
-        if row.fail in ("engine", "killed", "hang"):
-            if row.fail == "engine":
-                raise EngineError(row.message, where=str(self.table.path), hint="the table asks for this")
+        if row.fail == "engine":
+            raise EngineError(row.message, where=str(self.table.path), hint=_ASKED)
+        if row.fail == "raised":
+            raise RuntimeError(row.message)
+        if row.fail in ("killed", "hang"):
             _end(row.fail)
         return True
 

@@ -55,8 +55,8 @@ class TableRow(_Row):
     thought: str = "The table has no thought."
     text: str | None = None
     """The whole output instead of an answer, also one that no real engine could write."""
-    fail: Literal["refused", "failed", "engine", "killed", "hang"] | None = None
-    """The request is refused, or fails; the engine fails, its process is killed, or it never comes back."""
+    fail: Literal["refused", "failed", "engine", "raised", "killed", "hang"] | None = None
+    """The request is refused, or fails; the engine fails, raises what nobody foresaw, is killed, or hangs."""
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> TableRow:
@@ -185,6 +185,7 @@ def _parsed(line: str, where: str) -> TableRow | LoadRow:
         if len(line) > _LONGEST_LINE:
             raise ValueError(f"the line has more than {_LONGEST_LINE:,} characters")
         values = json.loads(line)
+        json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"is not JSON: {_said(error)}", where=where, hint=_HINT) from None
     if not isinstance(values, dict):
