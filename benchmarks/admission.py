@@ -67,9 +67,9 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     config = load_run(RUN_FILE, demo_overrides(folder, options.questions, "vllm"))
     plan, asked, *_ = plan_run(config, folder / "store")
     agent = plan.agents[0]
-    scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
+    prompts = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     units = [Unit(question.key, analysis_task(question, agent.answer)) for question in asked]
-    requests = [replace(request_of(scribe, unit), max_tokens=options.bound) for unit in units]
+    requests = [replace(request_of(prompts, unit), max_tokens=options.bound) for unit in units]
     longest = max(len(request.prompt_ids) for request in requests) + options.bound
     settings = tight(agent, longest, options.holds)
     os.environ.update(environment(settings))

@@ -153,8 +153,8 @@ def attacked(case: Case, attack: Attack, place: int) -> Panel:
 class Chair:
     """The merge agent of a run: asked once about each panel, all panels in one stream."""
 
-    def __init__(self, plan: Plan, merger: AgentPlan, scribe: PromptWriter) -> None:
-        self._plan, self._merger, self._scribe = plan, merger, scribe
+    def __init__(self, plan: Plan, merger: AgentPlan, prompts: PromptWriter) -> None:
+        self._plan, self._merger, self._prompts = plan, merger, prompts
         self.rows: dict[str, Analysis] = {}
 
     def ask(self, panels: Iterable[tuple[Question, Panel]]) -> None:
@@ -167,7 +167,7 @@ class Chair:
         hooks = Hooks(lambda _: None, lambda row: self.rows.update({row.key: row}), lambda: None)
         engine = open_engine(self._merger.settings)
         try:
-            generate(engine, self._scribe, units.values(), self._merger.settings.max_model_len, hooks)
+            generate(engine, self._prompts, units.values(), self._merger.settings.max_model_len, hooks)
         finally:
             engine.close()
 

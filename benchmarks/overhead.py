@@ -56,14 +56,14 @@ def measure(folder: Path, questions: int, rounds: int) -> None:
     plan, asked, *_ = plan_run(config, folder / "store")
     agent = plan.agents[0]
     os.environ.update(environment(agent.settings))
-    scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
+    prompts = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
     units = [Unit(question.key, analysis_task(question, agent.answer)) for question in asked]
-    requests = [request_of(scribe, unit) for unit in units]
+    requests = [request_of(prompts, unit) for unit in units]
     engine = vllm.VllmEngine(agent.settings)
     plain = [replace(request, logprobs=0) for request in requests]
     loops: dict[str, Callable[[], None]] = {
         "bare": lambda: bare_loop(engine, requests),
-        "orch": lambda: worker_loop(engine, scribe, units, agent, folder),
+        "orch": lambda: worker_loop(engine, prompts, units, agent, folder),
         "plain": lambda: bare_loop(engine, plain),
     }
     bare_loop(engine, requests[:100])  # the first grammars are compiled here, for no one's account
@@ -81,10 +81,12 @@ def measure(folder: Path, questions: int, rounds: int) -> None:
         print(f"ratio {name}/orch {medians[name] / medians['orch']:.3f}")
 
 
-def request_of(scribe: PromptWriter, unit: Unit) -> Request:
+def request_of(prompts: PromptWriter, unit: Unit) -> Request:
     """The very request that a worker makes of a unit."""
     task = unit.task
-    return Request(unit.name, tuple(scribe.prompt(task)), scribe.budget(task), task.schema.pattern, LOGPROBS)
+    return Request(
+        unit.name, tuple(prompts.prompt(task)), prompts.budget(task), task.schema.pattern, LOGPROBS
+    )
 
 
 def bare_loop(engine: vllm.VllmEngine, requests: Sequence[Request]) -> None:
@@ -99,14 +101,14 @@ def bare_loop(engine: vllm.VllmEngine, requests: Sequence[Request]) -> None:
 
 
 def worker_loop(
-    engine: vllm.VllmEngine, scribe: PromptWriter, units: Sequence[Unit], agent: AgentPlan, folder: Path
+    engine: vllm.VllmEngine, prompts: PromptWriter, units: Sequence[Unit], agent: AgentPlan, folder: Path
 ) -> None:
     """The loop of a worker process, into a store of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as store, Store(Path(store)).writer(agent.spec) as writer:
         hooks = Hooks(
             lambda _: None, lambda row: writer.add(row) and None, lambda: writer.flush_if_due() and None
         )
-        generate(engine, scribe, units, agent.settings.max_model_len, hooks)
+        generate(engine, prompts, units, agent.settings.max_model_len, hooks)
 
 
 def _ignore(_: object) -> None:

@@ -75,7 +75,7 @@ def plan(
     """Check a run file, show what it needs and what would run where; loads no model."""
     from orch_local.config.run_files import load_run
     from orch_local.placement.machine import read_machine
-    from orch_local.report.plan import print_outline
+    from orch_local.report.plan import print_forecast
     from orch_local.run.forecast import forecast
     from orch_local.run.planning import check, on_machine, plan_run
 
@@ -85,7 +85,7 @@ def plan(
     planned = plan_run(load_run(run_file, settings), (store or Path("runs") / "store").absolute())
     planned = on_machine(planned, there) if there else planned
     check(planned.plan, planned.questions, there)
-    print_outline(console_of(), forecast(planned, there), prompts=prompts)
+    print_forecast(console_of(), forecast(planned, there), prompts=prompts)
 
 
 def demo(

@@ -19,40 +19,40 @@ from orch_local.router.routing import block
 from orch_local.run.forecast import AgentForecast, Forecast
 
 
-def print_outline(console: Console, outline: Forecast, *, prompts: bool) -> None:
+def print_forecast(console: Console, forecast: Forecast, *, prompts: bool) -> None:
     """Print models, tokens, memory and time; the first prompt of every agent where ``prompts``."""
-    plan = outline.planned.plan
+    plan = forecast.planned.plan
     benchmark = plan.config.benchmark
     bad = f", {plan.questions.bad_rows:,} bad rows skipped" if plan.questions.bad_rows else ""
     asked = f"{plan.questions.count:,} questions of {benchmark.name} ({benchmark.split}){bad}"
     print_paragraph(console, f"{asked}; {len(plan.agents)} agents; merge policy {plan.config.merge.policy}.")
-    print_golds(console, outline.golds, plan)
-    if not outline.here:
-        machine = machine_in_words(outline.placement.machine)
+    print_golds(console, forecast.golds, plan)
+    if not forecast.here:
+        machine = machine_in_words(forecast.placement.machine)
         print_paragraph(console, f"Placed on {machine}; all else, with the specs, is of this machine.")
-    print_table(console, "Models", _models(console, outline))
-    if outline.here:
-        _print_dtypes(console, outline)
+    print_table(console, "Models", _models(console, forecast))
+    if forecast.here:
+        _print_dtypes(console, forecast)
         _print_caches(console, plan)
         print_obstacles(console, plan)
     print_notes(console, plan)
-    print_table(console, f"Tokens (prompts of {outline.sample} questions)", _tokens(console, outline))
-    print_table(console, "Need (rough)", _needs(console, outline))
-    print_placement(console, outline.placement)
-    for note in hardware_notes(outline.placement.machine, _shared(outline)):
+    print_table(console, f"Tokens (prompts of {forecast.sample} questions)", _tokens(console, forecast))
+    print_table(console, "Need (rough)", _needs(console, forecast))
+    print_placement(console, forecast.placement)
+    for note in hardware_notes(forecast.placement.machine, _shared(forecast)):
         print_paragraph(console, visible(note))
     if plan.config.router:
         print_paragraph(console, _router_sentences(plan, plan.config.router))
     print_paragraph(console, "All times are estimates, give or take a factor of 3.")
-    for agent in outline.agents if prompts else ():
+    for agent in forecast.agents if prompts else ():
         console.print(Text(f"First prompt of {agent.plan.name}", "bold"))
         console.print(safe(agent.first_prompt, newlines=True), soft_wrap=True)
         console.print()
 
 
-def _shared(outline: Forecast) -> list[Shared]:
+def _shared(forecast: Forecast) -> list[Shared]:
     """How many GPUs share each layer of the models."""
-    return [Shared(one.plan.name, one.plan.settings.tensor_parallel) for one in outline.agents]
+    return [Shared(one.plan.name, one.plan.settings.tensor_parallel) for one in forecast.agents]
 
 
 def _router_sentences(plan: Plan, router: RouterConfig) -> str:
@@ -90,10 +90,10 @@ def print_obstacles(console: Console, plan: Plan) -> None:
             print_paragraph(console, visible(f"{text} This run can reach the level verified, not bitwise."))
 
 
-def _print_dtypes(console: Console, outline: Forecast) -> None:
+def _print_dtypes(console: Console, forecast: Forecast) -> None:
     """Print why models have the dtypes that they have, where another one was possible."""
     models: dict[str, list[str]] = {}
-    for agent in outline.agents:
+    for agent in forecast.agents:
         if agent.dtype_reason:
             text = f"{agent.plan.settings.dtype}, {agent.dtype_reason}"
             models.setdefault(text, []).append(agent.plan.name)
@@ -120,9 +120,9 @@ def _best_level(agent: AgentPlan) -> str:
     return "verified" if agent.obstacles else "bitwise"
 
 
-def _models(console: Console, outline: Forecast) -> Table:
+def _models(console: Console, forecast: Forecast) -> Table:
     rows = table(console, "agent", ["model", "architecture", "engine", "device", "dtype", "level", "spec"])
-    for agent in outline.agents:
+    for agent in forecast.agents:
         settings = agent.plan.settings
         values = (
             agent.plan.model.name,
@@ -130,25 +130,25 @@ def _models(console: Console, outline: Forecast) -> Table:
             settings.name,
             settings.device,
             settings.dtype,
-            _best_level(agent.plan) if outline.here else "not looked at",
+            _best_level(agent.plan) if forecast.here else "not looked at",
         )
         rows.add_row(safe(agent.plan.name), *map(safe, values), Text(agent.plan.spec[:8]))
     return rows
 
 
-def _tokens(console: Console, outline: Forecast) -> Table:
+def _tokens(console: Console, forecast: Forecast) -> Table:
     rows = table(console, "agent", ["shortest", "median", "longest", "answer up to", "context", "too long"])
-    for agent in outline.agents:
+    for agent in forecast.agents:
         context = agent.plan.settings.loaded_len
         values = (agent.shortest, agent.median, agent.longest, agent.budget, context, agent.too_long)
         rows.add_row(safe(agent.plan.name), *(Text(f"{value:,}") for value in values))
     return rows
 
 
-def _needs(console: Console, outline: Forecast) -> Table:
-    memory = ["memory GiB"] if outline.placement.machine.kind == "cpu" else ["GiB a GPU", "GPUs"]
+def _needs(console: Console, forecast: Forecast) -> Table:
+    memory = ["memory GiB"] if forecast.placement.machine.kind == "cpu" else ["GiB a GPU", "GPUs"]
     rows = table(console, "agent", ["weights GiB", *memory, "rows at once", "load", "generate"])
-    for agent in outline.agents:
+    for agent in forecast.agents:
         rows.add_row(safe(agent.plan.name), *map(Text, _need_cells(agent)))
     return rows
 

@@ -35,7 +35,7 @@ def print_level(console: Console, assessment: LevelAssessment) -> None:
     meaning = (
         _DECLARED if assessment.declared and assessment.level is Level.BITWISE else _MEANING[assessment.level]
     )
-    sentence = f"Level {level}: {meaning}; {times}, "
+    sentence = f"Level {assessment.level}: {meaning}; {times}, "
     sentence += f"and {same:,} times it came to the same bytes."
     reasons = "; ".join(map(visible, assessment.reasons))
     style = "bold red" if same < again else ""

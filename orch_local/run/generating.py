@@ -266,7 +266,7 @@ class _Source:
 
 
 def generate(
-    engine: Engine, scribe: PromptWriter, units: Iterable[Unit | None], context: int, hooks: Hooks
+    engine: Engine, prompts: PromptWriter, units: Iterable[Unit | None], context: int, hooks: Hooks
 ) -> None:
     """Generate a row for each unit.
 
@@ -285,22 +285,22 @@ def generate(
     source = _Source(units)
     flights: dict[str, _Flight] = {}
     while source.more or flights:
-        taken = _admit(engine, scribe, source, flights, context, hooks)
+        taken = _admit(engine, prompts, source, flights, context, hooks)
         if source.more and not taken and not flights:
             time.sleep(_IDLE_S)
         for completion in engine.step():
             flight = flights.pop(completion.id)
             if flight.thinking and completion.finish is not Finish.ERROR:
-                scribe.read_thought(flight, completion)
-                _submit(engine, scribe, flight, flights, hooks)
+                prompts.read_thought(flight, completion)
+                _submit(engine, prompts, flight, flights, hooks)
             else:
-                hooks.finished(scribe.read(flight, completion))
+                hooks.finished(prompts.read(flight, completion))
         hooks.beat()
 
 
 def _admit(
     engine: Engine,
-    scribe: PromptWriter,
+    prompts: PromptWriter,
     source: _Source,
     flights: dict[str, _Flight],
     context: int,
@@ -312,27 +312,27 @@ def _admit(
         hooks.admitted([unit.name for unit in units])
     for unit in units:
         try:
-            prompt = scribe.prompt(unit.task)
+            prompt = prompts.prompt(unit.task)
         except PromptError as error:
             hooks.finished(Analysis(unit.task.key, Outcome.FAILED, error=f"no prompt could be made: {error}"))
             continue
-        needed = scribe.needed(unit.task, prompt)
+        needed = prompts.needed(unit.task, prompt)
         if needed > context:
             reason = f"needs {needed} tokens ({len(prompt)} of prompt), the context has {context}"
             usage = Usage(prompt=len(prompt))
             hooks.finished(Analysis(unit.task.key, Outcome.TOO_LONG, error=reason, usage=usage))
             continue
-        flight = _Flight(unit, prompt, scribe.thinks, time.monotonic())
-        _submit(engine, scribe, flight, flights, hooks)
+        flight = _Flight(unit, prompt, prompts.thinks, time.monotonic())
+        _submit(engine, prompts, flight, flights, hooks)
     return bool(units)
 
 
 def _submit(
-    engine: Engine, scribe: PromptWriter, flight: _Flight, flights: dict[str, _Flight], hooks: Hooks
+    engine: Engine, prompts: PromptWriter, flight: _Flight, flights: dict[str, _Flight], hooks: Hooks
 ) -> None:
     try:
-        engine.submit(scribe.request(flight))
+        engine.submit(prompts.request(flight))
     except RequestError as error:
-        hooks.finished(scribe.refused(flight, error))
+        hooks.finished(prompts.refused(flight, error))
     else:
         flights[flight.unit.name] = flight

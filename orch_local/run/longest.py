@@ -29,7 +29,7 @@ _AROUND_ANALYSIS = 200
 class Asking:
     """How an agent is asked."""
 
-    scribe: PromptWriter
+    prompts: PromptWriter
     task: Callable[[Question], Task]
     more_tokens: int = 0
     """What its prompts may be longer than those of ``task``, as where the analyses to merge are not known."""
@@ -45,9 +45,9 @@ def longest_request(asking: Asking, questions: Sequence[Question]) -> int:
     longest = overhead = 0
     for question in (*largest, *_with_largest_budget(asking, questions)):
         task = asking.task(question)
-        prompt = asking.scribe.prompt(task)
-        behind = _behind(asking.scribe, task)
-        around = len(asking.scribe.text(task).encode("utf-8", "replace")) - size(question)
+        prompt = asking.prompts.prompt(task)
+        behind = _behind(asking.prompts, task)
+        around = len(asking.prompts.text(task).encode("utf-8", "replace")) - size(question)
         longest = max(longest, len(prompt) + behind)
         overhead = max(overhead, around + behind)
     if len(questions) > len(largest):
@@ -61,14 +61,14 @@ def _with_largest_budget(asking: Asking, questions: Sequence[Question]) -> Itera
     yield from itertools.islice(wide, 1)
 
 
-def _behind(scribe: PromptWriter, task: Task) -> int:
+def _behind(prompts: PromptWriter, task: Task) -> int:
     """The most tokens behind a prompt: a thought, and an answer with its whole budget.
 
     ``PromptWriter.needed`` asks for less where the budget is seldom used up, but with less room such an
     answer would be cut where another run did not cut it.
     """
-    budget = scribe.budget(task)
-    return scribe.needed(task, []) + budget - min(budget, task.schema.enough_tokens)
+    budget = prompts.budget(task)
+    return prompts.needed(task, []) + budget - min(budget, task.schema.enough_tokens)
 
 
 def size(question: Question) -> int:

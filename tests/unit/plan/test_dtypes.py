@@ -22,7 +22,7 @@ from orch_local.models.folders import ModelFolder
 from orch_local.placement.machine import Machine
 from orch_local.plan import dtypes
 from orch_local.plan.dtypes import DtypeChoice, choose_dtype
-from orch_local.report.plan import print_outline
+from orch_local.report.plan import print_forecast
 from orch_local.run.forecast import forecast
 from orch_local.run.planning import on_machine, plan_run
 
@@ -198,7 +198,7 @@ def narrow_run(run_values: dict[str, Any], tmp_path: Path) -> Path:
 
 def shown(planned: Any, machine: Machine | None = None) -> str:
     file = io.StringIO()
-    print_outline(Console(file=file, width=100), forecast(planned, machine), prompts=False)
+    print_forecast(Console(file=file, width=100), forecast(planned, machine), prompts=False)
     return " ".join(file.getvalue().split())
 
 

@@ -52,10 +52,10 @@ class Model:
         self.ids = {self.tokenizer.trusted_ids(control)[0] for control in self.markers.controls}
 
     @cached_property
-    def scribes(self) -> dict[str, PromptWriter]:
-        return {name: self._scribe(name) for name in ("solve", "merge")}
+    def writers(self) -> dict[str, PromptWriter]:
+        return {name: self._prompts(name) for name in ("solve", "merge")}
 
-    def _scribe(self, template: str) -> PromptWriter:
+    def _prompts(self, template: str) -> PromptWriter:
         config = self.config
         opened = bool(config.think_open) and self.markers.opening.rstrip().endswith(str(config.think_open))
         thinking = Thinking(tokens=9, open=str(config.think_open), close=str(config.think_close))
@@ -70,8 +70,8 @@ class Model:
 
     def controls(self, task: Task) -> list[int]:
         """The control tokens of a prompt, in order."""
-        scribe = self.scribes["merge" if "panel" in task.data else "solve"]
-        return [index for index in scribe.prompt(task) if index in self.ids]
+        prompts = self.writers["merge" if "panel" in task.data else "solve"]
+        return [index for index in prompts.prompt(task) if index in self.ids]
 
     @property
     def headers(self) -> Iterator[str]:

@@ -434,14 +434,14 @@ def test_where_a_chat_template_is_looked_for(folder: Path) -> None:
 def test_a_chat_template_that_fails_is_named(folder: Path, template: str) -> None:
     settings_of(folder, {"chat_template": template})
     with pytest.raises(PromptError, match="chat template fails") as caught:
-        scribe(folder).text(analysis_task(question(2), AnswerConfig()))
+        writer(folder).text(analysis_task(question(2), AnswerConfig()))
     assert_helpful(caught.value, str(folder))
 
 
 # --- who is asked, and how
 
 
-def scribe(folder: Path, thinking: Thinking | None = None, **model: Any) -> PromptWriter:
+def writer(folder: Path, thinking: Thinking | None = None, **model: Any) -> PromptWriter:
     plan = AgentPlan.model_construct(
         name="agent",
         model=ModelConfig(name="model", **model),
@@ -457,19 +457,19 @@ SYSTEM = "You are a careful expert who answers exam questions."
 
 
 def test_the_system_text_has_a_turn_of_its_own(folder: Path) -> None:
-    text = scribe(folder).text(TASK)
+    text = writer(folder).text(TASK)
     assert text.startswith(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\nQuestion:\n")
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_without_a_system_role_the_texts_are_joined(folder: Path) -> None:
-    text = scribe(folder, system_role=False).text(TASK)
+    text = writer(folder, system_role=False).text(TASK)
     assert text.startswith(f"<|im_start|>user\n{SYSTEM}\n\nQuestion:\nWhich one is right?")
     assert "<|im_start|>system" not in text
 
 
 def test_an_answer_prefix_comes_last(folder: Path) -> None:
-    assert scribe(folder, answer_prefix="<|final|>").text(TASK).endswith("<|im_start|>assistant\n<|final|>")
+    assert writer(folder, answer_prefix="<|final|>").text(TASK).endswith("<|im_start|>assistant\n<|final|>")
 
 
 OPENING = CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
@@ -479,7 +479,7 @@ CLOSING = CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>\n\n</think>\n
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, OPENING])
 def test_a_thought_is_opened_once(folder: Path, template: str) -> None:
     settings_of(folder, {"chat_template": template})
-    text = scribe(folder, THINKS, think_open="<think>", think_close="</think>").text(TASK)
+    text = writer(folder, THINKS, think_open="<think>", think_close="</think>").text(TASK)
     assert text.endswith("<|im_start|>assistant\n<think>\n")
     assert text.count("<think>") == 1
 
@@ -487,13 +487,13 @@ def test_a_thought_is_opened_once(folder: Path, template: str) -> None:
 def test_a_thought_that_nobody_asked_for_is_refused(folder: Path) -> None:
     settings_of(folder, {"chat_template": OPENING})
     with pytest.raises(PromptError, match="opens a thought") as caught:
-        scribe(folder, think_open="<think>", think_close="</think>").text(TASK)
+        writer(folder, think_open="<think>", think_close="</think>").text(TASK)
     assert_helpful(caught.value, "agent")
 
 
 def test_an_empty_thought_of_the_template_is_fine(folder: Path) -> None:
     settings_of(folder, {"chat_template": CLOSING})
-    text = scribe(folder, think_open="<think>", think_close="</think>").text(TASK)
+    text = writer(folder, think_open="<think>", think_close="</think>").text(TASK)
     assert text.endswith("<think>\n\n</think>\n\n")
 
 

@@ -132,15 +132,15 @@ class OneAnswer:
 
 
 @pytest.fixture(scope="module")
-def scribe(tokenizer: PromptTokenizer) -> PromptWriter:
+def prompts(tokenizer: PromptTokenizer) -> PromptWriter:
     return PromptWriter(agent_plan(system_role=False), tokenizer)
 
 
-def row_of(scribe: PromptWriter, ids: Sequence[int], logprobs: Sequence[Mapping[int, float]]) -> Analysis:
+def row_of(prompts: PromptWriter, ids: Sequence[int], logprobs: Sequence[Mapping[int, float]]) -> Analysis:
     rows: list[Analysis] = []
     unit = Unit("u", Task("row", {"question": Data("Which?")}, SCHEMAS[0]))
     hooks = Hooks(lambda keys: None, rows.append, lambda: None)
-    generate(OneAnswer(ids, logprobs), scribe, [unit], CONTEXT, hooks)
+    generate(OneAnswer(ids, logprobs), prompts, [unit], CONTEXT, hooks)
     (row,) = rows
     return row
 
@@ -155,7 +155,7 @@ def label_step(tokenizer: PromptTokenizer, ids: Sequence[int], place: int) -> tu
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("label", LABELS)
 def test_probabilities_are_those_of_the_label(
-    tokenizer: PromptTokenizer, scribe: PromptWriter, label: str, layout: dict[str, Any]
+    tokenizer: PromptTokenizer, prompts: PromptWriter, label: str, layout: dict[str, Any]
 ) -> None:
     text = written(label, layout)
     ids = tokens(tokenizer, text)
@@ -169,11 +169,11 @@ def test_probabilities_are_those_of_the_label(
     total = sum(weights.values())
     logprobs: list[Mapping[int, float]] = [{index: 0.0} for index in ids]
     logprobs[step] = {index: math.log(weights[other] / total) for other, index in known.items()}
-    row = row_of(scribe, ids, logprobs)
+    row = row_of(prompts, ids, logprobs)
     assert (row.answer, row.text) == (label, text)
     assert row.probabilities == pytest.approx({other: weights.get(other, 0) / total for other in LABELS})
 
     # Where the model might as well have gone on otherwise, nothing exact is known.
     other_token = tokenizer.trusted_ids("x")[-1]
     logprobs[step] = {ids[step]: math.log(0.5), other_token: math.log(0.5)}
-    assert row_of(scribe, ids, logprobs).probabilities is None
+    assert row_of(prompts, ids, logprobs).probabilities is None

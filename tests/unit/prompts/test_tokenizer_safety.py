@@ -55,14 +55,14 @@ class Subject:
         return AutoTokenizer.from_pretrained(str(self.folder))
 
     @cached_property
-    def scribes(self) -> dict[str, PromptWriter]:
+    def writers(self) -> dict[str, PromptWriter]:
         """Who asks for an analysis, and who for a merge."""
-        return {name: self._scribe(name) for name in ("solve", "merge")}
+        return {name: self._prompts(name) for name in ("solve", "merge")}
 
-    def scribe(self, place: str) -> PromptWriter:
-        return self.scribes["merge" if place == "panel" else "solve"]
+    def prompts(self, place: str) -> PromptWriter:
+        return self.writers["merge" if place == "panel" else "solve"]
 
-    def _scribe(self, template: str) -> PromptWriter:
+    def _prompts(self, template: str) -> PromptWriter:
         model = ModelConfig(
             name="model", system_role=self.family.system_role, chat_template_kwargs=self.family.options
         )
@@ -73,7 +73,7 @@ class Subject:
 
     def prompt(self, place: str, text: str) -> list[int]:
         """Ids of a prompt that holds ``text`` in one place."""
-        return self.scribe(place).prompt(task_with(place, text))
+        return self.prompts(place).prompt(task_with(place, text))
 
     def id_of(self, token: str) -> int:
         index = self.native.token_to_id(token)
@@ -241,7 +241,7 @@ def test_random_harmless_prompts_are_those_of_transformers(subject: Subject, pla
 
 def assert_like_transformers(subject: Subject, place: str, text: str) -> None:
     task = task_with(place, text)
-    template = subject.scribe(place)._template
+    template = subject.prompts(place)._template
     messages = [
         {"role": role, "content": "".join(fill(content, task.data))}
         for role, content in template.messages(task.schema, frozenset(task.data))
@@ -265,7 +265,7 @@ def assert_like_transformers(subject: Subject, place: str, text: str) -> None:
 def test_the_careful_way_changes_nothing_in_harmless_prompts(subject: Subject, text: str) -> None:
     """Both ways of encoding agree where there is nothing to be careful about."""
     task = task_with("question", text)
-    pieces = fill(subject.scribe("question")._skeleton(task), task.data)
+    pieces = fill(subject.prompts("question")._skeleton(task), task.data)
     native = subject.native.encode("".join(pieces), add_special_tokens=False).ids
     assert subject.tokenizer.encode(pieces) == native
     assert subject.tokenizer._encode_apart(pieces) == native
@@ -293,7 +293,7 @@ def test_injected_turns_stay_data(subject: Subject) -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_templates_in_data_stay_literal(subject: Subject, place: str, text: str) -> None:
     task = task_with(place, f"a{text}b")
-    shown = subject.scribe(place).text(task)
+    shown = subject.prompts(place).text(task)
     assert shown.count(f"a{text}b") == 1
     assert "a49b" not in shown
     assert subject.shows(subject.prompt(place, f"a{text}b"), f"a{text}b")
@@ -319,7 +319,7 @@ def test_unknown_characters_are_kept_as_unknown(tmp_path: Path) -> None:
 
 def test_a_pinned_date_is_shown(tmp_path: Path) -> None:
     subject = Subject("llama3", tmp_path)
-    assert "Today Date: 26 Jul 2024\n" in subject.scribe("question").text(task_with("question", "When?"))
+    assert "Today Date: 26 Jul 2024\n" in subject.prompts("question").text(task_with("question", "When?"))
 
 
 def change(folder: Path, update: Mapping[str, Any]) -> PromptTokenizer:

@@ -25,7 +25,7 @@ from orch_local.run.generating import Hooks, PromptWriter, Unit, generate
 SCHEMA = AnswerSchema("ABCD", ANSWER)
 
 
-def scribe_of(plan: AgentPlan | None = None, opens: str = "") -> PromptWriter:
+def prompts_of(plan: AgentPlan | None = None, opens: str = "") -> PromptWriter:
     return PromptWriter(plan or agent_plan(), cast(PromptTokenizer, CharTokenizer(opens)))
 
 
@@ -35,13 +35,13 @@ def units(count: int, schema: AnswerSchema = SCHEMA) -> list[Unit]:
 
 def run(
     engine: FakeEngine,
-    scribe: PromptWriter | None = None,
+    prompts: PromptWriter | None = None,
     wanted: Sequence[Unit] | None = None,
     context: int = CONTEXT,
 ) -> list[Analysis]:
     rows: list[Analysis] = []
     hooks = Hooks(lambda keys: None, rows.append, lambda: None)
-    generate(engine, scribe or scribe_of(), units(1) if wanted is None else wanted, context, hooks)
+    generate(engine, prompts or prompts_of(), units(1) if wanted is None else wanted, context, hooks)
     return rows
 
 
@@ -71,7 +71,7 @@ def test_every_unit_becomes_one_row(
 ) -> None:
     table = {f"u{n}{part}": reply for n, reply in enumerate(replies) for part in ("", "/2")}
     engine = FakeEngine(table, capacity)
-    rows = run(engine, scribe_of(agent_plan(thinking)), units(len(replies)), context)
+    rows = run(engine, prompts_of(agent_plan(thinking)), units(len(replies)), context)
     assert sorted(row.key for row in rows) == sorted(f"row{n}" for n in range(len(replies)))
     assert not engine.queue
     assert engine.most <= 2 * capacity
@@ -112,7 +112,7 @@ def test_units_are_announced_before_the_engine_sees_them() -> None:
     finished: list[Analysis] = []
     beats: list[int] = []
     hooks = Hooks(announced.extend, finished.append, lambda: beats.append(len(finished)))
-    generate(Watched(capacity=2), scribe_of(), units(9), CONTEXT, hooks)
+    generate(Watched(capacity=2), prompts_of(), units(9), CONTEXT, hooks)
     assert announced == [f"u{n}" for n in range(9)]
     assert len(beats) >= 9 / 2
     assert beats[-1] == 9
@@ -179,7 +179,7 @@ def test_the_context_is_used_to_its_last_token() -> None:
     assert only(run(FakeEngine(), context=prompt + SCHEMA.max_tokens)).usable
     assert only(run(FakeEngine(), context=prompt + SCHEMA.max_tokens - 1)).outcome == "too_long"
     # A thought and its closing tag are reserved too: 50 and "</think>" and a line break.
-    thinker, opened = scribe_of(agent_plan(thinking=50)), len("<think>\n")
+    thinker, opened = prompts_of(agent_plan(thinking=50)), len("<think>\n")
     needed = prompt + opened + 50 + 2 + SCHEMA.max_tokens
     assert only(run(FakeEngine(), thinker, context=needed)).usable
     assert only(run(FakeEngine(), thinker, context=needed - 1)).outcome == "too_long"
@@ -188,7 +188,7 @@ def test_the_context_is_used_to_its_last_token() -> None:
 @pytest.mark.parametrize(("asked", "used"), [(None, 0), (5, 5), (10**6, 0)])
 def test_a_smaller_budget_is_used_and_a_larger_one_is_not(asked: int | None, used: int) -> None:
     engine = FakeEngine()
-    row = only(run(engine, scribe_of(agent_plan(max_tokens=asked))))
+    row = only(run(engine, prompts_of(agent_plan(max_tokens=asked))))
     assert engine.submitted[0].max_tokens == (used or SCHEMA.max_tokens)
     assert row.outcome == (Outcome.TRUNCATED if used else Outcome.OK)
 
@@ -200,7 +200,7 @@ def test_an_engine_that_fails_as_a_whole_raises_and_loses_nothing_finished() -> 
     rows: list[Analysis] = []
     engine = FakeEngine({"u3": Reply(do=fail)}, capacity=1)
     with pytest.raises(EngineError, match="out of memory"):
-        generate(engine, scribe_of(), units(5), CONTEXT, Hooks(lambda keys: None, rows.append, lambda: None))
+        generate(engine, prompts_of(), units(5), CONTEXT, Hooks(lambda keys: None, rows.append, lambda: None))
     assert [row.key for row in rows] == ["row0", "row1", "row2"]
 
 
@@ -248,7 +248,7 @@ def think(
     first: Reply, second: Reply = ANSWERED, tokens: int = 20, opens: str = ""
 ) -> tuple[Analysis, FakeEngine]:
     engine = FakeEngine({"u0": first, "u0/2": second})
-    row = only(run(engine, scribe_of(agent_plan(tokens), opens)))
+    row = only(run(engine, prompts_of(agent_plan(tokens), opens)))
     return row, engine
 
 
@@ -295,7 +295,7 @@ def test_a_closing_tag_of_plain_text_ends_a_thought_by_its_text(written: str) ->
     thinking = Thinking(tokens=20, open="[T]", close="[/T]\n\n")
     plan = agent_plan(20).model_copy(update={"thinking": thinking})
     engine = FakeEngine({"u0": Reply(written)})
-    row = only(run(engine, scribe_of(plan)))
+    row = only(run(engine, prompts_of(plan)))
     first, second = engine.submitted
     assert (first.stop_ids, first.stop_text, second.stop_text) == ((), "[/T]", "")
     assert "".join(map(chr, second.prompt_ids)) == "<user>Q0<bot>[T]\nhm, B[/T]\n\n"
@@ -315,13 +315,13 @@ def test_a_closing_tag_of_plain_text_ends_a_thought_by_its_text(written: str) ->
 def test_what_ends_a_thought(close: str, stop_ids: tuple[int, ...], stop_text: str) -> None:
     plan = agent_plan(20).model_copy(update={"thinking": Thinking(tokens=20, open="[T]", close=close)})
     engine = FakeEngine()
-    run(engine, scribe_of(plan))
+    run(engine, prompts_of(plan))
     assert (engine.submitted[0].stop_ids, engine.submitted[0].stop_text) == (stop_ids, stop_text)
 
 
 def test_thoughts_and_answers_share_the_queue() -> None:
     engine = FakeEngine({f"u{n}": Reply("hm", steps=1 + n % 3) for n in range(20)}, capacity=3)
-    rows = run(engine, scribe_of(agent_plan(20)), units(20))
+    rows = run(engine, prompts_of(agent_plan(20)), units(20))
     assert len(rows) == 20
     assert all(row.thought == "hm" for row in rows)
     assert engine.most <= 6
@@ -332,7 +332,7 @@ def test_thoughts_and_answers_share_the_queue() -> None:
 
 def test_a_template_that_opens_a_thought_needs_a_thinking_agent() -> None:
     with pytest.raises(PromptError, match="opens a thought") as caught:
-        scribe_of(opens="<think>").prompt(units(1)[0].task)
+        prompts_of(opens="<think>").prompt(units(1)[0].task)
     assert "thinking: true" in caught.value.hint
 
 
@@ -340,4 +340,4 @@ def test_an_answer_prefix_and_a_missing_system_role_are_minded() -> None:
     plan = agent_plan(system_role=False, answer_prefix="<|final|>").model_copy(
         update={"template": "[system]\nBe good.\n[user]\n{{ question }}"}
     )
-    assert scribe_of(plan).text(units(1)[0].task) == "<user>Be good.\n\nQ0<bot><|final|>"
+    assert prompts_of(plan).text(units(1)[0].task) == "<user>Be good.\n\nQ0<bot><|final|>"

@@ -48,33 +48,35 @@ def planned(run_values: dict[str, Any], tmp_path: Path) -> Any:
     return plan_run(load_run(write_run_file(tmp_path, run_values)), tmp_path / "store")
 
 
-def needed(scribe: PromptWriter, task: Any) -> int:
+def needed(prompts: PromptWriter, task: Any) -> int:
     """Tokens of a request, its whole budget used."""
-    thought = scribe.needed(task, []) - min(scribe.budget(task), task.schema.enough_tokens)
-    return len(scribe.prompt(task)) + thought + scribe.budget(task)
+    thought = prompts.needed(task, []) - min(prompts.budget(task), task.schema.enough_tokens)
+    return len(prompts.prompt(task)) + thought + prompts.budget(task)
 
 
 def test_no_request_is_longer_than_the_bound(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longest, "LOOKED_AT", 3)
     monkeypatch.setattr(longest, "_ROUND", 1)
     agent, questions = planned.plan.agents[0], planned.questions
-    scribe = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
+    prompts = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
 
     def task(question: Question) -> Any:
         return analysis_task(question, agent.answer)
 
-    bound = longest_request(Asking(scribe, task), questions)
-    longest_of_all = max(needed(scribe, task(one)) for one in questions)
+    bound = longest_request(Asking(prompts, task), questions)
+    longest_of_all = max(needed(prompts, task(one)) for one in questions)
     assert longest_of_all <= bound
     largest = sorted(questions, key=size)[-3:]
-    assert longest_request(Asking(scribe, task), largest) == max(needed(scribe, task(one)) for one in largest)
-    assert longest_request(Asking(scribe, task, 500), largest) - 500 <= longest_of_all
+    assert longest_request(Asking(prompts, task), largest) == max(
+        needed(prompts, task(one)) for one in largest
+    )
+    assert longest_request(Asking(prompts, task, 500), largest) - 500 <= longest_of_all
 
 
 def test_no_panel_is_longer_than_the_bound(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longest, "_ROUND", 1)
     plan, questions = planned.plan, planned.questions
-    scribe = PromptWriter(plan.merger, PromptTokenizer(plan.merger.settings.model_path))
+    prompts = PromptWriter(plan.merger, PromptTokenizer(plan.merger.settings.model_path))
 
     def task(question: Question, reasoning: str) -> Any:
         panel = Panel(
@@ -94,10 +96,10 @@ def test_no_panel_is_longer_than_the_bound(planned: Any, monkeypatch: pytest.Mon
         return merge_task(question, panel, plan.config.merge)
 
     more = panel_tokens(questions, plan.agents)
-    asking = Asking(scribe, lambda question: task(question, ""), more)
+    asking = Asking(prompts, lambda question: task(question, ""), more)
     bound = longest_request(asking, questions)
     for worst in ("😀", '"', "\\", "\u2028"):
-        assert all(needed(scribe, task(one, worst)) <= bound for one in questions)
+        assert all(needed(prompts, task(one, worst)) <= bound for one in questions)
 
 
 def test_engines_on_gpus_are_loaded_for_the_run_and_specs_stay(planned: Any) -> None:

@@ -67,8 +67,8 @@ class OneWorker:
     def generate(self, units: Iterable[Unit], hooks: Hooks) -> None:
         wanted = list(units)
         self.batches.append([unit.name for unit in wanted])
-        scribe = PromptWriter(agent_plan(), cast(PromptTokenizer, CharTokenizer()))
-        generate(self.engine, scribe, wanted, CONTEXT, hooks)
+        prompts = PromptWriter(agent_plan(), cast(PromptTokenizer, CharTokenizer()))
+        generate(self.engine, prompts, wanted, CONTEXT, hooks)
         self.finishing = len(self.batches) == self.stops_after
 
 
