@@ -1,1 +1,10 @@
 """The `Engine` protocol and its implementations. Each engine module alone imports its library."""
+
+__all__ = [
+    "base",
+    "catalogue",
+    "fake_table",
+    "registry",
+    "self_test",
+    "traits",
+]
