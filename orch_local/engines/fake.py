@@ -72,6 +72,10 @@ def obstacles(settings: EngineSettings) -> tuple[str, ...]:  # noqa: ARG001 - se
     return ()
 
 
+class OvertakenError(Exception):
+    """What a reply was to do once has been done meanwhile: the request is to be answered anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What becomes of one request."""
@@ -112,21 +116,26 @@ class FakeEngine:
         self.capacity = capacity
         self.queue: dict[str, tuple[Request, Reply]] = {}
         """What waits or is computed."""
-        self._answer = answer
+        self.answer = answer
         self._tick_s = tick_s
 
     def submit(self, request: Request) -> None:
         """Queue a request; see :meth:`Engine.submit`."""
         if request.id in self.queue:
             raise RequestError(f"a request with id {request.id!r} is already in flight")
-        self.queue[request.id] = (request, self._answer(request))
+        self.queue[request.id] = (request, self.answer(request))
 
     def step(self) -> list[Completion]:
         """Advance the first ``capacity`` requests; what finishes comes out last in, first out."""
         finished = []
         for name in list(self.queue)[: self.capacity]:
             request, reply = self.queue[name]
-            if reply.ready():
+            try:
+                over = reply.ready()
+            except OvertakenError:
+                self.queue[name] = (request, self.answer(request))
+                continue
+            if over:
                 del self.queue[name]
                 finished.append(reply.completion(request))
         if self.queue and not finished:
@@ -217,9 +226,10 @@ class _Answers:
         reads = self._table.reads_prompts
         prompt = self._tokenizer.decode(list(request.prompt_ids)) if reads else ""
         fitting = self._table.fitting(request.agent, request.id, prompt)
-        due = (found for found in fitting if _is_due(found[1].once, self._table))
-        number, row = next(due, (0, TableRow()))
+        number, row = next(fitting, (0, TableRow()))
         if row.fail == "refused":
+            if not _is_due(row.once, self._table):  # another worker was faster
+                return self.reply(request)
             raise RequestError(row.message)
         ready = _Timer(row, self._table).is_over
         if row.fail:
@@ -309,6 +319,8 @@ class _Timer:
         self.started = now if self.started is None else self.started
         if now - self.started < row.delay_s or (row.hold and self.table.place(row.hold).exists()):
             return False
+        if not _is_due(row.once, self.table):
+            raise OvertakenError
         if row.fail == "engine":
             raise EngineError(row.message, where=str(self.table.path), hint=_ASKED)
         if row.fail == "raised":

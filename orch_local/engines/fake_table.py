@@ -33,7 +33,7 @@ class _Row(BaseModel):
     hold: Path | None = None
     """It waits while this file exists. A relative path is one in the folder of the table."""
     once: Path | None = None
-    """The row fits until this file exists, and makes it: the failure happens once."""
+    """The row fits until this file exists, and makes it when it happens: the failure happens once."""
     message: str = "so the table has it"
 
 
@@ -111,7 +111,8 @@ class Table:
         squeezed = _WORDS.sub(" ", prompt)
         named = self._by_id.get(question, ())
         for number, row in heapq.merge(named, self._others, key=lambda numbered: numbered[0]):
-            if _fits(row, agent, question, prompt, squeezed):
+            done = row.once is not None and self.place(row.once).exists()
+            if not done and _fits(row, agent, question, prompt, squeezed):
                 yield number, row
 
     def place(self, path: Path) -> Path:

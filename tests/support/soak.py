@@ -1,76 +1,36 @@
-"""Soak: a run of many questions through the whole pipeline, with a table in the place of the engine.
+"""Soak: a run of many questions through the whole pipeline, with the fake engine.
 
     python tests/support/soak.py FOLDER --questions 100000 [--kills 10]
 
 Two agents and a merge agent, whose real tokenizers, prompts, grammar, parser, store and worker processes
-are used; only the model is a table: the same prompt always looks up the same answer. With ``--kills`` the
-run is killed (SIGKILL to parent and worker) so many times at random points, and continued each time.
+are used; the table of the fake engine is empty, so that a hash of the prompt chooses the answer. With
+``--kills`` the run is killed (SIGKILL to parent and worker) so many times at random points, and continued
+each time.
 Prints one JSON object: seconds, digest, and the greatest memory of the parent and of a worker, in MiB.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
-import re
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from orch_local.demo.settings import RUN_FILE
-from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request
 
 MODELS, PROMPTS = RUN_FILE.parent / "models", RUN_FILE.parent / "prompts"
-CAPACITY = 256
 LOAD_S = 1.0
 """No kill falls sooner after the start of a run than this."""
-
-
-class TableEngine:
-    """Implements :class:`orch_local.engines.base.Engine`: a prompt and a pattern look up an answer."""
-
-    capacity = CAPACITY
-    attention = Attention()
-
-    def __init__(self, settings: EngineSettings) -> None:
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(settings.model_path / "tokenizer.json"))
-        self._model = settings.model_path.name
-        self._known: dict[str, tuple[int, ...]] = {}
-        self._queue: list[Request] = []
-
-    def submit(self, request: Request) -> None:
-        """See the protocol."""
-        self._queue.append(request)
-
-    def step(self) -> list[Completion]:
-        """See the protocol; what was submitted last comes out first."""
-        taken, self._queue = self._queue[:CAPACITY], self._queue[CAPACITY:]
-        return [self._answer(request) for request in reversed(taken)]
-
-    def close(self) -> None:
-        """See the protocol."""
-
-    def _answer(self, request: Request) -> Completion:
-        number = int.from_bytes(hashlib.sha256(f"{self._model}{request.prompt_ids}".encode()).digest()[:4])
-        labels = re.findall(r'"answer": \?"\[([A-J]+)\]', str(request.pattern))[0]
-        text = f'{{"answer":"{labels[number % len(labels)]}","confidence":{number % 101}}}'
-        if text not in self._known:
-            self._known[text] = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        ids = self._known[text]
-        logprobs: tuple[Mapping[int, float], ...] = tuple({one: 0.0} for one in ids)
-        return Completion(request.id, ids, Finish.STOP, logprobs)
 
 
 def write_inputs(folder: Path, questions: int) -> None:
@@ -81,6 +41,7 @@ def write_inputs(folder: Path, questions: int) -> None:
             choices = [str(number + offset) for offset in (3, 1, 4, 15)]
             row = {"question": f"What is {number} + 4?", "choices": choices, "answer": "C"}
             file.write(json.dumps(row) + "\n")
+    (folder / "table.jsonl").touch()
     answer = {"reasoning_chars": 0, "eliminated": False}
     values = {
         "benchmark": {"name": "jsonl", "path": "questions.jsonl"},
@@ -95,7 +56,7 @@ def write_inputs(folder: Path, questions: int) -> None:
             "answer": answer,
         },
         "answer": answer,
-        "engine": {"models_at_once": 1},
+        "engine": {"name": "fake", "table": "table.jsonl", "models_at_once": 1},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
 
@@ -173,7 +134,7 @@ def as_parent(folder: Path) -> None:
 
 
 def as_worker(folder: Path, arguments: Sequence[str]) -> None:
-    """The worker of the project, with an engine of ours."""
+    """The worker of the project, which notes its memory when it ends."""
     from orch_local.run import worker
 
     def leave(code: int) -> NoReturn:
@@ -181,7 +142,7 @@ def as_worker(folder: Path, arguments: Sequence[str]) -> None:
         os._exit(code)
 
     patched: Any = worker
-    patched.open_engine, patched._leave = TableEngine, leave
+    patched._leave = leave
     leave(worker.main(arguments))
 
 

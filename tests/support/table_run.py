@@ -1,4 +1,4 @@
-"""The command line of the project with a table in the place of the engine, also in the jobs that it submits.
+"""The command line of the project with the fake engine behind a gate, also in the jobs that it submits.
 
     python tests/support/table_run.py submit RUN.yaml --shards 8
 
@@ -11,40 +11,42 @@ TABLE_SICK   number of an array task whose engine cannot be loaded
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from soak import TableEngine
-
 from orch_local.engines.base import Completion, EngineSettings
+from orch_local.engines.fake import FakeEngine, open_table_engine
 from orch_local.errors import EngineError
 
 _WORKER = "--worker"
 
 
-class GatedEngine(TableEngine):
-    """Answers one question at a step, and waits while the gate is closed."""
+class GatedEngine(FakeEngine):
+    """The fake engine, which computes one request at a time and waits while the gate is closed."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        super().__init__(settings)
-        if os.environ.get("TABLE_SICK", "none") == os.environ.get("SLURM_ARRAY_TASK_ID"):
-            raise EngineError("this node has no GPU", hint="ask for one")
-        # A copy of a model is the same model: its folder must not tell.
-        self._model = hashlib.sha256((settings.model_path / "model.safetensors").read_bytes()).hexdigest()
+    def __init__(self, inner: FakeEngine) -> None:
+        super().__init__(inner.answer, capacity=1)
         self._gate = Path(os.environ.get("TABLE_GATE", "/nowhere/at/all"))
         self._free = int(os.environ.get("TABLE_FREE", "1"))
 
     def step(self) -> list[Completion]:
-        """See the protocol; the first question comes first."""
+        """See the protocol."""
         while self._free <= 0 and self._gate.exists():
             time.sleep(0.05)
         self._free -= 1
-        taken, self._queue = self._queue[:1], self._queue[1:]
-        return [self._answer(request) for request in taken]
+        return super().step()
+
+
+def open_gated(settings: EngineSettings) -> GatedEngine:
+    """The engine of a run, also of one whose file names vLLM: then its table is empty."""
+    if os.environ.get("TABLE_SICK", "none") == os.environ.get("SLURM_ARRAY_TASK_ID"):
+        raise EngineError("this node has no GPU", hint="ask for one")
+    args = {"table": os.devnull, **settings.args}
+    return GatedEngine(open_table_engine(replace(settings, args=args)))
 
 
 def as_worker() -> None:
@@ -53,7 +55,7 @@ def as_worker() -> None:
     from orch_local.store import store
 
     patched: Any = worker
-    patched.open_engine, store.FLUSH_ROWS = GatedEngine, 1
+    patched.open_engine, store.FLUSH_ROWS = open_gated, 1
     sys.exit(worker.main(sys.argv[2:]))
 
 

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from paths import SUPPORT
 from running import Cli
 from soak import MODELS, write_inputs
 from tiny_models import make_tiny_model
 
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import environment
-from orch_local.run import supervisor
 
 SECRET = "quokka zephyr 71 patient Jane Doe"
 
@@ -68,50 +66,20 @@ def write_secret_inputs(folder: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-DYING = """\
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}]
-from soak import TableEngine
-from orch_local import workers
-from orch_local.errors import EngineError
-
-def now(what):
-    mark = Path({folder!r}) / what
-    if mark.exists():
-        return False
-    mark.touch()
-    return True
-
-class DyingEngine(TableEngine):
-    def step(self):
-        if now("error"):
-            raise EngineError("the engine fell over")
-        if now("killed"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if now("unforeseen"):
-            raise RuntimeError("nobody thought of that")
-        return super().step()
-
-workers.open_engine = DyingEngine
-workers._leave(workers.main(sys.argv[1:]))
-"""
+DEATHS = ("engine", "killed", "raised")
 
 
-def test_our_logs_hold_no_question_whatever_the_workers_die_of(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_our_logs_hold_no_question_whatever_the_workers_die_of(cli: Cli, tmp_path: Path) -> None:
     write_secret_inputs(tmp_path)
-    worker = tmp_path / "worker.py"
-    worker.write_text(DYING.format(tests=str(SUPPORT), folder=str(tmp_path)))
-    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, str(worker)))
+    rows = [{"fail": how, "once": how, "message": f"so it {how}"} for how in DEATHS]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = cli("run", "run.yaml", "--skip-bad-rows", "--out", "runs/one")
     assert done.code == 0, done.err
-    assert (tmp_path / "unforeseen").exists()
+    assert all((tmp_path / how).exists() for how in DEATHS)
     log = (tmp_path / "runs" / "one" / "run.log").read_text()
     workers = "".join(each.read_text() for each in tmp_path.rglob("workers/*.log"))
     assert log.count("the worker of quant died (") == 3
-    assert "RuntimeError: nobody thought of that" in workers
+    assert "RuntimeError: so it raised" in workers
     assert not leaks(log + workers + done.out + done.err, secret_ids(MODELS / "quant"))
 
 

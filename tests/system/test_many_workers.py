@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from paths import SUPPORT
 from running import Silent, execute
 from soak import rows_twice, write_inputs
 
@@ -25,7 +23,7 @@ from orch_local.errors import StoreError
 from orch_local.placement.machine import Machine
 from orch_local.placement.replicas import Placement, Replica
 from orch_local.results.timeline import read_all
-from orch_local.run import scheduler, supervisor
+from orch_local.run import scheduler
 from orch_local.run.context import RunContext
 from orch_local.run.pipeline import run_shard, score_stored
 from orch_local.run.preparation import prepare
@@ -35,7 +33,6 @@ from orch_local.store.shards import Shard
 from orch_local.store.store import RunFolder
 
 QUESTIONS = 24
-TABLE_WORKER = (sys.executable, str(SUPPORT / "table_run.py"), "--worker")
 TWO = Machine("cpu", 2, 16.0)
 
 Prepared = Callable[[], RunFolder]
@@ -54,7 +51,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepared(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
     """Copies of it, each with a store of its own."""
-    monkeypatch.setattr(supervisor, "WORKER_COMMAND", TABLE_WORKER)
     copies: list[Path] = []
 
     def copy() -> RunFolder:
@@ -69,9 +65,7 @@ def prepared(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def digest(original: Path) -> str:
     """What the run comes to when it is left alone."""
     shutil.copytree(original / "run", original / "alone" / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervisor, "WORKER_COMMAND", TABLE_WORKER)
-        return execute(RunFolder(original / "alone" / "run"), Silent()).digest
+    return execute(RunFolder(original / "alone" / "run"), Silent()).digest
 
 
 def replica(agent: str, device: int, part: tuple[int, int] = (1, 1), start_s: float = 0.0) -> Replica:

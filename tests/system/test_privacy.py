@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paths import SUPPORT
 from run_folders import finished_run
 from running import write_run_file
 
@@ -22,7 +21,6 @@ from orch_local.plan import fingerprint
 from orch_local.plan.files import load_plan
 from orch_local.plan.places import reduced, restored
 
-TABLE_RUN = SUPPORT / "table_run.py"
 MARK = "kHx7Qz"
 LOCAL = {"places.json", "run.log", "workers"}
 """Files of a run that are for this machine alone; docs/security.md says so."""
@@ -107,20 +105,21 @@ def test_a_hidden_setting_still_tells_one_environment_from_another(monkeypatch: 
 
 
 def test_a_whole_run_tells_no_secret_and_no_path(tmp_path: Path) -> None:
-    """A real run by the command line, a table in the place of the engine; then all that can be handed on."""
+    """A real run by the command line with the fake engine; then all that can be handed on."""
     home = tmp_path / f"home-{MARK}"
     questions = home / "questions"
     questions.mkdir(parents=True)
     row = {"question": "Which?", "choices": ["a", "b"], "answer": "A"}
     lines = [json.dumps(row | {"question": f"Which of the two, {number}?"}) for number in range(6)]
     (questions / "test.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (home / "table.jsonl").touch()
     models = home / "models"
     models.symlink_to(RUN_FILE.parent / "models", target_is_directory=True)
     run_file = {
         "benchmark": {"name": "jsonl", "path": str(questions)},
         "agents": [{"name": name, "model": str(models / f"{name}.yaml")} for name in ("quant", "verbal")],
         "merge": {"policy": "majority"},
-        "engine": {"name": "transformers", "device": "cpu"},
+        "engine": {"name": "fake", "table": str(home / "table.jsonl")},
         "answer": {"reasoning_chars": 0, "eliminated": False},
         "slurm": {"account": MARK, "setup": [f"export HF_TOKEN={MARK}"]},
     }
@@ -134,7 +133,7 @@ def test_a_whole_run_tells_no_secret_and_no_path(tmp_path: Path) -> None:
     environment = {**os.environ, **SECRETS, "HOME": str(home), "USER": MARK}
     for command in (*commands, *exports):
         done = subprocess.run(
-            [sys.executable, str(TABLE_RUN), *command],
+            [sys.executable, "-m", "orch_local", *command],
             env=environment,
             capture_output=True,
             text=True,

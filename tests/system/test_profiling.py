@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paths import SUPPORT
 from rich.console import Console
 from running import AGENTS, Silent, write_run_file
 
@@ -20,7 +18,7 @@ from orch_local.errors import ConfigError, EngineError, InputError
 from orch_local.plan.profiles import AgentProfile, Profile, load_profile
 from orch_local.records import Usage
 from orch_local.report.profile import print_profile
-from orch_local.run import profiling, supervisor
+from orch_local.run import profiling
 from orch_local.run.context import StopRequest
 from orch_local.run.profiling import (
     LEAST_ROWS,
@@ -35,7 +33,6 @@ from orch_local.run.profiling import (
     write_profile,
 )
 
-TABLE_RUN = SUPPORT / "table_run.py"
 SECONDS = st.floats(0, 10)
 TOKENS = st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 1000)), min_size=4, max_size=16, unique=True)
 
@@ -150,20 +147,19 @@ class TestRefused:
         assert str(kept) in raised.value.hint
 
     def test_an_engine_that_cannot_be_loaded(
-        self, tmp_path: Path, table_values: dict[str, Any], scratch: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, table_values: dict[str, Any], scratch: Path
     ) -> None:
-        monkeypatch.setenv("TABLE_SICK", "1")
-        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+        (tmp_path / "table.jsonl").write_text('{"load": "failed", "message": "this node has no GPU"}')
         with pytest.raises(EngineError, match="this node has no GPU"):
             profile(config_of(tmp_path, table_values), LEAST_ROWS, Silent(), StopRequest())
         assert list(scratch.iterdir())
 
 
 @pytest.fixture
-def table_values(run_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A run file whose workers look answers up in a table, and need no torch."""
-    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, str(TABLE_RUN), "--worker"))
-    run_values["engine"] = {"name": "transformers"}
+def table_values(tmp_path: Path, run_values: dict[str, Any]) -> dict[str, Any]:
+    """A run file for the fake engine."""
+    (tmp_path / "table.jsonl").touch()
+    run_values["engine"] = {"name": "fake", "table": "table.jsonl"}
     short = {"reasoning_chars": 0, "eliminated": False}
     return run_values | {"answer": short, "merge": run_values["merge"] | {"answer": short}}
 

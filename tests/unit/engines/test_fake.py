@@ -209,6 +209,12 @@ def test_the_engine_fails_once(tmp_path: Path) -> None:
     assert PLAIN.parse(text(only(engine_for(table), ask(schema=PLAIN)))).answer == "A"
 
 
+def test_a_failure_that_happened_meanwhile_happens_to_no_other_request(tmp_path: Path) -> None:
+    rows = [{"fail": "failed", "once": "failed"}, {"answer": "A"}]
+    first, second = answered(engine_for(write(tmp_path, *rows)), ask(), ask(id="q2", schema=PLAIN))
+    assert (first.finish, text(second)) == (Finish.ERROR, '{"answer":"A"}')
+
+
 def test_what_nobody_foresaw_is_raised_as_it_is(tmp_path: Path) -> None:
     engine = engine_for(write(tmp_path, {"fail": "raised", "message": "oh"}))
     engine.submit(ask())
