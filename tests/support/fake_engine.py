@@ -1,9 +1,10 @@
-"""An engine that is a table: what each prompt comes to is written down; and what goes with it."""
+"""The fake engine with scripts by request, a tokenizer of characters and an agent, for tests of policy."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from tokenizers import AddedToken
 
 from orch_local.config.blocks import AnswerConfig
 from orch_local.config.model_configs import ModelConfig
-from orch_local.engines.base import Attention, Completion, EngineSettings, Finish, Request, RequestError
+from orch_local.engines.base import EngineSettings, Finish, Request, RequestError
+from orch_local.engines.fake import FakeEngine, Reply
 from orch_local.plan.plans import AgentPlan, Thinking
 from orch_local.prompts.template import Message
 
@@ -21,8 +23,8 @@ CONTEXT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What becomes of one request."""
+class Script:
+    """What becomes of one request; one token is one character."""
 
     text: str = GOOD
     finish: Finish = Finish.STOP
@@ -37,70 +39,53 @@ class Reply:
     do: Callable[[], None] | None = None
     """Called in the step that computes it; may raise, hang or kill."""
 
+    def reply(self) -> Reply:
+        """The reply of the fake engine."""
+        left = itertools.count(self.steps - 1, -1)
 
-@dataclass
-class FakeEngine:
-    """Implements :class:`orch_local.engines.base.Engine`; one token is one character."""
+        def ready() -> bool:
+            if self.do:
+                self.do()
+            return next(left) == 0
 
-    replies: Mapping[str, Reply] = field(default_factory=dict)
-    """By id of the request, and of ``id + "/2"`` for a second request of that id."""
-    capacity: int = 2
-    attention: Attention = field(default_factory=Attention)
-    submitted: list[Request] = field(default_factory=list)
-    queue: dict[str, tuple[Request, Reply, int]] = field(default_factory=dict)
-    """What waits or is computed: request, reply, steps left."""
-    most: int = 0
-    """Longest queue there ever was."""
-    starved: int = 0
-    """Steps that began with less in the queue than is computed side by side."""
+        logprobs = tuple(self._alternatives(place) for place in range(len(self.text)))
+        return Reply(tuple(map(ord, self.text)), self.finish, logprobs, self.cached, self.error, ready)
+
+    def _alternatives(self, place: int) -> Mapping[int, float]:
+        answer = self.text.rfind('"answer":"') + len('"answer":"')
+        if self.shares is not None and place == answer:
+            return {ord(label): share for label, share in self.shares.items()}
+        return {ord(self.text[place]): 0.0}
+
+
+class ScriptedEngine(FakeEngine):
+    """The fake engine, with what comes of a request written down by its id, and what it was asked noted.
+
+    Parameters
+    ----------
+    scripts:
+        By id of the request, and of ``id + "/2"`` for a second request of that id.
+    """
+
+    def __init__(self, scripts: Mapping[str, Script] | None = None, capacity: int = 2) -> None:
+        super().__init__(self._scripted, capacity, tick_s=0.0)
+        self.scripts = scripts or {}
+        self.submitted: list[Request] = []
+        self.most = 0
+        """Longest queue there ever was."""
 
     def submit(self, request: Request) -> None:
         """See the protocol."""
-        assert request.id not in self.queue, "the id is in use"
-        times = sum(before.id == request.id for before in self.submitted)
-        reply = self.replies.get(f"{request.id}/2" if times else request.id, Reply())
-        self.submitted.append(request)
-        if reply.refused:
-            raise RequestError(reply.refused)
-        self.queue[request.id] = (request, reply, reply.steps)
+        super().submit(request)
         self.most = max(self.most, len(self.queue))
 
-    def step(self) -> list[Completion]:
-        """Advance the first ``capacity`` of the queue; what finishes comes out last in, first out."""
-        self.starved += len(self.queue) < self.capacity
-        running = list(self.queue)[: self.capacity]
-        finished = []
-        for name in running:
-            request, reply, left = self.queue[name]
-            if reply.do:
-                reply.do()
-            self.queue[name] = (request, reply, left - 1)
-            if left == 1:
-                del self.queue[name]
-                finished.append(completion(request, reply))
-        return finished[::-1]
-
-    def close(self) -> None:
-        """See the protocol."""
-
-
-def completion(request: Request, reply: Reply) -> Completion:
-    """The completion that a reply makes of a request; a text longer than allowed is cut."""
-    ids = tuple(map(ord, reply.text))
-    finish = reply.finish
-    if len(ids) > request.max_tokens:
-        ids, finish = ids[: request.max_tokens], Finish.LENGTH
-    logprobs: tuple[Mapping[int, float], ...] = ()
-    if request.logprobs:
-        logprobs = tuple(_alternatives(reply, place) for place in range(len(ids)))
-    return Completion(request.id, ids, finish, logprobs, reply.cached, reply.error)
-
-
-def _alternatives(reply: Reply, place: int) -> Mapping[int, float]:
-    answer = reply.text.rfind('"answer":"') + len('"answer":"')
-    if reply.shares is not None and place == answer:
-        return {ord(label): share for label, share in reply.shares.items()}
-    return {ord(reply.text[place]): 0.0}
+    def _scripted(self, request: Request) -> Reply:
+        again = any(before.id == request.id for before in self.submitted)
+        script = self.scripts.get(f"{request.id}/2" if again else request.id, Script())
+        self.submitted.append(request)
+        if script.refused:
+            raise RequestError(script.refused)
+        return script.reply()
 
 
 CLOSE = "\u2063"

@@ -125,17 +125,17 @@ def real(scene: Scene) -> int:
     """The worker of the project, with an engine, a tokenizer and a plan of ours."""
     from types import SimpleNamespace
 
-    from fake_engine import CharTokenizer, FakeEngine, Reply, agent_plan
+    from fake_engine import CharTokenizer, Script, ScriptedEngine, agent_plan
 
     from orch_local.run import worker
 
-    def open_engine(settings: object) -> FakeEngine:
+    def open_engine(settings: object) -> ScriptedEngine:
         if scene.load == "error":
             raise EngineError("no such dtype", where="config.json", hint="choose another")
         print("a library that prints")
-        replies = {key: Reply(do=lambda: time.sleep(scene.slow_s)) for key in scene.rows}
-        replies |= {key: Reply(do=lambda: die(scene.kill_by)) for key in scene.poison}
-        return FakeEngine(replies, scene.capacity)
+        scripts = {key: Script(do=lambda: time.sleep(scene.slow_s)) for key in scene.rows}
+        scripts |= {key: Script(do=lambda: die(scene.kill_by)) for key in scene.poison}
+        return ScriptedEngine(scripts, scene.capacity)
 
     def load_plan(folder: object) -> object:
         plan = agent_plan().model_copy(update={"spec": scene.spec})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
-from fake_engine import ANSWER, CONTEXT, GOOD, CharTokenizer, FakeEngine, Reply, agent_plan
+from fake_engine import ANSWER, CONTEXT, GOOD, CharTokenizer, Script, ScriptedEngine, agent_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,13 +39,12 @@ class Clock:
         return self.now
 
 
-@dataclass
-class TimedEngine(FakeEngine):
+class TimedEngine(ScriptedEngine):
     """An engine that needs a fixed time for a batch, and a fixed one for each further row of it."""
 
-    clock: Clock = field(default_factory=Clock)
-    alone_s: float = 1.0
-    further_s: float = 0.0
+    def __init__(self, scripts: dict[str, Script], clock: Clock, alone_s: float, further_s: float) -> None:
+        super().__init__(scripts, capacity=64)
+        self.clock, self.alone_s, self.further_s = clock, alone_s, further_s
 
     def step(self) -> list[Completion]:
         if self.queue:
@@ -105,11 +104,11 @@ def rechecked(
     *,
     alone_s: float = 1.0,
     further_s: float = 0.0,
-    replies: dict[str, Reply] | None = None,
+    scripts: dict[str, Script] | None = None,
     stops_after: int | None = None,
 ) -> tuple[Rechecking, Evidence | None, OneWorker, Shown]:
     clock, shown = Clock(), Shown()
-    engine = TimedEngine(replies or {}, 64, clock=clock, alone_s=alone_s, further_s=further_s)
+    engine = TimedEngine(scripts or {}, clock, alone_s, further_s)
     worker, recheck = OneWorker(engine, stops_after=stops_after), Rechecking(order, clock)
     finished(worker, recheck, names(min(count, MOST_ROWS)))
     recheck.finished = count  # the sample is among the first; the others are but counted
@@ -151,8 +150,8 @@ def test_a_batch_is_expected_to_last_as_long_as_its_longest_row() -> None:
     order, of_all = Recheck(8, 0.02), 1100.0  # 22 s, of which the first row takes 10
     _, _, worker, _ = rechecked(10_000, order, of_all, alone_s=10.0)
     assert [len(batch) for batch in worker.batches] == [1, 7]
-    short = {"000": Reply('{"answer":"B"}')}  # 14 tokens of the others' 30, so they would take 21 s
-    _, _, worker, _ = rechecked(10_000, order, of_all, alone_s=10.0, replies=short)
+    short = {"000": Script('{"answer":"B"}')}  # 14 tokens of the others' 30, so they would take 21 s
+    _, _, worker, _ = rechecked(10_000, order, of_all, alone_s=10.0, scripts=short)
     assert worker.batches == [["000"], ["001"]]
 
 
@@ -201,7 +200,7 @@ def test_more_rows_are_generated_again_on_a_gpu_unless_the_run_file_says_how_man
 
 
 def test_a_row_that_comes_to_something_else_is_named() -> None:
-    _, evidence, _, _ = rechecked(30, Recheck(8, 1.0), 100.0, replies={"004/2": Reply(OTHER)})
+    _, evidence, _, _ = rechecked(30, Recheck(8, 1.0), 100.0, scripts={"004/2": Script(OTHER)})
     assert evidence and (evidence.rows, evidence.same, evidence.different) == (8, 7, ("004",))
 
 
