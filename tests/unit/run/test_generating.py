@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pytest
-from fake_engine import ANSWER, CLOSE, CONTEXT, GOOD, CharTokenizer, ScriptedEngine, Script, agent_plan
+from fake_engine import ANSWER, CLOSE, CONTEXT, GOOD, CharTokenizer, Script, ScriptedEngine, agent_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
