@@ -23,7 +23,7 @@ COMMANDS = {
     "power": "Say, before a run, how many questions show a difference, and how small a difference shows.",
     "profile": "Measure once how long each agent takes, for the router's latency and cost",
     "calibrate": "Learn a router's state from a finished run over a calibration split; needs no engine.",
-    "submit": "Submit a run to SLURM; again: just what is missing",
+    "submit": "Submit a run to SLURM; again: just what is missing (docs/slurm.md).",
     "status": "Show how far a run is.",
     "prepare": "Make the plan of a run, or check the one there is: the first job of `submit`.",
     "shard": "Generate the rows of one shard: an array task of `submit`, or by hand.",
