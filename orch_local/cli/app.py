@@ -24,7 +24,7 @@ def main() -> NoReturn:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        _run(sys.argv[1:])
+        run_command(sys.argv[1:])
     except OrchError as error:
         message = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(error))
         print(f"error: {message}", file=sys.stderr)
@@ -43,7 +43,7 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _run(arguments: list[str]) -> None:
+def run_command(arguments: list[str]) -> None:
     """Run a command, or show the front page without importing typer."""
     if arguments in (["--help"], ["-h"]):
         print(front_page(), end="", flush=True)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,13 @@ def _deciding_files(path: Path) -> Iterator[Path]:
         yield from (path / name for name in fnmatch.filter(names, pattern))
 
 
+@lru_cache(maxsize=1)
+def _remembered(file: Path, *_state: int) -> dict[str, str]:
+    """The content of the memory, read once for each state of its file."""
+    value = json.loads(file.read_text(encoding="utf-8"))
+    return value if isinstance(value, dict) else {}
+
+
 class _DigestMemory:
     """Digests of files seen before; losing the file costs time only."""
 
@@ -261,10 +269,10 @@ class _DigestMemory:
 
     def _load(self) -> dict[str, str]:
         try:
-            value = json.loads(self._file.read_text(encoding="utf-8"))
+            state = self._file.stat()
+            return dict(_remembered(self._file, state.st_ino, state.st_size, state.st_mtime_ns))
         except (OSError, ValueError):
             return {}
-        return value if isinstance(value, dict) else {}
 
     def digest(self, file: Path) -> str:
         key = _state(file)

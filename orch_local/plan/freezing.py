@@ -24,7 +24,7 @@ from orch_local.prompts.arrival import ChatNeeds, arrive
 from orch_local.prompts.chat_template import PINNED_DATE
 from orch_local.prompts.template import Template, builtin_text, load_template, parse_template
 from orch_local.prompts.thoughts import Tags
-from orch_local.prompts.tokenizer import PromptTokenizer
+from orch_local.prompts.tokenizer import open_tokenizer
 from orch_local.records import LABELS
 from orch_local.store.store import Spec
 from orch_local.util.gpus import gpus
@@ -89,7 +89,7 @@ def _freeze(
     with _about(agent):
         model = load_model_config(agent.model)
         folder = open_model_folder(model)
-        tokenizer = PromptTokenizer(folder.path)
+        tokenizer = open_tokenizer(folder.path)
         asked = ChatNeeds(agent.thinking, bool(template.system), is_shipped(agent.model))
         arrival = arrive(tokenizer, model, asked)
         model = model.model_copy(update={"system_role": arrival.system_role})

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
 from orch_local.errors import ModelError, PromptError
-from orch_local.prompts.chat_template import PINNED_DATE as PINNED_DATE
+from orch_local.models.folders import TOKENIZER_FILES
 from orch_local.prompts.chat_template import Reading, read_template, render_chat
 from orch_local.prompts.data import Data
 from orch_local.prompts.probing import probe
@@ -36,6 +36,30 @@ from orch_local.prompts.tokenizer_files import (
 # Added tokens that stand for plain text: runs of white space (U+2581 is SentencePiece's space), single bytes.
 _FILLER = re.compile(r"[\s\u2581]*|<0x[0-9A-F]{2}>")
 _PROBE = "Does this text arrive?"
+
+
+def open_tokenizer(folder: Path) -> PromptTokenizer:
+    """The tokenizer of a model folder, built once for each state of its files: a large one takes a while.
+
+    Raises
+    ------
+    ModelError
+        See :class:`PromptTokenizer`.
+    """
+    return _opened(folder, tuple(map(_state, (folder / name for name in TOKENIZER_FILES))))
+
+
+@lru_cache(maxsize=8)
+def _opened(folder: Path, _states: tuple[object, ...]) -> PromptTokenizer:
+    return PromptTokenizer(folder)
+
+
+def _state(file: Path) -> object:
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 class PromptTokenizer:

@@ -24,7 +24,7 @@ from orch_local.plan.needs import jobs
 from orch_local.plan.plans import AgentPlan, Plan, QuestionsPlan, TokensPerRow
 from orch_local.plan.prefix_cache import Known, decided
 from orch_local.prompts.tasks import Task, analysis_task
-from orch_local.prompts.tokenizer import PromptTokenizer
+from orch_local.prompts.tokenizer import open_tokenizer
 from orch_local.records import Analysis, Outcome, Question
 from orch_local.router.states import plan_router
 from orch_local.run.generating import PromptWriter
@@ -130,7 +130,7 @@ def _with_longest(agent: AgentPlan, plan: Plan, questions: Sequence[Question]) -
         return agent
     members = sorted(plan.agents, key=lambda one: -one.answer.reasoning_chars)[: asked_at_most(plan)]
     more = panel_tokens(questions, members) if agent.kind == "merge" else 0
-    writer = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
+    writer = PromptWriter(agent, open_tokenizer(agent.settings.model_path))
     asking = Asking(writer, lambda question: _task(agent, plan, question), more)
     settings = replace(agent.settings, longest=longest_request(asking, questions))
     return agent.model_copy(update={"settings": settings})
@@ -154,7 +154,7 @@ def check(plan: Plan, questions: Sequence[Question], machine: Machine | None = N
     """
     placed(plan, machine or machine_for(plan))
     for agent in plan.workers:
-        writer = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
+        writer = PromptWriter(agent, open_tokenizer(agent.settings.model_path))
         for question in _one_of_each_shape(questions):
             writer.prompt(_task(agent, plan, question))
 
@@ -229,7 +229,7 @@ def _sample_of(questions: Sequence[Question]) -> Sequence[Question]:
 
 
 def _sampled_prompts(agent: AgentPlan, plan: Plan, sample: Sequence[Question]) -> SampledPrompts:
-    writer = PromptWriter(agent, PromptTokenizer(agent.settings.model_path))
+    writer = PromptWriter(agent, open_tokenizer(agent.settings.model_path))
     tasks = [_task(agent, plan, question) for question in sample]
     prompts = [writer.prompt(task) for task in tasks]
     thought = agent.thinking.tokens if agent.thinking else 0

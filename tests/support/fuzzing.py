@@ -49,7 +49,7 @@ def assert_clear(error: InputError, where: str = "") -> None:
 def _printed(error: InputError) -> str:
     """What the command line prints for an error that a command raised."""
 
-    def app() -> None:
+    def failing(arguments: list[str]) -> None:
         raise error
 
     # A terminal of its own, since the one of the test runner may not be reconfigured.
@@ -60,7 +60,7 @@ def _printed(error: InputError) -> str:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(cli, "app", app)
+        patch.setattr(cli, "run_command", failing)
         with pytest.raises(SystemExit) as left:
             cli.main()
     assert left.value.code == error.exit_code
