@@ -4,3 +4,14 @@
 Text from a dataset or a model travels as :class:`~orch_local.prompts.data.Data` all the way and can
 never become a control token.
 """
+
+__all__ = [
+    "answer_forms",
+    "arrival",
+    "chat_template",
+    "data",
+    "tasks",
+    "template",
+    "thoughts",
+    "tokenizer",
+]

@@ -1,1 +1,11 @@
-"""What every layer may use: text made harmless, child processes, locks, the offline guard."""
+"""What every layer may use: what the system says of the machine, child processes, locks, the offline guard."""
+
+__all__ = [
+    "children",
+    "gpus",
+    "host",
+    "locks",
+    "offline",
+    "paths",
+    "streams",
+]
