@@ -75,12 +75,12 @@ def _program() -> str:
 
 
 def _shortened(text: str, most: int) -> str:
-    """The first sentence, or as many of its words as fit, with three dots."""
+    """The first sentence, or as many of its words as fit, with three dots; without a full stop all."""
     words = text.split()
     for count, word in enumerate(words, 1):
         if len(" ".join(words[:count])) > most:
             break
-        if word.endswith(".") or count == len(words):
+        if word.endswith("."):
             return " ".join(words[:count])
     while len(" ".join(words)) + 3 > most:
         words.pop()

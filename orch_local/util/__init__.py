@@ -1,4 +1,4 @@
-"""What every layer may use: what the system says of the machine, child processes, locks, the offline guard."""
+"""What every layer may use: what the system says of the machine, children, locks, the offline guard."""
 
 __all__ = [
     "children",

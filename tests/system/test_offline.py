@@ -183,8 +183,8 @@ def test_a_worker_is_closed_before_it_reads_its_order(tmp_path: Path) -> None:
 def test_one_command_line_alone_may_connect(arguments: list[str], open_: bool) -> None:
     assert may_connect(arguments) is open_
     code = (
-        "import sys\nfrom orch_local.cli import app as cli\n"
-        "cli.app = lambda: None\ncli.go_offline = lambda: print('closed')\n"
+        "import sys\nfrom orch_local.cli import app as cli, commands\n"
+        "commands.app = lambda: None\ncli.go_offline = lambda: print('closed')\n"
         "sys.argv = ['orch-local', *sys.argv[1:]]\ncli.main()\n"
     )
     assert python(code, *arguments).stdout == ("" if open_ else "closed\n")

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizer_families import make_family
 from typer.testing import CliRunner
 
-from orch_local.cli import app
+from orch_local.cli import commands
 from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import InputError, ModelError, PromptError
 from orch_local.models.folders import digests, open_model_folder
@@ -610,7 +610,7 @@ def test_the_command_line_ends_with_2(folder: Path, case: str, tmp_path: Path) -
     ENTRIES[case][0](folder)
     model = tmp_path / "m.yaml"
     model.write_text(json.dumps({"name": "m", "path": str(folder)}))
-    done = CliRunner().invoke(app.app, ["models", str(model)])
+    done = CliRunner().invoke(commands.app, ["models", str(model)])
     assert isinstance(done.exception, InputError)
     assert done.exception.exit_code == 2
     assert ENTRIES[case][2] in done.output
@@ -631,7 +631,7 @@ def test_plan_ends_with_2_and_prints_no_escapes(folder: Path, tmp_path: Path) ->
         "merge": {"policy": "majority"},
     }
     (tmp_path / "run.yaml").write_text(json.dumps(run))
-    done = CliRunner().invoke(app.app, ["plan", str(tmp_path / "run.yaml")])
+    done = CliRunner().invoke(commands.app, ["plan", str(tmp_path / "run.yaml")])
     assert isinstance(done.exception, InputError), done.output
     assert_clear(done.exception)
     assert "does not know" in str(done.exception)
