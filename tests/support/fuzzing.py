@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from orch_local.cli import app as cli
-from orch_local.cli import commands
 from orch_local.errors import InputError
 
 _TIMES = int(os.environ.get("ORCH_FUZZ", "1"))
