@@ -36,7 +36,7 @@ from orch_local.config.blocks import AnswerConfig
 from orch_local.config.numerals import NUMBER_BYTES, NUMBER_PATTERN, canonical_number
 
 Charset = Literal["ascii", "unicode"]
-# Printable ASCII and three escapes; "/" needs none, and control characters cannot occur at all.
+# Printable ASCII and three escapes; "/" needs no escape, and control characters cannot occur at all.
 _CHARACTER = {
     "ascii": r'(?:[ !#-\[\]-~]|\\["\\n])',
     "unicode": r'(?:[^\x00-\x1F"\\\x7F-\x9F]|\\["\\n])',

@@ -172,7 +172,7 @@ def _by_hub_id(name: str, known: Mapping[str, Path]) -> Path | None:
         try:
             hub_id = str(read_yaml(file).get("hub_id", ""))
         except ConfigError:
-            continue  # who names that file itself is told
+            continue  # a run that names that file gets the error
         if hub_id and name in (hub_id, hub_id.split("/")[-1]):
             return file
     return None

@@ -21,7 +21,7 @@ _MOST_NAMED = 5
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there; a name that no folder can have, or that may not be looked at, is none."""
+    """Whether a folder is there; false for a name that no folder can have, or that may not be looked at."""
     try:
         return path.is_dir()
     except OSError:
@@ -110,7 +110,7 @@ def snapshot_of(repository: Path) -> Path | None:
 def model_folders() -> Iterator[tuple[str, Path]]:
     """All model folders in ORCH_MODELS_DIR and in the hub caches, by the name that a run file may call them.
 
-    A repository of several snapshots stands for itself.
+    A repository of several snapshots is listed under its own path.
     """
     root = models_root()
     for entry in _sorted_folders(root):

@@ -4,7 +4,7 @@ Golds and the numbers of answers both pass through :func:`canonical_number`, so 
 and no float ever rounds: two texts are the same number exactly when their canonical forms are equal.
 
 :data:`NUMBER_PATTERN` is the grammar of a number in an answer, which stands there in quotes. Where a grammar
-ends a number too early, the rest is lost and nobody sees it. So three digits must follow a comma, and a minus
+ends a number too early, the rest is lost without a sign. So three digits must follow a comma, and a minus
 may stand on either side of the dollar sign. These are still cut, and no gold of the sets below has one:
 
 - exponents (``1e6``): the number may be too long to be offered to the merge agent in plain digits;

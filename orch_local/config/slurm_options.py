@@ -22,7 +22,7 @@ def _quoted(value: Any) -> Any:
 
 
 class _Form(NamedTuple):
-    """What a text must look like, as a pattern, and in words for those who wrote it otherwise."""
+    """What a text must look like, as a pattern, and in words for error messages."""
 
     pattern: str
     words: str

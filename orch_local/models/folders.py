@@ -25,7 +25,7 @@ from orch_local.models.weights import PICKLES, weight_files
 from orch_local.store.store import write_json
 
 _MOST = 10**9
-"""No layer count, head count or context of any model comes near; sums of such sizes stay finite."""
+"""Above every layer count, head count and context of a model; sums of such sizes stay finite."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -107,7 +107,7 @@ def open_model_folder(config: ModelConfig) -> ModelFolder:
     ------
     ModelError
         Folder or ``config.json`` missing; no safetensors, a shard missing, cut short or damaged; pickles
-        instead of safetensors; remote code; sizes in ``config.json`` that are none; links out of the folder,
+        instead of safetensors; remote code; invalid sizes in ``config.json``; links out of the folder,
         pipes and devices; a reference to another model.
     """
     path = config.path
@@ -223,7 +223,7 @@ def digests(folder: ModelFolder, *, fresh: bool = False) -> dict[str, str]:
     """SHA-256 by file name of everything that decides what the model answers.
 
     A digest is remembered by path, size and times of change, since hashing 100 GB takes minutes; ``fresh``
-    hashes all files anew.
+    hashes all files again.
     """
     memory = _DigestMemory(fresh)
     found = {file.name: memory.digest(file) for file in _digested_files(folder)}
@@ -232,7 +232,7 @@ def digests(folder: ModelFolder, *, fresh: bool = False) -> dict[str, str]:
 
 
 def remember(found: Mapping[Path, str]) -> None:
-    """Take SHA-256s from one who has just written the files, so that :func:`digests` need not read them."""
+    """Take SHA-256s of files that were just written, so that :func:`digests` need not read them."""
     memory = _DigestMemory(fresh=False)
     for file, value in found.items():
         memory.note(_state(file), value)

@@ -81,7 +81,7 @@ def kv_cache(text: Mapping[str, Any], dtype_bytes: int = 2, tensor_parallel: int
     Raises
     ------
     ValueError, TypeError, ArithmeticError
-        Where a size is none.
+        If a size is not valid.
     """
     layers = layer_kinds(text)
     window = int(text.get("sliding_window") or text.get("attention_chunk_size") or 0)
@@ -96,7 +96,7 @@ def kv_cache(text: Mapping[str, Any], dtype_bytes: int = 2, tensor_parallel: int
 
 
 def layer_kinds(text: Mapping[str, Any]) -> Counter[str]:
-    """How many layers are ``full``, ``sliding``, ``recurrent`` or keep ``none`` of what they saw."""
+    """How many layers are ``full``, ``sliding``, ``recurrent`` or keep nothing (``none``)."""
     shared = int(text.get("num_kv_shared_layers") or 0)  # the last ones read what earlier ones keep
     named = _named_kinds(text)
     if named:

@@ -184,7 +184,7 @@ def _check_entry(entry: Path, allowed: tuple[Path, ...]) -> None:
     try:
         state = entry.stat()
     except FileNotFoundError:
-        return  # a link to nothing; who needs the file will miss it
+        return  # a link to nothing: a reader of the file reports it as missing
     if not stat.S_ISDIR(state.st_mode):
         _refuse_irregular(entry, state)
 

@@ -1,7 +1,7 @@
 """What a model needs: memory, and roughly how long it will take. Pure, but for the sizes of files.
 
 Memory is that of :mod:`orch_local.placement.gpu_memory` and :mod:`orch_local.models.kv_cache`, time a
-roofline of :mod:`orch_local.placement.roofline`. It tells minutes from hours, not more.
+roofline of :mod:`orch_local.placement.roofline`. It separates minutes from hours, not more.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Need:
     sequences: int = 1
     """How many run at once, with the memory that there is."""
     fitting: int = 0
-    """The longest sequence that there is room for, in tokens; 0 where none, or it is not known."""
+    """The longest sequence that there is room for, in tokens; 0 if there is no room or it is unknown."""
 
 
 def need(model: LoadedModel, load: Load, machine: Machine) -> Need:
@@ -265,7 +265,7 @@ def _fitting(model: LoadedModel, machine: Machine) -> int:
 
 
 def cpu_fitting_tokens(model: LoadedModel) -> int:
-    """The longest sequence that the KV cache of a worker on a CPU holds, in whole blocks; 0 where none."""
+    """The longest sequence that the KV cache of a worker on a CPU holds, in whole blocks."""
     room = float(model.settings.args["cpu_kv_cache_gib"]) * GIB
     cache = kv_cache(model.folder.text_config, _cache_bytes(model.settings))
     blocks = 0

@@ -141,7 +141,7 @@ class _Filling:
         return max(self.free.get(slot, self.begin) for slot in spot)
 
     def load_s(self, job: AgentJob, spot: tuple[Slot, ...]) -> float:
-        """Seconds of loading: none where its engine is there."""
+        """Seconds of loading: 0 where its engine is loaded."""
         there = {self.loaded.get(slot, "") for slot in spot}
         return 0.0 if job.engine and there == {job.engine} else job.load_s
 

@@ -51,7 +51,7 @@ class GpuGroup(NamedTuple):
         return self.weight_gib + self.overhead_gib + step_gib + cache_gib
 
     def sequences(self, room_gib: float, step_gib: float, tokens: float) -> int:
-        """Sequences of so many tokens that fit beside all else into ``room_gib``; 0 where none does."""
+        """Sequences of so many tokens that fit beside all else into ``room_gib``."""
         free, each = room_gib - self.weight_gib - self.overhead_gib - step_gib, self.sequence_gib(tokens)
         if each <= 0:  # a config.json without sizes
             return _NO_BOUND if free >= 0 else 0
@@ -90,7 +90,7 @@ def fitting_tokens(
     sequences: int,
     step_tokens: Callable[[int], int],
 ) -> int:
-    """The longest sequence, in steps of 256 tokens, that a GPU has room for; 0 where none.
+    """The longest sequence, in steps of 256 tokens, that a GPU has room for; 0 if there is no room.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ LEAST_FOR_BFLOAT16 = (8, 0)
 
 
 LEAST_OF_CUDA_13 = (7, 5)
-"""Compute capability; CUDA 13 builds for none below, so torch has no kernels for a V100 (7.0) or P100."""
+"""Compute capability; CUDA 13 builds for nothing below, so torch has no kernels for a V100 (7.0) or P100."""
 
 
 class Shared(NamedTuple):

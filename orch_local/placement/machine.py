@@ -20,7 +20,7 @@ class Machine:
     devices: int
     """GPUs of one kind; on a CPU sets of cores, one for each worker."""
     memory_gib: float
-    """Of each GPU, 0 where it is not told (and then not checked); on a CPU of the host, shared by all."""
+    """Of each GPU, 0 where it is not known (and then not checked); on a CPU of the host, shared by all."""
     name: str = ""
     """What the GPU calls itself."""
     nvlink: bool | None = None

@@ -54,7 +54,7 @@ def place(
     Parameters
     ----------
     analyses, merge:
-        Those who have rows to generate, in order.
+        The jobs that have rows to generate, in order.
     at_once:
         The most replicas side by side; none sets no bound.
     per_gpu:

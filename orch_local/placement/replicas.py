@@ -98,7 +98,7 @@ class Placement:
         return 1 + max((one.lane for one in self.replicas), default=0)
 
     def slots(self, replica: Replica) -> tuple[Slot, ...]:
-        """The devices and lanes that nobody else may have while ``replica`` runs."""
+        """The devices and lanes that no other replica may have while ``replica`` runs."""
         lanes = range(self.lanes) if len(replica.devices) > 1 else (replica.lane,)
         return tuple((device, lane) for device in replica.devices for lane in lanes)
 

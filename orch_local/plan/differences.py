@@ -47,9 +47,9 @@ class PlanChanges(NamedTuple):
 def plan_changes(before: Plan, now: Plan) -> PlanChanges:
     """What differs between two plans; both lists are empty where :meth:`Plan.identity` is the same.
 
-    A change of environment that all workers share is told once, as ``environment.torch``, any other for its
+    A change of environment that all workers share is listed once, as ``environment.torch``, any other for its
     worker, as ``agent quant: environment.torch``. Fields of a worker that one plan does not have are not
-    listed, ``agents`` or ``merge.policy`` tells of it.
+    listed, ``agents`` or ``merge.policy`` shows it.
     """
     found = changes(_run_fields(before), _run_fields(now))
     old, new = _by_name(before), _by_name(now)
@@ -80,7 +80,7 @@ def _by_name(plan: Plan) -> dict[str, AgentPlan]:
 
 
 def _is_of_environment(change: Change, machine_chooses_dtype: bool) -> bool:
-    """Whether a field of a spec is told by the machine, and not by the run file, the model and its config."""
+    """Whether a field of a spec follows from the machine, and not from the run file or the model."""
     if change.field == "environment.dtype":
         return machine_chooses_dtype
     return change.field.startswith("environment.")

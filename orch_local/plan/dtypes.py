@@ -2,7 +2,7 @@
 
 On a GPU ``auto`` is the dtype of the checkpoint. A CPU without instructions for bfloat16 computes it several
 times slower than float32 (docs/determinism.md), so there the weights are widened if the memory allows it.
-That is told by the whole memory of the machine, never by what is free at the moment: the dtype is part of a
+This depends on the whole memory of the machine, never on what is free at the moment: the dtype is part of a
 spec, and the same command must come to the same spec.
 """
 

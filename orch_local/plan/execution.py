@@ -121,7 +121,7 @@ def _with_gpus(settings: EngineSettings, model: ModelConfig, folder: ModelFolder
 
 def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
     # Batch and memory sizes must not change a byte, so they are no part of a spec (where they can, the batch
-    # size is in the environment); and the transformers engine knows none of the arguments.
+    # size is in the environment); and the transformers engine has no such arguments.
     sizes = ("max_num_seqs", "gpu_memory_utilization", "cpu_kv_cache_gib")
     named = settings.args if settings.name == "vllm" else {}
     return {
@@ -130,7 +130,7 @@ def _engine_spec(settings: EngineSettings) -> dict[str, Any]:
         "fast": settings.fast,
         "max_model_len": settings.max_model_len,
         "args": {name: value for name, value in named.items() if name not in sizes},
-        # So that a plan is told to differ, and not its machine.
+        # So that the difference is listed under the plan and not under the machine.
         **({"prefix_cache": True} if settings.prefix_cache else {}),
         **({"table": settings.args["table_sha256"]} if settings.name == "fake" else {}),
     }

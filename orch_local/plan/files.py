@@ -18,7 +18,7 @@ _MOST_FIELDS = 5
 
 
 def write_plan(folder: RunFolder, plan: Plan) -> None:
-    """Write ``run.json``, with a SHA-256 of its content, and beside it where the files lie on this machine.
+    """Write ``run.json`` with a SHA-256 of its content, and beside it the paths of files on this machine.
 
     A store beside the run is named from the run folder. How a site starts its jobs is no part of a run and
     stays out.
@@ -44,7 +44,7 @@ def load_plan(folder: RunFolder) -> Plan:
     Raises
     ------
     StoreError
-        If there is none, it was edited, or it was written by a version that this one cannot read.
+        If it is missing, was edited, or was written by a version that this one cannot read.
     """
     values = read_json(folder.plan)
     hint = "run with the version that made it, or choose another --out"

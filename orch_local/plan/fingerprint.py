@@ -7,7 +7,7 @@ One that is named like a secret never does.
 It is part of every spec, and cheap: nothing of torch or vLLM is imported. A worker takes it again and
 compares it with the plan's; it must do so before it loads an engine, since vLLM sets variables of its own.
 
-Not in it, because nothing tells it without loading: libraries that replace those of the packages
+Not in it, because it cannot be known without loading: libraries that replace those of the packages
 (LD_PRELOAD, LD_LIBRARY_PATH, a patched installation).
 """
 
@@ -95,7 +95,7 @@ def common(environments: Sequence[Mapping[str, Fact]]) -> dict[str, Fact]:
 
 
 def _gpu_facts(settings: EngineSettings) -> dict[str, Fact]:
-    """The GPUs that the model is spread over; ``None`` where none is in sight, as on a login node."""
+    """The GPUs that the model is spread over; ``None`` where no GPU is visible, as on a login node."""
     parallel = (settings.args.get(f"{kind}_parallel_size") or 1 for kind in ("tensor", "pipeline"))
     used = gpus()[: int(next(parallel)) * int(next(parallel))]
     capabilities = (f"{gpu.capability[0]}.{gpu.capability[1]}" for gpu in used if gpu.capability)

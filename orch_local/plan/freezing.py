@@ -39,7 +39,7 @@ def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | N
     Raises
     ------
     ConfigError, ModelError, PromptError
-        Whatever can be told before a model is loaded.
+        Whatever can be found before a model is loaded.
     """
     if config.engine.table is not None:
         check_agents(read_table(config.engine.table), [*(agent.name for agent in config.agents), MERGE])
@@ -61,8 +61,8 @@ def plan_agents(config: RunConfig) -> tuple[tuple[AgentPlan, ...], AgentPlan | N
 
 
 def _notes(settings: EngineSettings) -> tuple[str, ...]:
-    told = "its answers come from a table (`engine.name: fake`), no model is asked"
-    return (told,) if settings.name == "fake" else ()
+    note = "its answers come from a table (`engine.name: fake`), no model is asked"
+    return (note,) if settings.name == "fake" else ()
 
 
 def _refuse_twins(agents: Sequence[AgentPlan]) -> None:

@@ -1,4 +1,4 @@
-"""Where the files of a run lie on this machine: kept beside the manifest of the run, not in it.
+"""The paths of a run's files on this machine: kept beside the manifest of the run, not in it.
 
 ``run.json`` may be shown to anybody. In it a path is its last name alone, and ``places.json`` beside it holds
 the whole paths, by JSON pointer (RFC 6901) into ``run.json``. Without that file the run can still be read,

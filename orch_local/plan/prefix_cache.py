@@ -22,7 +22,7 @@ from orch_local.store.store import Store
 LEAST_MET = 64
 """Rows that must have read cached blocks, all with the same bytes; the fewer, the less they show."""
 _BEGINNING = 200
-"""Characters of a question by which it is told to begin like another, as questions about one passage do."""
+"""Characters by which two questions count as beginning alike, as questions about one passage do."""
 
 
 class CacheChoice(NamedTuple):

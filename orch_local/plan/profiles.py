@@ -58,7 +58,7 @@ def load_profile(path: Path) -> Profile:
     Raises
     ------
     ConfigError
-        If there is none, or it is no profile.
+        If the file is missing, or is not a profile.
     """
     hint = "measure one with `orch-local profile`"
     try:

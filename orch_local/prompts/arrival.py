@@ -65,7 +65,7 @@ def arrive(tokenizer: PromptTokenizer, model: ModelConfig, asked: ChatNeeds) -> 
     Raises
     ------
     ConfigError
-        If an option is not read by the template, or an agent thinks and nothing tells its tags.
+        If an option is not read by the template, or an agent thinks and its tags are not known.
     PromptError
         If the template fails, leaves the system text out although the config says that it takes it, or ends
         the prompt inside a thought (or a channel) of an agent that does not think, or behind one of an agent
@@ -169,7 +169,7 @@ class _Probe:
         return lead(self.tokenizer.chat(self._messages, options), _USER)
 
     def switch(self, fits: Callable[[str], bool], value: bool) -> str:
-        """An option of the template that, set to ``value``, makes the end fit, as YAML; empty for none."""
+        """An option of the template that makes the end fit if set to ``value``, as YAML; or empty."""
         for name in sorted(filter(_SWITCH.match, self.tokenizer.reading.options)):
             try:
                 if fits(self._lead({**self._options, name: value})):

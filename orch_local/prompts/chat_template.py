@@ -182,12 +182,12 @@ def _cause(error: RefusedError, template: str, messages: Sequence[Message]) -> s
         return _CAUSES[error.kind]
     if error.kind == "TemplateError":
         options = ", ".join(sorted(read_template(template).options))
-        told = f"these are the template's own words about a chat of the turns {roles}"
-        return f"{told}; the options that it reads are {options}" if options else told
+        message = f"these are the template's own words about a chat of the turns {roles}"
+        return f"{message}; the options that it reads are {options}" if options else message
     missing = re.fullmatch(r"'(\w+)' is undefined", error.message) if error.kind == "UndefinedError" else None
     if missing is None:
-        told = f"it is an error of the template itself, met with the turns {roles}"
-        return f"{told}: put a `chat_template.jinja` for plain chats into the model's folder"
+        message = f"it is an error of the template itself, met with the turns {roles}"
+        return f"{message}: put a `chat_template.jinja` for plain chats into the model's folder"
     call = read_template(template).called.get(missing[1])
     if call:
         return (

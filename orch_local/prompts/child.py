@@ -10,7 +10,7 @@ standard input is a job, and each gets one line of standard output::
     {"seconds": s, "bytes": n, "added": [...], "texts": [...]}, and n bytes behind it -> {"text": ""}
 
 Instead of a text the answer may be ``{"refused": message, "kind": class of the exception}`` or
-``{"limit": "memory" or "characters"}``. Who computes for too long is ended by the kernel.
+``{"limit": "memory" or "characters"}``. The kernel ends a process that computes for too long.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _limit(kind: int, most: int) -> None:
 
 
 def _limit_seconds(more: float) -> None:
-    """From now on so many seconds of computing, whatever was used before. SIGXCPU ends who takes longer."""
+    """From now on so many seconds of computing, whatever was used before; SIGXCPU ends the process then."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     # The limit has whole seconds; one more, so that a job never has less than it was promised.

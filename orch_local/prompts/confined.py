@@ -47,7 +47,7 @@ class LimitError(Exception):
 
 
 class KilledError(LimitError):
-    """Somebody else ended the process; the job may do better another time."""
+    """Another program ended the process; the job may succeed another time."""
 
 
 class RefusedError(PromptError):

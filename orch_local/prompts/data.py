@@ -56,7 +56,7 @@ def example_data(examples: Sequence[Example], schema: AnswerSchema) -> dict[str,
 def continued(text: str) -> str:
     """The text with its lines, from the second on, indented; empty ones stay empty.
 
-    What stands between two parts of a prompt is so told apart from them without a mark of its own: a text
+    So the text between two parts of a prompt is distinguished from them without a mark of its own: a text
     ends before the first line that is neither empty nor indented, and taking the indentation away gives the
     text back.
     """

@@ -19,7 +19,7 @@ from orch_local.errors import ModelError, PromptError
 from orch_local.prompts.confined import Child, ChildKind, LimitError
 
 SECONDS = 20.0
-"""For reading the file, and as much again for all texts: the largest in use take 1 s and none."""
+"""For reading the file, and as much again for all texts: the largest in use take 1 s and nearly nothing."""
 MEMORY_BYTES = 8 * 2**30
 
 _KIND = ChildKind("tokenizer", ("tokenizers",), MEMORY_BYTES, SECONDS)
@@ -41,7 +41,7 @@ def probe(serialised: str, added: Sequence[AddedToken], texts: Sequence[str], wh
     added:
         Tokens that are added to it.
     texts:
-        What it is tried on besides the texts above: of ours, so that who made it could know them.
+        What it is tried on besides the texts above: our own, which the maker of a tokenizer could know.
 
     Raises
     ------

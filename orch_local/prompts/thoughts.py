@@ -60,7 +60,7 @@ def lead(chat: str, last: str) -> str:
 
 
 def open_thought(text: str, own: Tags | None = None) -> Tags | None:
-    """The tags of the thought that ``text`` ends in; ``None`` where it ends in none.
+    """The tags of the thought that ``text`` ends in; ``None`` if it does not end in a thought.
 
     Known tags are looked for, and those of a model config (``own``).
     """

@@ -1,4 +1,4 @@
-"""What a stored analysis tells the router: rows to signals, always the same, for no clock is read."""
+"""Stored analyses into signals for the router: always the same ones, since no clock is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class FeedbackReader:
 
     With a pinned profile latency is in seconds and cost in device-seconds. Without one latency is the number
     of generated tokens, and cost that of all tokens, times the model's parameters (10^9) where the config of
-    every agent's model tells them.
+    every agent's model states them.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -22,7 +22,7 @@ class FeedbackReader:
         self._names = plan.names
 
     def signal(self, agent: int, row: Analysis, gold: str | None) -> Signal:
-        """What the row of the agent at this place tells about a question with this gold."""
+        """The signal of a row of the agent at this place, for a question with this gold."""
         right = None if gold is None else row.usable and row.answer == gold
         usage = row.usage
         if not usage.generated:  # it never ran: that says nothing of how long it takes

@@ -44,11 +44,11 @@ class Routes:
         self._known[as_number(key)] = self._shared.setdefault(agents, agents)
 
     def of(self, key: str) -> tuple[int, ...]:
-        """Places of the agents that are asked, ascending; nobody where the question is not routed yet."""
+        """Places of the agents that are asked, ascending; empty where the question is not routed yet."""
         return self._everybody if self._asks_everybody else self._known.get(as_number(key), ())
 
     def is_routed(self, key: str) -> bool:
-        """Whether it is known who is asked."""
+        """Whether it is known which agents are asked."""
         return self._asks_everybody or as_number(key) in self._known
 
 
@@ -60,7 +60,7 @@ class Lookup(NamedTuple):
 
 
 class MissingRowError(StoreError):
-    """The next route cannot be told: what it learns from is not in the store."""
+    """The next route cannot be computed: what it learns from is not in the store."""
 
 
 class Walk:
@@ -110,9 +110,10 @@ class Walk:
         for place in asked:
             row = self._rows[place].get(question.key)
             if row is None:
-                hint = "run the same command again: just what is missing is generated"
-                told = f"{self._names[place]} has no row for question {question.id}, and the router needs it"
-                raise MissingRowError(told, hint=hint)
+                raise MissingRowError(
+                    f"{self._names[place]} has no row for question {question.id}, and the router needs it",
+                    hint="run the same command again: just what is missing is generated",
+                )
             signals[place] = self._feedback.signal(place, row, question.gold)
         self._router.observe(question.category, signals)
 

@@ -24,7 +24,7 @@ class Phase(StrEnum):
     """Why the agents of a question were chosen."""
 
     WARM_UP = "warm_up"
-    """Too little has come back from some agent yet: those who were asked least."""
+    """Too little has come back from some agent yet: the agents that were asked least."""
     SCORE = "score"
     EXPLORE = "explore"
     """By score, but for the last one, whose turn it is by the exploration schedule."""
@@ -40,7 +40,7 @@ class AgentEstimate(NamedTuple):
 
 
 class Route(NamedTuple):
-    """Who is asked about one question, and the state that this was told from."""
+    """Which agents are asked about one question, and the state that decided it."""
 
     agents: tuple[int, ...]
     """Places in agent order, ascending."""
@@ -73,7 +73,7 @@ class Router:
         self.state = copy.deepcopy(start) or RouterState(agents, config.prior)
 
     def route(self, key: str, category: str) -> Route:
-        """Who is asked about the question with this key (16 hex digits)."""
+        """Which agents are asked about the question with this key (16 hex digits)."""
         estimates = self._estimates(category)
         phase, agents = self._choose(key, estimates)
         if not self._frozen:
@@ -119,7 +119,7 @@ class Router:
         return [agent for agent in others if estimates[agent].cost <= left]
 
     def _turn(self, key: str, others: Sequence[int]) -> list[int]:
-        """The agent to explore with, where it is the question's turn: told by its key alone.
+        """The agent to explore with, where it is the question's turn: its key alone decides.
 
         So the schedule is the same in every shard and at every place in the order.
         """

@@ -51,12 +51,12 @@ def write_state(path: Path, state: StateFile) -> None:
 
 
 def check_files(config: RouterConfig) -> None:
-    """Read the files of a router, for what can be told before there are questions and models.
+    """Check the files of a router as far as that needs no questions and no models.
 
     Raises
     ------
     ConfigError, StoreError
-        If state or profile are not there, or are none.
+        If state or profile are missing or not valid.
     """
     if config.state:
         _read_state(config.state)

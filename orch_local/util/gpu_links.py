@@ -1,4 +1,4 @@
-"""How GPUs are linked and cut into slices, as nvidia-smi tells it. Reading is pure; :mod:`devices` asks."""
+"""How GPUs are linked and cut into slices, read from what nvidia-smi prints; :mod:`gpus` calls it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OF_ITS_NAME = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a GPU (MIG) that stands for itself."""
+    """A part of a GPU (MIG), which CUDA offers as a device of its own."""
 
     name: str
     """The GPU and the profile, as ``NVIDIA A100-SXM4-40GB MIG 1g.5gb``."""

@@ -21,7 +21,7 @@ class Gpu:
 
     name: str
     memory_gib: float
-    """0 where it is not told, as with memory that is shared with the host."""
+    """0 where it is not known, as with memory that is shared with the host."""
     driver: str | None = None
     capability: tuple[int, int] | None = None
     """Compute capability, e.g. (9, 0); drivers before 510 do not tell it."""

@@ -31,7 +31,7 @@ _HUBS = {
     "HF_DATASETS_OFFLINE": "1",  # datasets/config.py
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets/load.py tells the hub of every load
     "HF_HUB_DISABLE_XET": "1",  # downloads in Rust, which the guard cannot see
-    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",  # nobody's token is sent along
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",  # no token is sent along
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # of its command line
     # transformers/modeling_utils.py asks a server to convert weights that are no safetensors.
     "DISABLE_SAFETENSORS_CONVERSION": "1",
@@ -251,9 +251,9 @@ def _seeks_port() -> bool:
 
 
 def _caller() -> str:
-    """``module:function:line`` of who wanted it: the innermost frame that is no machinery.
+    """``module:function:line`` of the caller: the innermost frame outside of ``_MACHINERY``.
 
-    asyncio looks names up in threads of its own, where nothing tells for whom; then the main thread is named.
+    asyncio looks names up in threads of its own, which do not know the caller; then the main thread is named.
     """
     main = sys._current_frames().get(threading.main_thread().ident or 0)
     for start in (sys._getframe(), main):
