@@ -176,6 +176,8 @@ def _load(row: LoadRow, table: Table) -> None:
     time.sleep(row.delay_s)
     while row.hold and table.place(row.hold).exists():
         time.sleep(_TICK_S)
+    if row.load == "ok":
+        print(row.message)
     if row.load == "ok" or not _is_due(row.once, table):
         return
     if row.load == "failed":

@@ -34,7 +34,8 @@ class _Row(BaseModel):
     """It waits while this file exists. A relative path is one in the folder of the table."""
     once: Path | None = None
     """The row fits until this file exists, and makes it when it happens: the failure happens once."""
-    message: str = "so the table has it"
+    message: str = "the table has it so"
+    """The words of a failure; where `load` is ok, what is printed meanwhile, as libraries do."""
 
 
 class TableRow(_Row):

@@ -1,8 +1,8 @@
 """A worker for tests of `launch.py`: ``python fake_worker.py SCENE.json``.
 
 It speaks the protocol of `orch_local/run/worker.py`, and behaves as the scene says (see :class:`Scene`). Few
-imports, since the tests start many of them. With ``"real": true`` it is `workers.py` itself, around an
-engine that comes to grief where the scene wants it.
+imports, since the tests start many of them. The worker of the project
+itself, with the fake engine, is in `tests/system/test_real_worker.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orch_local.errors import EngineError, StoreError
+from orch_local.errors import StoreError
 from orch_local.records import Analysis, Outcome
 from orch_local.store.store import Store
 
@@ -50,9 +50,6 @@ class Scene:
     """It dies in the midst of an event."""
     orphan: bool = False
     """It has a child that holds its end of the pipe and outlives it."""
-    real: bool = False
-    others: list[str] = field(default_factory=list)
-    """Specs of further agents of the real worker, which its model can serve: ``solver1``, ``solver2`` ..."""
 
     def write(self, path: Path) -> Path:
         """Write the scene for a worker."""
@@ -121,41 +118,8 @@ def leave(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
 
 
-def real(scene: Scene) -> int:
-    """The worker of the project, with an engine, a tokenizer and a plan of ours."""
-    from types import SimpleNamespace
-
-    from fake_engine import CharTokenizer, Script, ScriptedEngine, agent_plan
-
-    from orch_local.run import worker
-
-    def open_engine(settings: object) -> ScriptedEngine:
-        if scene.load == "error":
-            raise EngineError("no such dtype", where="config.json", hint="choose another")
-        print("a library that prints")
-        scripts = {key: Script(do=lambda: time.sleep(scene.slow_s)) for key in scene.rows}
-        scripts |= {key: Script(do=lambda: die(scene.kill_by)) for key in scene.poison}
-        return ScriptedEngine(scripts, scene.capacity)
-
-    def load_plan(folder: object) -> object:
-        plan = agent_plan().model_copy(update={"spec": scene.spec})
-        others = [
-            plan.model_copy(update={"name": f"solver{number}", "spec": spec})
-            for number, spec in enumerate(scene.others, 1)
-        ]
-        return SimpleNamespace(workers=[plan, *others], store=Path(scene.store))
-
-    patched: Any = worker
-    patched.open_engine, patched.load_plan = open_engine, load_plan
-    patched.check_unchanged = lambda agent: None
-    patched.PromptTokenizer = lambda path: CharTokenizer()
-    return worker.main([str(Path(scene.starts).parent)])
-
-
 def main() -> int:
     scene = Scene(**json.loads(Path(sys.argv[1]).read_text()))
-    if scene.real:
-        return real(scene)
     signal.signal(signal.SIGTERM, leave)
     groups = json.loads(sys.stdin.readline())["groups"]
     with Path(scene.starts).open("a") as starts:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -23,15 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_local.errors import EngineError, StoreError
-from orch_local.records import Question
 from orch_local.run import supervisor
-from orch_local.run.conversation import Conversation, Patience
-from orch_local.run.loaded import Handover, LoadedWorkers, Place, WorkerProcess
+from orch_local.run.conversation import Patience
+from orch_local.run.loaded import WorkerProcess
 from orch_local.run.orders import NO_RECHECK, Recheck
 from orch_local.run.stats import Timing
 from orch_local.run.supervisor import POISONED_IN_A_ROW, Supervisor, WorkerOptions
-from orch_local.store.evidence import Evidence, read_evidence
-from orch_local.store.questions import write_questions
 from orch_local.store.rows import Rows
 from orch_local.store.store import RunFolder, Store
 
@@ -43,20 +40,14 @@ class FakeSupervisor(Supervisor):
     """Starts `fake_worker.py` instead of `worker.py`; all else is the real thing."""
 
     scene_file: Path
-    options: tuple[str, ...] = ("-S",)
 
     def _start(self, log: IO[str], imported: str = "") -> WorkerProcess:
         return WorkerProcess(
-            # Without site-packages Python starts in half the time; the real worker needs them.
-            [sys.executable, *self.options, fake_worker.__file__, str(self.scene_file)],
+            # Without site-packages Python starts in half the time.
+            [sys.executable, "-S", fake_worker.__file__, str(self.scene_file)],
             env={**os.environ, "PYTHONPATH": str(Path(fake_worker.__file__).parents[2])},
             stderr=log,
         )
-
-
-def optioned(supervised: Supervisor, **changes: Any) -> None:
-    """Let a supervisor have other options."""
-    supervised._options = replace(supervised._options, **changes)
 
 
 def key_of(number: int) -> str:
@@ -84,7 +75,6 @@ class Stage:
         plan = agent_plan().model_copy(update={"spec": SPEC})
         self.run_ = FakeSupervisor(self.folder, plan, self.store, WorkerOptions(patience, recheck=recheck))
         self.run_.scene_file = self.scene.write(root / "scene.json")
-        self.run_.options = () if self.scene.real else ("-S",)
         self.progress: list[int] = []
 
     def run(self) -> Timing:
@@ -135,7 +125,7 @@ def test_a_normal_end(stage: Callable[..., Stage]) -> None:
 def test_rows_generated_again_are_told_and_timed(stage: Callable[..., Stage]) -> None:
     run = stage(10, again=7)
     heard: list[int] = []
-    optioned(run.run_, rechecking=heard.append)
+    run.run_._options = replace(run.run_._options, rechecking=heard.append)
     timing = run.run()
     assert heard == [7, 0]
     assert (timing.rechecked, timing.recheck_s) == (7, 0.07)
@@ -336,86 +326,6 @@ def test_stop_before_the_start_starts_nothing(stage: Callable[..., Stage]) -> No
     assert run.starts == []
 
 
-# --- with the worker of the project itself --------------------------------------------------------
-
-
-@pytest.fixture
-def real(tmp_path: Path) -> Callable[..., Stage]:
-    def make(count: int, **values: Any) -> Stage:
-        run = Stage(tmp_path, count, real=True, **values)
-        questions = [Question(key, "Q", tuple("abcd"), "A", "c") for key in run.keys]
-        write_questions(run.folder.questions, questions)
-        return run
-
-    return make
-
-
-def test_the_real_worker_survives_a_poisoned_prompt(real: Callable[..., Stage]) -> None:
-    # The fake engine makes rows of the question's own key.
-    run = real(6, capacity=1, poison=[key_of(1)])
-    run.rows = {key: key for key in run.keys}
-    timing = run.run()
-    assert 1 <= timing.deaths <= 4
-    rows = run.found
-    assert rows.keys() == set(run.keys)
-    assert [key for key, row in rows.items() if not row.usable] == [key_of(1)]
-    assert "SIGKILL" in rows[key_of(1)].error
-    assert "a library that prints" in run.folder.worker_log("solver").read_text()
-
-
-def test_the_real_worker_generates_rows_again(real: Callable[..., Stage]) -> None:
-    run = real(6, recheck=Recheck(3, 1.0))
-    run.rows = {key: key for key in run.keys}
-    timing = run.run()
-    (evidence,) = read_evidence(run.store, SPEC).evidence
-    # How many of the three is a matter of time.
-    assert 2 <= timing.rechecked <= 3
-    assert evidence == Evidence.of(
-        "worker", ((row := run.found[key], row) for key in run.keys[: evidence.rows])
-    )
-    assert evidence.rows == timing.rechecked
-    assert 0 <= timing.recheck_s <= timing.generate_s
-
-
-def test_the_real_worker_writes_and_leaves_when_it_is_stopped(real: Callable[..., Stage]) -> None:
-    run = real(1000, capacity=1, slow_s=0.02)
-    run.rows = {key: key for key in run.keys}
-    thread = in_thread(run, lambda: any(run.progress))
-    worker = run.run_._worker
-    assert worker is not None
-    run.run_.stop()
-    thread.join(timeout=20)
-    assert not thread.is_alive()
-    assert 1 <= len(run.found) < 1000
-    assert worker.wait(0) == 128 + 15
-    assert "Fatal Python error" not in run.folder.worker_log("solver").read_text()
-
-
-def test_the_real_worker_finishes_what_is_in_flight(
-    real: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = real(1000, capacity=8, slow_s=0.02)
-    run.rows = {key: key for key in run.keys}
-    heard: list[str] = []
-    note = Conversation._note
-
-    def listen(conversation: Conversation, event: Mapping[str, Any]) -> None:
-        heard.append(event["event"])
-        note(conversation, event)
-
-    monkeypatch.setattr(Conversation, "_note", listen)
-    thread = in_thread(run, lambda: any(run.progress))
-    seen = run.progress[-1]
-    run.run_.finish()
-    thread.join(timeout=20)
-    assert not thread.is_alive()
-    # It came to its own end. Its exit code says nothing: a SIGTERM may be faster than its last step.
-    assert heard[-1] == "end"
-    # Whatever the engine had (twice its capacity) is finished; nothing further was taken.
-    assert seen < len(run.found) <= seen + 100
-    assert len(run.starts) <= 1
-
-
 def test_a_worker_that_is_still_loading_has_nothing_to_finish(stage: Callable[..., Stage]) -> None:
     run = stage(10, load="hang")
     thread = in_thread(run, lambda: run.run_._worker is not None)
@@ -423,161 +333,3 @@ def test_a_worker_that_is_still_loading_has_nothing_to_finish(stage: Callable[..
     thread.join(timeout=20)
     assert not thread.is_alive()
     assert not run.found
-
-
-def test_the_real_worker_leaves_when_its_parent_is_gone(real: Callable[..., Stage]) -> None:
-    run = real(1000, capacity=1, slow_s=0.02)
-    run.rows = {key: key for key in run.keys}
-    thread = in_thread(run, lambda: any(run.progress))
-    worker = run.run_._worker
-    assert worker is not None
-    run.run_._stopped = True  # no restart by this parent, which is not really gone
-    worker.close_input()
-    thread.join(timeout=20)
-    assert not thread.is_alive()
-    assert 1 <= len(run.found) < 1000
-
-
-def test_the_real_worker_tells_its_errors(real: Callable[..., Stage]) -> None:
-    run = real(2, load="error")
-    with pytest.raises(EngineError, match="no such dtype") as caught:
-        run.run()
-    assert caught.value.where == "config.json"
-
-
-def test_the_real_worker_tells_a_full_store(real: Callable[..., Stage]) -> None:
-    run = real(2)
-    run.store.root.mkdir()
-    run.store.folder(SPEC).write_text("in the way")
-    with pytest.raises(StoreError, match="cannot be written"):
-        run.run()
-    assert run.run_.timing.deaths == 0  # told at once, not found out by halves
-
-
-# --- one loaded model for several agents ----------------------------------------------------------
-
-OTHER = "6" * 32
-
-
-class Shared:
-    """Two agents of one model, each with rows of its own, in the same place."""
-
-    def __init__(self, first: Stage) -> None:
-        self.loaded = LoadedWorkers()
-        self.place = Place(((0, 0),), "engine")
-        self.stage, self.first, self.second = first, first.run_, self._other(first)
-        optioned(self.first, handover=Handover(self.loaded, self.place, stay=True))
-        optioned(self.second, handover=Handover(self.loaded, self.place))
-
-    @staticmethod
-    def _other(first: Stage) -> FakeSupervisor:
-        plan = agent_plan().model_copy(update={"name": "solver1", "spec": OTHER})
-        made = FakeSupervisor(first.folder, plan, first.store, WorkerOptions(PATIENT))
-        made.scene_file, made.options = first.run_.scene_file, ()
-        return made
-
-    def run_first(self, keys: list[str]) -> None:
-        self.first.run({key: key for key in keys}, lambda done: None)
-
-    def run_second(self, keys: list[str]) -> None:
-        self.second.run({key: key for key in keys}, lambda done: None)
-
-    def loads(self, name: str) -> int:
-        return self.stage.folder.worker_log(name).read_text().count("a library that prints")
-
-
-@pytest.fixture
-def shared(real: Callable[..., Stage]) -> Callable[..., Shared]:
-    return lambda count, **values: Shared(real(count, others=[OTHER], **values))
-
-
-def test_the_next_agent_takes_the_loaded_model_over(shared: Callable[..., Shared]) -> None:
-    both = shared(6)
-    keys = both.stage.keys
-    both.run_first(keys)
-    assert both.loaded.engines == {(0, 0): "engine"}
-    worker = both.loaded._waiting[both.place]
-    both.run_second(keys[:4])
-    assert not worker.alive, "the last one waits for nobody"
-    assert not both.loaded.engines
-    assert set(both.stage.store.read(SPEC)) == set(keys)
-    assert set(both.stage.store.read(OTHER)) == set(keys[:4])
-    assert (both.loads("solver"), both.loads("solver1")) == (1, 0)
-    assert both.first.timing.load_s > 0
-    assert both.second.timing.load_s == 0
-
-
-def test_a_model_that_another_took_the_place_of_is_ended(shared: Callable[..., Shared]) -> None:
-    both = shared(2)
-    both.run_first(both.stage.keys)
-    worker = both.loaded._waiting[both.place]
-    optioned(both.second, handover=Handover(both.loaded, Place(((0, 0), (1, 0)), "another")))
-    both.run_second(both.stage.keys)
-    assert not worker.alive
-    assert both.loads("solver1") == 1
-    assert set(both.stage.store.read(OTHER)) == set(both.stage.keys)
-
-
-def test_a_waiting_worker_that_was_killed_is_replaced(shared: Callable[..., Shared]) -> None:
-    both = shared(2)
-    both.run_first(both.stage.keys)
-    worker = both.loaded._waiting[both.place]
-    worker.kill()
-    both.run_second(both.stage.keys)
-    assert both.loads("solver1") == 1
-    assert set(both.stage.store.read(OTHER)) == set(both.stage.keys)
-
-
-def test_a_prompt_that_kills_a_shared_worker_is_found(shared: Callable[..., Shared]) -> None:
-    both = shared(6, capacity=1, poison=[key_of(5)])
-    both.run_first(both.stage.keys[:3])
-    both.run_second(both.stage.keys)
-    rows = both.stage.store.read(OTHER)
-    assert [key for key, row in rows.items() if not row.usable] == [key_of(5)]
-    assert set(both.stage.store.read(SPEC)) == set(both.stage.keys[:3])
-
-
-def test_a_worker_asked_to_serve_another_model_refuses(shared: Callable[..., Shared]) -> None:
-    both = shared(2)
-    both.run_first(both.stage.keys)
-    order = both.second._order([both.stage.keys], taken_over=True)
-    worker = both.loaded.take(both.place)
-    assert worker is not None
-    with pytest.raises(TimeoutError):
-        worker.next_line(0.0)
-    worker.send(replace(order, agent="nobody").to_line())
-    assert worker.wait(30) not in (None, 0)
-
-
-def test_a_waiting_worker_leaves_when_its_parent_is_gone(shared: Callable[..., Shared]) -> None:
-    both = shared(2)
-    both.run_first(both.stage.keys)
-    worker = both.loaded._waiting[both.place]
-    worker.close_input()
-    assert worker.wait(60) not in (None, 0)
-
-
-def test_waiting_workers_end_with_the_execution(shared: Callable[..., Shared]) -> None:
-    both = shared(2)
-    both.run_first(both.stage.keys)
-    worker = both.loaded._waiting[both.place]
-    both.loaded.end()
-    assert not worker.alive
-
-
-def test_a_worker_that_was_started_ahead_is_used_once(shared: Callable[..., Shared]) -> None:
-    both = shared(2)
-    optioned(both.first, handover=None)
-    both.first.prepare()
-    prepared = both.first._prepared
-    assert prepared is not None
-    both.first.prepare()
-    assert both.first._prepared is prepared
-    both.run_first(both.stage.keys)
-    assert not prepared.alive
-    assert both.loads("solver") == 1
-    both.first.prepare()
-    unused = both.first._prepared
-    both.first.stop()
-    assert unused is not None
-    assert not unused.alive
