@@ -4,8 +4,7 @@
 
 Told by variables, which the `setup` lines of a run file may set:
 
-TABLE_GATE   a path; while it exists, an engine that has answered TABLE_FREE questions waits
-TABLE_FREE   how many questions are answered all the same (default 1)
+TABLE_GATE   a path; while it exists, an engine that has answered one question waits
 TABLE_SICK   number of an array task whose engine cannot be loaded
 """
 
@@ -31,7 +30,7 @@ class GatedEngine(FakeEngine):
     def __init__(self, inner: FakeEngine) -> None:
         super().__init__(inner.answer, capacity=1)
         self._gate = Path(os.environ.get("TABLE_GATE", "/nowhere/at/all"))
-        self._free = int(os.environ.get("TABLE_FREE", "1"))
+        self._free = 1
 
     def step(self) -> list[Completion]:
         """See the protocol."""

@@ -38,6 +38,7 @@ from orch_local.deploy.bundle.contents import model_content, model_files
 from orch_local.deploy.bundle.creating import BundleRequest, create
 from orch_local.deploy.bundle.manifest import INSTALLER, Target, parse
 from orch_local.deploy.bundle.pins import choose, read_freeze, read_left_out, read_pins
+from orch_local.deploy.bundle.run_files import PackedFiles
 from orch_local.deploy.bundle.sizes import parse_size, shown
 from orch_local.deploy.bundle.standalone import MODULES
 from orch_local.deploy.bundle.zipping import write_installer
@@ -129,6 +130,17 @@ def full_run(tmp_path: Path, run_values: dict[str, Any], benchmark: Path) -> Pat
 def tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_table_of_the_fake_engine_goes_along(full_run: Path, tmp_path: Path) -> None:
+    values = json.loads(full_run.read_text(encoding="utf-8"))
+    values["engine"] = {"name": "fake", "table": "answers.jsonl"}
+    full_run.write_text(json.dumps(values), encoding="utf-8")
+    (tmp_path / "answers.jsonl").touch()
+    packed = PackedFiles()
+    packed.run(full_run)
+    assert yaml.safe_load(packed.texts["run-files/run.yaml"])["engine"]["table"] == "run/answers.jsonl"
+    assert packed.sources["run-files/run/answers.jsonl"].file == tmp_path / "answers.jsonl"
 
 
 # --- the whole

@@ -125,6 +125,8 @@ class PackedFiles:
             self._agent(values["merge"], config.merge.model, config.merge.prompt, name)
         elif config.merge.prompt is not None:
             del values["merge"]["prompt"]  # nobody reads it
+        if config.engine.table is not None:
+            values["engine"]["table"] = self._beside(config.engine.table, name)
         for key in ("state", "profile"):
             path = getattr(config.router, key, None)
             if path is not None:
