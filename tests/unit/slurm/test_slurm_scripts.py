@@ -518,7 +518,7 @@ def test_only_shards_with_rows_left_are_submitted(
     folder = RunFolder(tmp_path / "mine")
     folder.root.mkdir()
     folder.plan.touch()
-    monkeypatch.setattr(submitting, "left_by_shard", lambda *_: left)
+    monkeypatch.setattr(submitting, "remaining_by_shard", lambda *_: left)
     composed = submitting.compose(
         Scripts(folder, tmp_path, SlurmConfig(array_limit=2), 3), load_run(run_file)
     )
@@ -535,7 +535,7 @@ def test_where_rows_that_are_there_are_made_anew_all_shards_are_submitted(
     folder = RunFolder(tmp_path / "mine")
     folder.root.mkdir()
     folder.plan.touch()
-    monkeypatch.setattr(submitting, "left_by_shard", lambda *_: [0, 0, 0])
+    monkeypatch.setattr(submitting, "remaining_by_shard", lambda *_: [0, 0, 0])
     given: dict[str, Any] = {option: True}
     composed = submitting.compose(Scripts(folder, tmp_path, SlurmConfig(), 3, **given), load_run(run_file))
     assert composed.missing == (1, 2, 3)
@@ -605,7 +605,7 @@ def test_a_finished_run_is_submitted_with_a_check_of_its_plan(
     cli: Cli, tmp_path: Path, run_file: Path, clients: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cli("prepare", "run.yaml", "--out", "runs/mine", "--store", "runs/store").code == 0
-    monkeypatch.setattr(submitting, "left_by_shard", lambda _, shards: [0] * shards)
+    monkeypatch.setattr(submitting, "remaining_by_shard", lambda _, shards: [0] * shards)
     result, calls = submit_with(cli, clients, COUNTING)
     folder = f"{tmp_path}/runs/mine/slurm"
     assert calls == [

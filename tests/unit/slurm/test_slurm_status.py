@@ -542,7 +542,7 @@ def test_shards_are_those_of_the_last_submission(folder: RunFolder, monkeypatch:
     monkeypatch.setenv("PATH", "/nowhere")
     folder.root.mkdir()
     folder.plan.touch()
-    monkeypatch.setattr(submitting, "left_by_shard", lambda _, shards: [7, *[0] * (shards - 1)])
+    monkeypatch.setattr(submitting, "remaining_by_shard", lambda _, shards: [7, *[0] * (shards - 1)])
     assert submitting.look(folder).counts == {"waiting": 1}
     note(folder, Submission(8, "1-8", {"score": "3"}, "2025"))
     note(folder, Submission(1000, "1-1000", {"score": "4"}, "2026"))
