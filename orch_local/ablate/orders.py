@@ -18,7 +18,7 @@ from orch_local.stats import wilson
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class PanelPosition:
     """One place in the panel as the merge agent reads it, over the contested questions."""
 
     position: int
@@ -47,7 +47,7 @@ class AgentOrder:
     to_right: int
     contested: int
     """Questions with gold, a final answer and at least two different answers in the panel."""
-    positions: tuple[Position, ...]
+    positions: tuple[PanelPosition, ...]
 
 
 def audit(
@@ -72,7 +72,7 @@ def audit(
 
 def _positions(
     frozen: Frozen, order: Places, final: Sequence[str | None]
-) -> tuple[int, tuple[Position, ...]]:
+) -> tuple[int, tuple[PanelPosition, ...]]:
     contested, chosen, right = 0, [0] * len(order), [0] * len(order)
     for row, answer, gold in zip(frozen.usable, final, frozen.gold, strict=True):
         answers = [each.answer if (each := row[place]) else None for place in order]
@@ -82,5 +82,5 @@ def _positions(
         for position, one in enumerate(answers):
             chosen[position] += one == answer
             right[position] += one == gold
-    found = (Position(i, *counts) for i, counts in enumerate(zip(chosen, right, strict=True), 1))
+    found = (PanelPosition(i, *counts) for i, counts in enumerate(zip(chosen, right, strict=True), 1))
     return contested, tuple(found)

@@ -44,7 +44,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result onl
 
 
 @dataclass(frozen=True)
-class Questions:
+class QuestionOptions:
     """Which questions are asked."""
 
     limit: Limit = None
@@ -70,7 +70,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Execution:
+class ExecutionOptions:
     """How a run is executed."""
 
     retry_failed: RetryFailed = False

@@ -10,10 +10,10 @@ import typer
 
 from orch_local.cli.grouping import grouped
 from orch_local.cli.options import (
-    Execution,
+    ExecutionOptions,
     Fast,
     Out,
-    Questions,
+    QuestionOptions,
     Quiet,
     RunFile,
     StoreOption,
@@ -34,8 +34,8 @@ def run(
     *,
     out: Out = None,
     store: StoreOption = None,
-    questions: Questions,
-    execution: Execution,
+    questions: QuestionOptions,
+    execution: ExecutionOptions,
     quiet: Quiet = False,
 ) -> None:
     """Run, or continue, what a run file describes."""
@@ -62,7 +62,7 @@ def run(
 def plan(
     run_file: RunFile,
     *,
-    questions: Questions,
+    questions: QuestionOptions,
     fast: Fast = False,
     store: StoreOption = None,
     prompts: Annotated[

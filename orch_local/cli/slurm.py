@@ -10,11 +10,11 @@ import typer
 
 from orch_local.cli.grouping import grouped
 from orch_local.cli.options import (
-    Execution,
+    ExecutionOptions,
     Folder,
     NewEnvironment,
     Out,
-    Questions,
+    QuestionOptions,
     Quiet,
     RetryFailed,
     RunFile,
@@ -39,8 +39,8 @@ def submit(
             min=1, help="Parts of the questions, one job each, at most 100,000. [default: as before, or 1]"
         ),
     ] = None,
-    questions: Questions,
-    execution: Execution,
+    questions: QuestionOptions,
+    execution: ExecutionOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the scripts; write and submit nothing.")
     ] = False,
