@@ -8,10 +8,6 @@ from pathlib import Path
 import pytest
 from running import Cli
 
-from orch_local.demo.settings import RUN_FILE
-
-MEGABYTE = 1_000_000
-
 
 @pytest.mark.vllm
 @pytest.mark.slow
@@ -28,15 +24,3 @@ def test_the_merge_beats_every_member_of_the_panel(cli: Cli, tmp_path: Path) -> 
     # What one sees: the headline, the table, and where to look next.
     assert "points above the best single agent" in " ".join(result.out.split())
     assert "orch-local show" in result.out
-
-
-def test_the_demo_is_small_enough_for_a_repository() -> None:
-    folder = RUN_FILE.parent
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 8 * MEGABYTE
-
-
-def test_the_specialists_have_different_architectures() -> None:
-    models = RUN_FILE.parent / "models"
-    names = ("quant", "chrono", "verbal")
-    configs = [json.loads((models / name / "config.json").read_text(encoding="utf-8")) for name in names]
-    assert len({config["model_type"] for config in configs}) == 3

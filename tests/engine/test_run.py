@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,14 +137,6 @@ def test_a_run_on_transformers_decides_every_question(
     assert [row["how"] for row in unanimous] == ["unanimous"] * len(unanimous)
     assert "Accuracy" in result.out
     assert "\x1b" not in result.out
-
-
-def test_environment_of_the_parent_is_left_alone(cli: Cli, run_file: Path) -> None:
-    before = dict(os.environ)
-    assert cli("plan", run_file).code == 0
-    assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == {
-        k: v for k, v in before.items() if k != "PYTEST_CURRENT_TEST"
-    }
 
 
 def test_a_tampered_store_is_told(tmp_path: Path, run_values: dict[str, Any], cli: Cli) -> None:

@@ -448,12 +448,3 @@ def test_the_command_has_the_options_of_the_other_way_in() -> None:
 def test_a_bad_command_line_is_code_2() -> None:
     assert command("no-such.yaml").returncode == 2
     assert "error: no-such.yaml: no such file" in command("no-such.yaml").stderr
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_the_real_engine_says_what_it_computes_on() -> None:
-    found = looked(DoctorRequest(), "engine")
-    assert levels(found, "torch-import") == ["green"]
-    assert levels(found, "engine-import") == ["green"], found
-    assert re.fullmatch(r"vLLM [\d.]+\S*, platform (cpu|cuda)", found["engine-import"][0].fact)

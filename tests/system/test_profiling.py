@@ -193,19 +193,6 @@ def test_a_request_to_stop_ends_it(tmp_path: Path, table_values: dict[str, Any],
     assert not list(scratch.iterdir())
 
 
-@pytest.mark.slow
-def test_a_real_engine_is_measured(tmp_path: Path, run_values: dict[str, Any], scratch: Path) -> None:
-    run_values["engine"] = {"name": "transformers"}
-    run_values["agents"], run_values["merge"] = run_values["agents"][:1], {"policy": "majority"}
-    made = profile(config_of(tmp_path, run_values), 8, Silent(), StopRequest())
-    (one,) = made.agents.values()
-    assert one.rows == 8 - WARM_UP
-    assert one.load_s > 0
-    usage = Usage(prompt=300, generated=30)
-    assert 0.001 < one.latency(usage) < 60
-    assert 1e-6 < one.cost(usage) < 60
-
-
 def agent_profile(**changes: Any) -> AgentProfile:
     values = {"spec": "0" * 32, "device": "NVIDIA H100", "devices": 2, "rows": 62, "load_s": 41.26}
     values |= {"base_s": 0.0215, "prompt_s": 0.00001234, "generated_s": 0.00987, "device_s": 0.0000321}

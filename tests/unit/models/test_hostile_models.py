@@ -8,17 +8,25 @@ import os
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fuzzing import assert_clear, damaged, fuzz
+from hostile_models import (
+    CANARY,
+    CONFIG,
+    GOOD,
+    good_folder,
+    opened,
+    refused,
+    safetensors,
+    tensor,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
-from tokenizer_families import make_family
 from typer.testing import CliRunner
 
 from orch_local.cli import commands
@@ -28,33 +36,10 @@ from orch_local.models.folders import digests, open_model_folder
 from orch_local.models.opening import check_entries, open_file, read_text
 from orch_local.models.weights import tensor_names
 from orch_local.prompts import probing
-from orch_local.prompts.template import Message, builtin_names, builtin_text
 from orch_local.prompts.tokenizer import PromptTokenizer
 
-CANARY = "canary-outside-of-the-folder"
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 512,
-}
 INDEX = "model.safetensors.index.json"
 _BITS = {"F32": 32, "BF16": 16, "U8": 8, "BOOL": 8, "F4": 4}
-
-
-def safetensors(header: object, data: bytes = b"", length: int | None = None) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + data
-
-
-def tensor(begin: object, end: object, shape: object = (2,), dtype: object = "F32") -> dict[str, object]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
-
-GOOD = safetensors({"a": tensor(0, 8)}, b"\1" * 8)
 
 
 @pytest.fixture(autouse=True)
@@ -64,31 +49,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good model folder; beside it lies what nobody may read."""
-    path = make_family("qwen3", tmp_path / "model")
-    (path / "config.json").write_text(json.dumps(CONFIG))
-    (path / "model.safetensors").write_bytes(GOOD)
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "secret").write_text(CANARY)
-    return path
-
-
-def opened(folder: Path) -> None:
-    """All that is done with a folder before an engine is started."""
-    found = open_model_folder(ModelConfig(name="m", path=folder))
-    digests(found)
-    PromptTokenizer(folder).chat([Message("user", "x")], {})
-
-
-def refused(folder: Path, match: str, name: str | None) -> None:
-    """The folder is refused within seconds, the file named and nothing of the outside told."""
-    started = time.monotonic()
-    with pytest.raises((ModelError, PromptError), match=match) as caught:
-        opened(folder)
-    assert time.monotonic() - started < 10
-    assert caught.value.where == str(folder / name if name else folder)
-    assert CANARY not in str(caught.value)
-    assert_clear(caught.value)
+    return good_folder(tmp_path)
 
 
 # --- links and what is no file --------------------------------------------------------------------
@@ -478,60 +439,6 @@ def test_the_library_has_the_last_word(
 # --- tokenizers -----------------------------------------------------------------------------------
 
 
-def tokenizer_with(folder: Path, **parts: Any) -> None:
-    file = folder / "tokenizer.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | parts))
-
-
-def split_at(pattern: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-
-
-def replaced(text: str, by: str) -> dict[str, Any]:
-    return {"type": "Replace", "pattern": {"String": text}, "content": by}
-
-
-TOKENIZERS = {
-    # At each place fewer steps than those after which Oniguruma gives up, and a text has 2,000 places.
-    "backtracking at each place": {"pre_tokenizer": split_at(r"(?:a{1,7}){1,7}b")},
-    "doubling": {"normalizer": {"type": "Sequence", "normalizers": [replaced("a", "aa")] * 60}},
-    "one long replacement": {
-        "normalizer": {"type": "Sequence", "normalizers": [replaced("a", "a" * 5000)] * 4}
-    },
-}
-
-
-@pytest.mark.parametrize("parts", [pytest.param(parts, id=name) for name, parts in TOKENIZERS.items()])
-def test_a_tokenizer_that_hangs_or_grows(
-    folder: Path, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probing, "_KIND", probing._KIND._replace(seconds=0.4, memory=2**30))
-    tokenizer_with(folder, **parts)
-    refused(folder, "the tokenizer (takes longer|needs more memory|takes the process)", "tokenizer.json")
-
-
-def test_added_tokens_are_tried_with_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is added is a part of the program, and may be what it was made to hang on."""
-    monkeypatch.setattr(probing, "_KIND", probing._KIND._replace(seconds=0.4, memory=2**30))
-    doubling = {"type": "Sequence", "normalizers": [replaced("j", "jj")] * 60}
-    tokenizer_with(folder, normalizer=doubling)
-    file = folder / "tokenizer_config.json"
-    added = {"added_tokens_decoder": {"0": {"content": "j", "normalized": True}}}
-    file.write_text(json.dumps(json.loads(file.read_text()) | added))
-    refused(folder, "the tokenizer (takes longer|needs more memory|takes the process)", "tokenizer.json")
-
-
-def test_a_template_of_ours_is_what_a_tokenizer_may_be_made_for(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probing, "_KIND", probing._KIND._replace(seconds=0.4, memory=2**30))
-    tokenizer_with(
-        folder, normalizer={"type": "Sequence", "normalizers": [replaced("Choices", "ChoicesChoices")] * 60}
-    )
-    assert any("Choices" in builtin_text(name) for name in builtin_names())
-    refused(folder, "the tokenizer (takes longer|needs more memory|takes the process)", "tokenizer.json")
-
-
 ODD_CONFIGS = {
     "a name that is a list": ({"chat_template": [{"name": [], "template": "x"}]}, "no chat template"),
     "half a surrogate pair": ({"eos_token": "\ud800"}, "end-of-sequence"),
@@ -547,16 +454,6 @@ def test_an_odd_tokenizer_config_is_an_error(folder: Path, name: str) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
     with pytest.raises((ModelError, PromptError), match=match):
         opened(folder)
-
-
-def test_a_pattern_that_gives_up_costs_one_question(folder: Path) -> None:
-    """Oniguruma stops a match after ten million steps, and the library panics then, which is no Exception."""
-    tokenizer_with(folder, pre_tokenizer=split_at(r"(x+x+)+y"))
-    tokenizer = PromptTokenizer(folder)
-    assert tokenizer.encode(["fine"])
-    with pytest.raises(PromptError, match="gives up on a text of 40 characters") as caught:
-        tokenizer.encode(["x" * 40])
-    assert caught.value.where == str(folder)
 
 
 def test_a_tokenizer_is_tried_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,20 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import CHAT_TEMPLATE, make_tiny_tokenizer
+from tiny_models import CHAT_TEMPLATE
 from tokenizer_families import FAMILIES, make_family
+from turn_templates import (
+    ASSISTANT,
+    BY_BOTH,
+    BY_INDEX,
+    BY_LOOP,
+    BY_MACRO,
+    BY_NAME,
+    BY_OTHER_NAME,
+    PLAIN,
+    TURNS,
+    tokenizer,
+)
 
 from orch_local.config.model_configs import ModelConfig
 from orch_local.errors import ConfigError, PromptError
@@ -22,10 +31,6 @@ from orch_local.prompts.template import Message
 from orch_local.prompts.thoughts import closed_thought, ends_in_header, known_tags, lead, open_thought, tag_of
 from orch_local.prompts.tokenizer import PromptTokenizer
 
-TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-ASSISTANT = "{{ '<|im_start|>assistant\n' }}"
-"""In an expression, since a template loses the line break at its end."""
-PLAIN = TURNS + ASSISTANT
 DROPS = (
     "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>user\n{{ m.content }}<|im_end|>\n{% endif %}"
     "{% endfor %}" + ASSISTANT
@@ -46,16 +51,6 @@ OPENED = PLAIN + "{{ '<think>\n' }}"
 OPENED_UNLESS = PLAIN + "<think>\n{% if reasoning is false %}\n</think>\n\n{% endif %}"
 CLOSED_UNLESS = PLAIN + "{% if not thinking %}</think>{% else %}<think>\n{% endif %}"
 HELLO = [Message("user", "Hello")]
-
-
-def tokenizer(folder: Path, template: str, **update: Any) -> PromptTokenizer:
-    """A tokenizer with this chat template; ``update`` are further keys of `tokenizer_config.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    make_tiny_tokenizer(folder)
-    file = folder / "tokenizer_config.json"
-    values = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**values, "chat_template": template, **update}), encoding="utf-8")
-    return PromptTokenizer(folder)
 
 
 def arrived(
@@ -376,29 +371,6 @@ def test_the_tag_of_a_close(close: str, tag: str) -> None:
 
 # --- text or parts
 
-BY_INDEX = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m['content'][0]['text'] }}<|im_end|>\n{% endfor %}"
-    + ASSISTANT
-)
-BY_LOOP = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{% if part.type == 'text' %}"
-    "{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}" + ASSISTANT
-)
-BY_BOTH = BY_LOOP.replace(
-    "{% for part in m.content %}",
-    "{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}",
-).replace("{% endif %}{% endfor %}<", "{% endif %}{% endfor %}{% endif %}<")
-BY_MACRO = (
-    "{% macro say(what) %}{% for part in what %}{{ part['text'] }}{% endfor %}{% endmacro %}"
-    "{% set chat = messages %}{% for m in chat %}<|im_start|>{{ m.role }}\n{{ say(m.content) }}<|im_end|>\n"
-    "{% endfor %}" + ASSISTANT
-)
-BY_NAME = (
-    "{% for m in messages %}{% set content = m.content %}<|im_start|>{{ m.role }}\n"
-    "{% for part in content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}" + ASSISTANT
-)
-BY_OTHER_NAME = BY_NAME.replace("content =", "written =").replace("in content", "in written")
-
 
 @pytest.mark.parametrize(
     ("template", "parts"),
@@ -427,30 +399,6 @@ def test_content_is_given_as_the_template_takes_it(tmp_path: Path, template: str
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_families_take_text(tmp_path: Path, name: str) -> None:
     assert not PromptTokenizer(make_family(name, tmp_path)).takes_parts
-
-
-READ_BY_VLLM = """
-import json, sys
-from vllm.renderers.hf import _detect_content_format
-print(json.dumps([_detect_content_format(template, default="string") for template in json.load(sys.stdin)]))
-"""
-
-
-@pytest.mark.vllm
-def test_the_tree_is_read_as_by_vllm(tmp_path: Path) -> None:
-    templates = [PLAIN, BY_LOOP, BY_BOTH, BY_MACRO, BY_NAME, BY_INDEX, BY_OTHER_NAME]
-    # In a process of its own: vLLM does not load after packages that have imported distutils.
-    done = subprocess.run(
-        [sys.executable, "-c", READ_BY_VLLM],
-        input=json.dumps(templates),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    theirs = [form == "openai" for form in json.loads(done.stdout.splitlines()[-1])]
-    for number, (template, parts) in enumerate(zip(templates, theirs, strict=True)):
-        (tmp_path / str(number)).mkdir()
-        assert tokenizer(tmp_path / str(number), template).reading.parts is parts, template
 
 
 def test_a_list_written_out_has_not_arrived(tmp_path: Path) -> None:

@@ -5,30 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_engine import agent_plan
+from staged_models import PLANNED, agent_of, hub_snapshot, left_in
 
 from orch_local.errors import ConfigError, ModelError, StoreError
 from orch_local.models.folders import digests, open_model_folder
-from orch_local.plan.plans import AgentPlan
 from orch_local.plan.unchanged import changed_files
 from orch_local.run import staging
 from orch_local.run.staging import expanded, stage
 from orch_local.util import locks
-
-PLANNED = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json")
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(autouse=True)
@@ -38,29 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A folder as a hub's snapshot is: links to files elsewhere, and more than is needed."""
-    blobs, folder = tmp_path / "blobs", tmp_path / "model"
-    blobs.mkdir()
-    folder.mkdir()
-    others = ("model.safetensors.index.json", "merges.txt", "README.md", "run.py", "old.safetensors")
-    for number, name in enumerate((*PLANNED, *others)):
-        (blobs / str(number)).write_bytes(bytes([number]) * (100_000 if name in PLANNED[:2] else 10))
-        (folder / name).symlink_to(blobs / str(number))
-    (folder / "original").mkdir()
-    return folder
-
-
-def agent_of(model: Path, names: tuple[str, ...] = PLANNED) -> AgentPlan:
-    files = {name: hashlib.sha256((model / name).read_bytes()).hexdigest() for name in names}
-    plan = agent_plan()
-    settings = dataclasses.replace(plan.settings, model_path=model)
-    return plan.model_copy(update={"settings": settings, "spec_content": {"model": {"files": files}}})
-
-
-def left_in(root: Path) -> list[str]:
-    """What lies beside the copies and their locks."""
-    entries = (root / "orch-local" / "models").iterdir()
-    return [entry.name for entry in entries if entry.suffix != ".lock"]
+    return hub_snapshot(tmp_path)
 
 
 def test_a_copy_has_what_is_needed_and_no_more(model: Path, tmp_path: Path) -> None:
@@ -164,58 +135,6 @@ def test_the_worker_need_not_read_the_copy_again(
 # --- several processes ----------------------------------------------------------------------------
 
 
-def _stage_slowly(agent: AgentPlan, root: Path, log: Path) -> None:
-    real = staging._copied
-
-    def slow(source: Path, *others: Any) -> str:
-        with log.open("a") as lines:
-            lines.write(source.name + "\n")
-        time.sleep(0.2)
-        return real(source, *others)
-
-    staging._copied = slow
-    folder = stage(agent, root)
-    assert staging._is_copy(folder, {name: agent.settings.model_path / name for name in PLANNED})
-
-
-def test_of_several_processes_one_copies(model: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    arguments = agent_of(model), tmp_path / "scratch", log
-    processes = [SPAWN.Process(target=_stage_slowly, args=arguments) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    names = log.read_text().split()
-    assert len(names) == len(set(names)) == 5
-
-
-def _stage_for_ever(agent: AgentPlan, root: Path) -> None:
-    def endless(source: Path) -> Iterator[bytes]:
-        yield source.read_bytes()[:5]
-        time.sleep(600)
-
-    staging._blocks = endless
-    stage(agent, root)
-
-
-def test_what_a_killed_process_left_is_cleaned_up(model: Path, tmp_path: Path) -> None:
-    root = tmp_path / "scratch"
-    process = SPAWN.Process(target=_stage_for_ever, args=(agent_of(model), root))
-    process.start()
-    deadline = time.monotonic() + 60
-    while not list(root.glob("orch-local/models/.*.partial/*")):
-        assert time.monotonic() < deadline and process.is_alive()
-        time.sleep(0.05)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    folder = stage(agent_of(model), root)
-    assert left_in(root) == [folder.name]
-    assert (folder / PLANNED[0]).read_bytes() == (model / PLANNED[0]).read_bytes()
-
-
 def test_who_waits_says_so(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,36 +167,6 @@ def test_who_waits_says_so(
 
 
 # --- the disk -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with too little room for the model."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this user may not mount a file system")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def test_a_disk_that_is_too_small_is_told_before_copying(
-    model: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(staging, "_copied", lambda *_: pytest.fail("copied"))
-    with pytest.raises(StoreError, match=r"needs 0\.2 MiB, but only 0\.\d MiB are free"):
-        stage(agent_of(model), small_disk)
-
-
-def test_a_disk_that_fills_up_meanwhile(
-    model: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(staging, "_check_room", lambda *_: 0)
-    with pytest.raises(StoreError, match="No space left on device") as refusal:
-        stage(agent_of(model), small_disk)
-    assert "free some space" in refusal.value.hint
-    assert left_in(small_disk) == []
 
 
 # --- names ----------------------------------------------------------------------------------------

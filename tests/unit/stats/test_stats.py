@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from paths import ROOT
 
 from orch_local import stats
@@ -15,15 +12,6 @@ DOCS = ROOT / "docs" / "statistics.md"
 def test_all_names_are_there_and_sorted() -> None:
     assert stats.__all__ == sorted(stats.__all__)
     assert all(hasattr(stats, name) for name in stats.__all__)
-
-
-def test_importing_the_package_loads_none_of_the_slow_libraries() -> None:
-    code = (
-        "import sys, orch_local.stats;"
-        "sys.exit(' '.join({'numpy', 'scipy', 'statsmodels', 'pandas'} & set(sys.modules)) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_checks_table_names_every_function() -> None:
