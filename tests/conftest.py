@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from fuzzing import examples
 from running import AGENTS, Cli, CliResult, write_run_file
 from tiny_models import make_tiny_model
 
@@ -86,7 +87,16 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real engines get more time than other tests: beside another one, loading alone may take minutes."""
+    """Real engines get more time than other tests, and each property as many examples as ``ORCH_FUZZ`` says."""
+    drawn: set[object] = set()
     for item in items:
         if item.get_closest_marker("vllm") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(1200))
+        test = getattr(getattr(item, "obj", None), "__func__", getattr(item, "obj", None))
+        if hypothesis.is_hypothesis_test(test) and test not in drawn:
+            drawn.add(test)
+            # Where hypothesis itself keeps what `@settings` says: there is no public way to it.
+            own = getattr(test, "_hypothesis_internal_use_settings", hypothesis.settings())
+            test._hypothesis_internal_use_settings = hypothesis.settings(
+                own, max_examples=examples(own.max_examples)
+            )

@@ -1,7 +1,8 @@
-"""What the fuzz tests share: how many examples they draw, damage to bytes, and how an error is printed.
+"""How many examples a property draws, and what the fuzz tests share: damage to bytes, and how an error is printed.
 
-The examples are the same every time. ``ORCH_FUZZ=20 pytest tests/test_fuzz_*.py`` draws twenty times as many,
-other ones in each run.
+A test names how many examples it is worth. Without ``ORCH_FUZZ`` it draws at most 20 of them, the same every time in
+the fuzz tests. ``ORCH_FUZZ=1`` draws as many as the tests name, ``ORCH_FUZZ=20`` twenty times as many, other ones in
+each run.
 """
 
 from __future__ import annotations
@@ -18,16 +19,22 @@ from hypothesis import strategies as st
 from orch_local.cli import app as cli
 from orch_local.errors import InputError
 
-_TIMES = int(os.environ.get("ORCH_FUZZ", "1"))
+_TIMES = int(os.environ.get("ORCH_FUZZ", "0"))
+_FEW = 20
 _LONGEST_MESSAGE = 20_000
 
 
-def fuzz(examples: int) -> settings:
-    """Settings of a fuzz test: ``examples`` texts, times ``ORCH_FUZZ``."""
+def examples(named: int) -> int:
+    """How many examples a test draws that names ``named``."""
+    return named * _TIMES if _TIMES else min(named, _FEW)
+
+
+def fuzz(named: int) -> settings:
+    """Settings of a fuzz test worth ``named`` examples; `conftest.py` applies `examples` to them, as to all."""
     return settings(
-        max_examples=examples * _TIMES,
+        max_examples=named,
         deadline=None,
-        derandomize=_TIMES == 1,
+        derandomize=_TIMES <= 1,
         database=None,
         phases=(Phase.explicit, Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
