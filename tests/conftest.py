@@ -87,7 +87,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real engines get more time than other tests, and each property as many examples as ``ORCH_FUZZ`` says."""
+    """Real engines get more time than other tests; ``ORCH_FUZZ`` says how many examples a property draws."""
     drawn: set[object] = set()
     for item in items:
         if item.get_closest_marker("vllm") and not item.get_closest_marker("timeout"):

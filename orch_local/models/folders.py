@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -239,6 +239,12 @@ def remember(found: Mapping[Path, str]) -> None:
     memory.save()
 
 
+def not_remembered(files: Iterable[Path]) -> list[Path]:
+    """The files that :func:`digests` would have to read."""
+    memory = _DigestMemory(fresh=False)
+    return [file for file in files if not memory.knows(file)]
+
+
 def _digested_files(folder: ModelFolder) -> Iterator[Path]:
     yield from folder.weights
     yield from _deciding_files(folder.path)
@@ -273,6 +279,9 @@ class _DigestMemory:
             return dict(_remembered(self._file, state.st_ino, state.st_size, state.st_mtime_ns))
         except (OSError, ValueError):
             return {}
+
+    def knows(self, file: Path) -> bool:
+        return _state(file) in self._trusted
 
     def digest(self, file: Path) -> str:
         key = _state(file)

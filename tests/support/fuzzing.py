@@ -1,8 +1,8 @@
-"""How many examples a property draws, and what the fuzz tests share: damage to bytes, and how an error is printed.
+"""How many examples a property draws, and what fuzz tests share: damage to bytes, how an error is printed.
 
-A test names how many examples it is worth. Without ``ORCH_FUZZ`` it draws at most 20 of them, the same every time in
-the fuzz tests. ``ORCH_FUZZ=1`` draws as many as the tests name, ``ORCH_FUZZ=20`` twenty times as many, other ones in
-each run.
+A test names how many examples it is worth. Without ``ORCH_FUZZ`` it draws at most 20 of them, the same every
+time in the fuzz tests. ``ORCH_FUZZ=1`` draws as many as the tests name, ``ORCH_FUZZ=20`` twenty times as
+many, other ones in each run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def examples(named: int) -> int:
 
 
 def fuzz(named: int) -> settings:
-    """Settings of a fuzz test worth ``named`` examples; `conftest.py` applies `examples` to them, as to all."""
+    """Settings of a fuzz test worth ``named`` examples; as to all tests, `conftest.py` applies `examples`."""
     return settings(
         max_examples=named,
         deadline=None,

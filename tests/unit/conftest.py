@@ -1,4 +1,4 @@
-"""The unit tier: no test starts a process, except the one that reads templates and tokenizers or one marked ``child``."""
+"""The unit tier: a test marked ``child`` may start a process, others only that which reads templates."""
 
 from __future__ import annotations
 

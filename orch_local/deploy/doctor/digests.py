@@ -85,11 +85,10 @@ def _usable(subject: Subject) -> Iterator[tuple[str, ModelConfig]]:
 
 def bytes_to_hash(folders: Sequence[Path]) -> int:
     """How much of model folders no digest is remembered of."""
-    from orch_local.models.folders import _DigestMemory, _state
+    from orch_local.models.folders import not_remembered
 
-    known = _DigestMemory(fresh=False)._known
     files = [file for folder in dict.fromkeys(folders) for file in folder.glob("*.safetensors")]
-    return sum(file.stat().st_size for file in files if _state(file) not in known)
+    return sum(file.stat().st_size for file in not_remembered(files))
 
 
 def too_long_to_hash(missing: int) -> str:
