@@ -6,12 +6,14 @@ import os
 import subprocess
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orch_local.prompts import child
 
+_TIER = Path(__file__).parent
 _WHAT_TO_DO = "a unit test starts a process: mark it `child`, or move it to tests/system"
 
 
@@ -33,7 +35,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         pytest.fail(_WHAT_TO_DO)
 
     with pytest.MonkeyPatch.context() as patch:
-        if not item.get_closest_marker("child"):
+        # The hook sees the tests of all tiers.
+        if _TIER in item.path.parents and not item.get_closest_marker("child"):
             patch.setattr(subprocess.Popen, "__init__", popen)
             for owner, name in ((BaseProcess, "start"), (os, "fork"), (os, "posix_spawn")):
                 patch.setattr(owner, name, refuse)
