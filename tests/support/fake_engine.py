@@ -13,7 +13,8 @@ from tokenizers import AddedToken
 from orch_local.config.blocks import AnswerConfig
 from orch_local.config.model_configs import ModelConfig
 from orch_local.engines.base import EngineSettings, Finish, Request, RequestError
-from orch_local.engines.fake import FakeEngine, Reply
+from orch_local.engines.fake import FakeEngine
+from orch_local.engines.fake_answers import Reply
 from orch_local.plan.plans import AgentPlan, Thinking
 from orch_local.prompts.template import Message
 

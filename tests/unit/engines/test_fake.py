@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_tables import write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from orch_local.config.answers import AnswerSchema
-from orch_local.config.blocks import AnswerConfig, EngineConfig
+from orch_local.config.blocks import AnswerConfig
 from orch_local.demo.settings import RUN_FILE
 from orch_local.engines.base import Completion, Engine, EngineSettings, Finish, Request, RequestError
-from orch_local.engines.fake import FakeEngine, possible_answers
-from orch_local.engines.fake_table import LoadRow, TableRow, check_agents, read_table
+from orch_local.engines.fake import FakeEngine
+from orch_local.engines.fake_answers import Reply, possible_answers
+from orch_local.engines.fake_table import read_table
 from orch_local.engines.registry import determinism, engine_version, libraries, obstacles, open_engine
-from orch_local.errors import ConfigError, EngineError, OrchError
+from orch_local.errors import EngineError
 
 MODEL = RUN_FILE.parent / "models" / "quant"
 SCHEMA = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=60, eliminated=True))
 PLAIN = AnswerSchema("ABCD", AnswerConfig(reasoning_chars=0, eliminated=False, confidence=False))
 NUMBER = AnswerSchema("", AnswerConfig(reasoning_chars=0, eliminated=False, confidence=False))
 TOKENIZER = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
-
-
-def write(folder: Path, *rows: Mapping[str, Any] | str) -> Path:
-    """Write a table."""
-    path = folder / "table.jsonl"
-    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
 
 
 def engine_for(table: Path, **args: Any) -> Engine:
@@ -78,7 +71,7 @@ def only(engine: Engine, request: Request) -> Completion:
 
 def test_a_row_is_written_in_the_form_that_the_grammar_asks_for(tmp_path: Path) -> None:
     row = {"answer": "B", "reasoning": "I add.", "eliminated": ["A", "C"], "confidence": 80}
-    done = only(engine_for(write(tmp_path, row)), ask())
+    done = only(engine_for(write_table(tmp_path, row)), ask())
     assert done.finish is Finish.STOP
     answer = SCHEMA.parse(text(done))
     assert (answer.answer, answer.reasoning, answer.eliminated, answer.confidence) == (
@@ -114,7 +107,7 @@ ROWS: list[Mapping[str, Any]] = [
 def test_the_first_row_that_fits_counts(
     tmp_path: Path, prompt: str, more: dict[str, Any], label: str
 ) -> None:
-    done = only(engine_for(write(tmp_path, *ROWS)), ask(prompt, PLAIN, **more))
+    done = only(engine_for(write_table(tmp_path, *ROWS)), ask(prompt, PLAIN, **more))
     assert PLAIN.parse(text(done)).answer == label
 
 
@@ -123,7 +116,7 @@ def test_the_first_row_that_fits_counts(
 def test_without_a_row_a_hash_chooses_and_is_the_same_each_time(
     tmp_path_factory: pytest.TempPathFactory, schema: AnswerSchema, prompt: str, agent: str
 ) -> None:
-    engine = engine_for(write(tmp_path_factory.mktemp("table")))
+    engine = engine_for(write_table(tmp_path_factory.mktemp("table")))
     first, second = answered(
         engine, ask(prompt, schema, agent=agent), ask(prompt, schema, agent=agent, id="q2")
     )
@@ -132,7 +125,7 @@ def test_without_a_row_a_hash_chooses_and_is_the_same_each_time(
 
 
 def test_agents_prompts_and_labels_share_the_hash(tmp_path: Path) -> None:
-    engine = engine_for(write(tmp_path))
+    engine = engine_for(write_table(tmp_path))
     requests = [ask(f"What is {n}?", PLAIN, id=f"q{n}") for n in range(60)]
     found = [PLAIN.parse(text(one)).answer for one in answered(engine, *requests)]
     assert set(found) == set("ABCD")
@@ -151,13 +144,13 @@ def test_agents_prompts_and_labels_share_the_hash(tmp_path: Path) -> None:
 def test_a_request_that_cannot_be_answered_fails_with_the_reason(
     tmp_path: Path, row: Mapping[str, Any], said: str
 ) -> None:
-    done = only(engine_for(write(tmp_path, row)), ask())
+    done = only(engine_for(write_table(tmp_path, row)), ask())
     assert done.finish is Finish.ERROR
     assert said in done.error
 
 
 def test_a_text_is_written_whatever_the_grammar_says_and_cut_at_the_bound(tmp_path: Path) -> None:
-    engine = engine_for(write(tmp_path, {"text": "no answer"}))
+    engine = engine_for(write_table(tmp_path, {"text": "no answer"}))
     whole, cut = answered(engine, ask(), ask(id="q2", max_tokens=3))
     assert (whole.finish, text(whole)) == (Finish.STOP, "no answer")
     assert (cut.finish, len(cut.token_ids)) == (Finish.LENGTH, 3)
@@ -165,12 +158,14 @@ def test_a_text_is_written_whatever_the_grammar_says_and_cut_at_the_bound(tmp_pa
 
 
 def test_a_thought_comes_where_there_is_no_pattern(tmp_path: Path) -> None:
-    engine = engine_for(write(tmp_path, {"answer": "B", "thought": "so it is"}))
+    engine = engine_for(write_table(tmp_path, {"answer": "B", "thought": "so it is"}))
     assert text(only(engine, ask(schema=None))) == "so it is"
 
 
 def test_probabilities_of_labels_are_those_of_the_row(tmp_path: Path) -> None:
-    engine = engine_for(write(tmp_path, {"answer": "B", "probabilities": {"B": 0.75, "C": 0.25, "A": 0}}))
+    engine = engine_for(
+        write_table(tmp_path, {"answer": "B", "probabilities": {"B": 0.75, "C": 0.25, "A": 0}})
+    )
     done = only(engine, ask())
     assert len(done.logprobs) == len(done.token_ids)
     (split,) = [at for at in done.logprobs if len(at) > 1]
@@ -180,7 +175,9 @@ def test_probabilities_of_labels_are_those_of_the_row(tmp_path: Path) -> None:
 
 def test_numbers_and_candidates(tmp_path: Path) -> None:
     assert (
-        NUMBER.parse(text(only(engine_for(write(tmp_path, {"answer": 3600})), ask(schema=NUMBER)))).answer
+        NUMBER.parse(
+            text(only(engine_for(write_table(tmp_path, {"answer": 3600})), ask(schema=NUMBER)))
+        ).answer
         == "3600"
     )
     listed = AnswerSchema("", NUMBER.config, candidates=("12", "3600"))
@@ -193,14 +190,16 @@ def test_numbers_and_candidates(tmp_path: Path) -> None:
 
 
 def test_a_request_is_refused_and_the_engine_goes_on(tmp_path: Path) -> None:
-    engine = engine_for(write(tmp_path, {"prompt": "odd", "fail": "refused", "message": "too odd"}))
+    engine = engine_for(write_table(tmp_path, {"prompt": "odd", "fail": "refused", "message": "too odd"}))
     with pytest.raises(RequestError, match="too odd"):
         engine.submit(ask("an odd prompt"))
     assert only(engine, ask("another")).finish is Finish.STOP
 
 
 def test_the_engine_fails_once(tmp_path: Path) -> None:
-    table = write(tmp_path, {"fail": "engine", "message": "out of memory", "once": "failed"}, {"answer": "A"})
+    table = write_table(
+        tmp_path, {"fail": "engine", "message": "out of memory", "once": "failed"}, {"answer": "A"}
+    )
     engine = engine_for(table)
     engine.submit(ask())
     with pytest.raises(EngineError, match="out of memory"):
@@ -211,19 +210,19 @@ def test_the_engine_fails_once(tmp_path: Path) -> None:
 
 def test_a_failure_that_happened_meanwhile_happens_to_no_other_request(tmp_path: Path) -> None:
     rows = [{"fail": "failed", "once": "failed"}, {"answer": "A"}]
-    first, second = answered(engine_for(write(tmp_path, *rows)), ask(), ask(id="q2", schema=PLAIN))
+    first, second = answered(engine_for(write_table(tmp_path, *rows)), ask(), ask(id="q2", schema=PLAIN))
     assert (first.finish, text(second)) == (Finish.ERROR, '{"answer":"A"}')
 
 
 def test_what_nobody_foresaw_is_raised_as_it_is(tmp_path: Path) -> None:
-    engine = engine_for(write(tmp_path, {"fail": "raised", "message": "oh"}))
+    engine = engine_for(write_table(tmp_path, {"fail": "raised", "message": "oh"}))
     engine.submit(ask())
     with pytest.raises(RuntimeError, match="oh"):
         engine.step()
 
 
 def test_it_waits_while_a_file_is_there_and_for_a_delay(tmp_path: Path) -> None:
-    engine = engine_for(write(tmp_path, {"answer": "A", "hold": "gate", "delay_s": 0.01}))
+    engine = engine_for(write_table(tmp_path, {"answer": "A", "hold": "gate", "delay_s": 0.01}))
     (tmp_path / "gate").touch()
     engine.submit(ask())
     assert engine.step() == engine.step() == []
@@ -235,21 +234,21 @@ def test_it_waits_while_a_file_is_there_and_for_a_delay(tmp_path: Path) -> None:
 
 def test_loading_fails_for_the_model_that_the_table_names(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no such dtype"):
-        engine_for(write(tmp_path, {"load": "failed", "model": "quant", "message": "no such dtype"}))
-    engine_for(write(tmp_path, {"load": "failed", "model": "verbal"}, {"load": "ok", "delay_s": 0.001}))
+        engine_for(write_table(tmp_path, {"load": "failed", "model": "quant", "message": "no such dtype"}))
+    engine_for(write_table(tmp_path, {"load": "failed", "model": "verbal"}, {"load": "ok", "delay_s": 0.001}))
 
 
 def test_a_table_that_changed_since_the_plan_is_refused(tmp_path: Path) -> None:
-    table = write(tmp_path, {"answer": "A"})
+    table = write_table(tmp_path, {"answer": "A"})
     digest = read_table(table).sha256
     engine_for(table, table_sha256=digest)
-    write(tmp_path, {"answer": "B"})
+    write_table(tmp_path, {"answer": "B"})
     with pytest.raises(EngineError, match="not the one that was planned with"):
         engine_for(table, table_sha256=digest)
 
 
 def test_a_prompt_beyond_the_context_and_an_id_in_use_are_refused(tmp_path: Path) -> None:
-    engine = engine_for(write(tmp_path))
+    engine = engine_for(write_table(tmp_path))
     with pytest.raises(RequestError, match="do not fit the context of 1024"):
         engine.submit(ask(max_tokens=1024))
     engine.submit(ask())
@@ -258,7 +257,7 @@ def test_a_prompt_beyond_the_context_and_an_id_in_use_are_refused(tmp_path: Path
 
 
 def test_a_folder_without_a_tokenizer_is_an_engine_error(tmp_path: Path) -> None:
-    args = {"table": str(write(tmp_path))}
+    args = {"table": str(write_table(tmp_path))}
     with pytest.raises(EngineError, match="the tokenizer cannot be read"):
         open_engine(EngineSettings("fake", tmp_path, "cpu", "outlines", "float32", 64, args=args))
 
@@ -272,8 +271,6 @@ def test_what_is_told_without_opening_it(tmp_path: Path) -> None:
 
 
 def test_more_than_its_capacity_waits() -> None:
-    from orch_local.engines.fake import Reply
-
     engine = FakeEngine(lambda _: Reply((1,)), capacity=2)
     for number in range(5):
         engine.submit(Request(str(number), (1,), 9))
@@ -281,112 +278,3 @@ def test_more_than_its_capacity_waits() -> None:
     engine.submit(Request("last", (1,), 9))
     engine.close()
     assert engine.step() == []
-
-
-# --- the table and the run file --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ('{"answer": }', "is not JSON: Expecting value"),
-        ("[1]", "is not a JSON object"),
-        ('{"agnt": "quant"}', "unknown key `agnt` .did you mean `agent`"),
-        ('{"answer": "A", "text": "x"}', "has answer and text"),
-        ('{"answer": "A", "once": "f"}', "`once` needs `fail`"),
-        ('{"confidence": 101, "answer": "A"}', "confidence"),
-        ('{"fail": "explode"}', "fail"),
-        ('{"load": "failed", "agent": "quant"}', "unknown key `agent`"),
-        ('{"probabilities": {"A": 2}}', "from 0 to 1"),
-        (r'{"text": "\ud800"}', "surrogates not allowed"),
-        ("[" * 100_000, "is not JSON"),
-        ('{"answer": "' + "x" * 1_000_001 + '"}', "more than 1,000,000 characters"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path: Path, line: str, said: str) -> None:
-    table = write(tmp_path, {"answer": "A"}, line)
-    with pytest.raises(ConfigError, match=said) as caught:
-        read_table(table)
-    assert caught.value.where == f"{table}:2"
-
-
-def test_a_table_that_is_not_there_or_no_text(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read") as caught:
-        read_table(tmp_path / "nothing.jsonl")
-    assert "an empty file will do" in str(caught.value.hint)
-    (tmp_path / "table.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="is not UTF-8"):
-        read_table(tmp_path / "table.jsonl")
-
-
-def test_an_agent_that_the_run_does_not_have_is_refused(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path, "", {"agent": "quan", "answer": "A"}))
-    check_agents(table, ["quan"])
-    with pytest.raises(ConfigError, match=r"no agent of the run is named 'quan'.*did you mean `quant`"):
-        check_agents(table, ["quant", "merge"])
-
-
-@pytest.mark.parametrize(
-    ("block", "said"),
-    [
-        ({"name": "fake"}, "needs a `table`"),
-        ({"name": "vllm", "table": "t"}, "`table` is for `name: fake`"),
-        ({"name": "fake", "table": "t", "device": "cuda"}, "computes nothing"),
-        ({"name": "fake", "table": "t", "prefix_cache": "on"}, "fake has no prefix cache"),
-    ],
-)
-def test_a_table_goes_with_the_fake_engine_alone(block: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        EngineConfig(**block)
-
-
-def test_the_files_of_other_runs_do_not_name_a_table() -> None:
-    assert "table" not in EngineConfig().model_dump(mode="json")
-    assert EngineConfig(name="fake", table=Path("t")).model_dump(mode="json")["table"] == "t"
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
-    max_leaves=4,
-)
-KEYS = st.sampled_from([*TableRow.model_fields, *LoadRow.model_fields, "other"])
-LINES = st.dictionaries(KEYS, JSON, max_size=4).map(json.dumps) | st.text(max_size=20)
-
-
-@settings(max_examples=150, deadline=None)
-@given(lines=st.lists(LINES, max_size=4))
-def test_every_file_is_a_table_or_an_error_of_ours(
-    tmp_path_factory: pytest.TempPathFactory, lines: Sequence[str]
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.jsonl"
-    path.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
-    try:
-        table = read_table(path)
-    except OrchError as error:
-        assert str(path) in str(error.where)  # noqa: PT017 - some files are tables
-        return
-    assert len(table.rows) + len(table.loads) <= len(lines) + sum(line.count("\n") for line in lines)
-    assert read_table(path) == table
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    rows=st.lists(
-        st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from(["0" * 16, "one", None])), max_size=8
-    ),
-    agent=st.sampled_from(["a", "b", "c"]),
-    question=st.sampled_from(["0" * 16, "1" * 16]),
-    prompt=st.sampled_from(["one", "someone", "x one"]),
-)
-def test_the_rows_that_fit_are_those_a_plain_search_finds(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], agent: str, question: str, prompt: str
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "plain.jsonl"
-    path.write_text("".join(json.dumps({"agent": a, "question": q}) + "\n" for a, q in rows))
-    found = [number for number, _ in read_table(path).fitting(agent, question, prompt)]
-    assert found == [
-        number
-        for number, (named, about) in enumerate(rows, 1)
-        if named in (None, agent) and (about in (None, question) or (about == "one" and prompt != "someone"))
-    ]
