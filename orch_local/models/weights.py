@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from orch_local.errors import ModelError
@@ -114,24 +113,15 @@ def tensor_names(file: Path) -> list[str]:
     ModelError
         If the file is missing, no regular file, cut short or not safetensors.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
 
     try:
-        state = file.stat()
-        return list(_names(file, state.st_ino, state.st_size, state.st_mtime_ns))
+        _check_length(file)
+        # Mapped, not read: a header of the right length is all that is looked at.
+        with safe_open(file, framework="np") as opened:
+            return list(opened.keys())
     except (OSError, ValueError, SafetensorError) as error:
         raise _damaged(file, error) from None
-
-
-@lru_cache(maxsize=1024)
-def _names(file: Path, *_state: int) -> tuple[str, ...]:
-    """Names of the tensors of a file, read once for each state of it."""
-    from safetensors import safe_open
-
-    _check_length(file)
-    # Mapped, not read: a header of the right length is all that is looked at.
-    with safe_open(file, framework="np") as opened:
-        return tuple(opened.keys())
 
 
 def _check_length(file: Path) -> None:

@@ -24,7 +24,7 @@ from orch_local.prompts.chat_template import PINNED_DATE
 from orch_local.prompts.data import Data
 from orch_local.prompts.tasks import Task, analysis_task
 from orch_local.prompts.template import builtin_text, fill
-from orch_local.prompts.tokenizer import PromptTokenizer
+from orch_local.prompts.tokenizer import PromptTokenizer, open_tokenizer
 from orch_local.records import Analysis, Example, Outcome, Question, question_id
 from orch_local.run.generating import PromptWriter
 
@@ -399,3 +399,13 @@ def test_lone_surrogates_are_replaced(subject: Subject) -> None:
         ids = subject.prompt("choice", text)
         assert subject.controls(ids) == subject.controls(subject.prompt("choice", "harmless"))
         assert subject.shows(ids, text.encode("utf-8", "replace").decode())
+
+
+def test_a_tokenizer_is_built_again_when_a_file_of_it_changes(tmp_path: Path) -> None:
+    folder = make_family("llama3", tmp_path)
+    first = open_tokenizer(folder)
+    assert open_tokenizer(folder) is first
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"note": "changed"}))
+    again = open_tokenizer(folder)
+    assert again is not first and open_tokenizer(folder) is again
