@@ -11,6 +11,7 @@ from running import Cli
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_merge_beats_every_member_of_the_panel(cli: Cli, tmp_path: Path) -> None:
     result = cli("demo", "--out", "demo")
     assert result.code == 0, result.err

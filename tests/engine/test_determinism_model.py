@@ -180,7 +180,7 @@ def test_a_model_without_the_recipe_is_refused(
 )
 def test_the_command_says_what_is_wrong(tmp_path: Path, options: list[str], message: str) -> None:
     command = [sys.executable, str(BENCHMARKS / "determinism.py"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert message in done.stderr
 

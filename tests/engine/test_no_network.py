@@ -69,7 +69,7 @@ def test_no_command_tries_to_reach_anything(tmp_path: Path) -> None:
     )
     orch_local = (sys.executable, "-m", "orch_local")
     script = " &&\n".join(shlex.join(map(str, (*orch_local, *command))) for command in commands)
-    done, calls = watched(["sh", "-c", script], tmp_path / "trace", without_advice(), 280)
+    done, calls = watched(["sh", "-c", script], tmp_path / "trace", without_advice(), 1000)
     logs = "".join(log.read_text(encoding="utf-8") for log in run.rglob("*.log"))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
     assert (run / "report.html").is_file()

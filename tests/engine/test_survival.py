@@ -52,7 +52,7 @@ def begin(run: Run) -> subprocess.Popen[str]:
 def test_a_killed_worker_is_replaced_within_the_run(run: Run, reference: Reference) -> None:
     process = begin(run)
     os.kill(run.workers()[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, f"{out}\n{err}"
     assert "the worker of first died (SIGKILL)" in run.log()
     check_whole(run, reference)
@@ -61,7 +61,7 @@ def test_a_killed_worker_is_replaced_within_the_run(run: Run, reference: Referen
 def test_sigterm_stops_at_once_and_keeps_what_is_finished(run: Run, reference: Reference) -> None:
     process = begin(run)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped; finished rows are kept" in err
     assert "Traceback" not in err
@@ -72,7 +72,7 @@ def test_sigterm_stops_at_once_and_keeps_what_is_finished(run: Run, reference: R
 def test_the_first_interrupt_finishes_what_is_in_flight(run: Run, reference: Reference) -> None:
     process = begin(run)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGINT
     assert "Finishing the questions that are in flight; press Ctrl-C again" in err
     assert "run the same command again to continue" in err
@@ -88,7 +88,7 @@ def test_the_second_interrupt_stops_at_once(run: Run, reference: Reference) -> N
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGINT
     assert "Traceback" not in err
     no_worker_left(run)
@@ -113,7 +113,7 @@ def remount(folder: Path, options: str) -> None:
 def fail(run: Run) -> str:
     """Execute a run that comes to grief; returns its message."""
     with run.start() as process:
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=600)
     assert process.returncode == 2, err
     assert "Traceback" not in err
     assert "run the same command again" in err
@@ -205,7 +205,7 @@ def test_a_worker_out_of_memory(run: Run, reference: Reference, when: str) -> No
         room = int(Path(f"/proc/{run.workers()[0]}/statm").read_text().split()[0]) * resource.getpagesize()
     for worker in run.workers():
         resource.prlimit(worker, resource.RLIMIT_AS, (room, room))
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=600)
     assert "Traceback" not in err
     if when == "loading":
         # A worker that is killed for it is replaced once; one that can still say why ends the run.

@@ -66,7 +66,7 @@ def refused(folder: Path, match: str, name: str | None) -> None:
     started = time.monotonic()
     with pytest.raises((ModelError, PromptError), match=match) as caught:
         opened(folder)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 200
     assert caught.value.where == str(folder / name if name else folder)
     assert CANARY not in str(caught.value)
     assert_clear(caught.value)

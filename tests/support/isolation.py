@@ -102,7 +102,7 @@ def _tracer(trace: Path) -> list[str]:
 
 def _works(command: Sequence[str]) -> bool:
     try:
-        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 

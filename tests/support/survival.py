@@ -19,7 +19,7 @@ import yaml
 
 from orch_local.demo.benchmark import write_jsonl
 
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 SMALL_CHUNKS = str(Path(__file__).parent / "small_chunks")
 
 

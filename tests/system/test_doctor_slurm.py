@@ -18,7 +18,7 @@ from orch_local.deploy.doctor.checks import Finding
 from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.request import DoctorRequest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_controller_that_does_not_answer(
     monkeypatch.setenv("SLURM_CONF", str(config))
     began = time.monotonic()
     found = examined(tmp_path, **GOOD)
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 200
     assert levels(found)["controller"] == "red"
     assert levels(found)["partition"] == "not checked"
 

@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 def read_in_a_child(path: Path, memory_mib: int = 4096) -> Outcome:
     start = time.monotonic()
     arguments = [sys.executable, "-c", _CHILD, str(path), str(memory_mib)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=True)
     return Outcome(json.loads(done.stdout), time.monotonic() - start)
 
 

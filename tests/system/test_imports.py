@@ -33,7 +33,7 @@ def test_nothing_heavy_is_imported() -> None:
         "heavy = {'torch', 'vllm', 'transformers', 'outlines_core', 'tokenizers'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
 def test_the_parent_never_imports_torch(run_file: Path, tmp_path: Path) -> None:
@@ -93,5 +93,5 @@ def test_determinism_is_told_without_loading_anything(name: str, tmp_path: Path)
         "assert not {'torch', 'vllm', 'transformers', 'outlines_core'} & set(sys.modules)\n"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     assert json.loads(done.stdout)["threads"] == 1

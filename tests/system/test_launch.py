@@ -31,6 +31,7 @@ from orch_local.run.stats import Timing
 from orch_local.run.supervisor import POISONED_IN_A_ROW, Supervisor, WorkerOptions
 from orch_local.store.rows import Rows
 from orch_local.store.store import RunFolder, Store
+from orch_local.util.children import ChildProcess
 
 SPEC = "5" * 32
 PATIENT = Patience(60.0)
@@ -244,11 +245,15 @@ def test_an_error_of_the_engine_while_loading_is_passed_on(stage: Callable[..., 
     assert caught.value.hint == f"choose another (log: {run.folder.worker_log('solver')})"
 
 
-def test_a_prompt_that_hangs_the_engine_is_found(stage: Callable[..., Stage]) -> None:
+def test_a_prompt_that_hangs_the_engine_is_found(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It does not listen to SIGTERM: whoever waits for that waits for long.
+    monkeypatch.setattr(ChildProcess.stop, "__defaults__", (600.0,))
     run = stage(2, hang=[key_of(1)], patience=Patience(1.0))
     started = time.monotonic()
     run.run()
-    assert time.monotonic() - started < 30  # it does not listen to SIGTERM, which would cost 20 s each time
+    assert time.monotonic() - started < 200
     run.check({key_of(1)}, "silence of 1 s (engine.stall_timeout_s)")
 
 
@@ -268,7 +273,7 @@ def test_a_child_that_outlives_its_worker_is_ended_and_holds_up_nothing(stage: C
     run = stage(4, poison=[key_of(0)], orphan=True)
     started = time.monotonic()
     run.run()
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 200
     run.check({key_of(0)}, "SIGKILL")
 
 
@@ -286,7 +291,7 @@ def test_a_store_that_cannot_be_written_ends_the_run(stage: Callable[..., Stage]
 def in_thread(run: Stage, wait_for: Callable[[], bool]) -> threading.Thread:
     thread = threading.Thread(target=run.run)
     thread.start()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 200
     while not wait_for() and time.monotonic() < until:
         time.sleep(0.01)
     return thread
@@ -296,7 +301,7 @@ def test_stop_keeps_what_is_finished_and_starts_no_other_worker(stage: Callable[
     run = stage(1000, slow_s=0.02)
     thread = in_thread(run, lambda: len(run.progress) >= 3)
     run.run_.stop()
-    thread.join(timeout=20)
+    thread.join(timeout=200)
     assert not thread.is_alive()
     assert 3 <= len(run.found) < 1000
     assert all(row.usable for row in run.found.values())
@@ -309,7 +314,7 @@ def test_a_worker_that_dies_without_hearing_its_order(
     send = WorkerProcess.send
 
     def too_late(worker: WorkerProcess, line: str) -> None:
-        worker.wait(30)
+        worker.wait(200)
         send(worker, line)
 
     monkeypatch.setattr(supervisor, "WORKER_COMMAND", ("/bin/false",))
@@ -330,6 +335,6 @@ def test_a_worker_that_is_still_loading_has_nothing_to_finish(stage: Callable[..
     run = stage(10, load="hang")
     thread = in_thread(run, lambda: run.run_._worker is not None)
     run.run_.finish()
-    thread.join(timeout=20)
+    thread.join(timeout=200)
     assert not thread.is_alive()
     assert not run.found

@@ -34,14 +34,14 @@ def python(code: str, *arguments: str, **variables: str) -> subprocess.Completed
     """Run a program to its end."""
     command = [sys.executable, "-c", code, *arguments]
     env = {**os.environ, **variables}
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=env)
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600, env=env)
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """What came of all attempts, and what was logged."""
     done = subprocess.run(
-        [sys.executable, attempts.__file__], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, attempts.__file__], capture_output=True, text=True, check=True, timeout=600
     )
     values: dict[str, Any] = json.loads(done.stdout)
     return {**values, "log": done.stderr.splitlines()}
@@ -163,7 +163,7 @@ def test_a_worker_is_closed_before_it_reads_its_order(tmp_path: Path) -> None:
         "workers.Order.from_line = order\nworkers.main(['nowhere'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, input="{}\n", timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, input="{}\n", timeout=600
     )
     assert CLOSED in done.stderr and "NetworkRefusedError" in done.stderr
 

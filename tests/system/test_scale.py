@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from paths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 FILE = ROOT / "benchmarks" / "scale.py"
 QUESTIONS, AGENTS, RATE = 1_000, 5, 20.0

@@ -21,7 +21,7 @@ def called(tmp_path: Path, function: str, **variables: str) -> subprocess.Comple
     script.parent.mkdir(exist_ok=True)
     script.write_text(f"{body}\n{function}\n", encoding="utf-8")
     environment = {**os.environ, "ORCH_VENV": str(tmp_path / "venv"), **variables}
-    return subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=600)
 
 
 def program(tmp_path: Path, name: str, text: str) -> str:

@@ -141,7 +141,7 @@ def test_a_real_signal_wakes_a_process_that_waits() -> None:
         "with stopping_by_signals(print) as stop:\n"
         "    with stop.covering([Runner()]):\n"
         "        print('ready', flush=True)\n"
-        "        assert done.wait(60)\n"
+        "        assert done.wait(200)\n"
         "    try:\n"
         "        print('asked', stop.asked, flush=True)\n"
         "        threading.Event().wait(60)\n"
@@ -161,6 +161,6 @@ def test_a_real_signal_wakes_a_process_that_waits() -> None:
             assert process.stdout.readline() == "asked True\n"
             process.send_signal(signal.SIGTERM)
             assert process.stdout.readline() == f"stopped by {int(signal.SIGTERM)}\n"
-            assert process.wait(60) == 0
+            assert process.wait(200) == 0
         finally:
             process.kill()

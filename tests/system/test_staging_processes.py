@@ -73,7 +73,7 @@ def test_what_a_killed_process_left_is_cleaned_up(model: Path, tmp_path: Path) -
     root = tmp_path / "scratch"
     process = SPAWN.Process(target=_stage_for_ever, args=(agent_of(model), root))
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not list(root.glob("orch-local/models/.*.partial/*")):
         assert time.monotonic() < deadline and process.is_alive()
         time.sleep(0.05)

@@ -18,7 +18,7 @@ COMMANDS = {
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """A line of bash, with its output in text."""
     words = ["bash", "-c", f"set -o pipefail; {line}"]
-    return subprocess.run(words, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+    return subprocess.run(words, capture_output=True, text=True, cwd=folder, timeout=600, check=False)
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])

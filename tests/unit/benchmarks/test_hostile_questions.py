@@ -98,14 +98,14 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_hostile_row_is_a_bad_row_with_a_reason(tmp_path: Path, name: str) -> None:
     row, reason = BAD[name]
-    start = time.monotonic()
+    start = time.process_time()
     found = loaded(lines(tmp_path / "test.jsonl", GOOD, row.strip() + "\n", LAST))
     assert [question.text for question in found.questions] == ["1 + 1?", "1 + 2?"]
     (bad,) = found.bad_rows
     assert bad.row == 2
     assert reason in bad.reason
     assert len(bad.reason) < 300
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 STRANGE = {
@@ -152,10 +152,10 @@ def test_a_gzipped_file_named_jsonl_says_what_it_is_not(tmp_path: Path) -> None:
 def test_a_question_of_900_000_characters_is_read_and_shown(tmp_path: Path) -> None:
     text = ("word " * 60 + "\n") * 2990
     row = {"question": text, "choices": ["1", "2"], "answer": "A"}
-    start = time.monotonic()
+    start = time.process_time()
     (question,) = loaded(lines(tmp_path / "test.jsonl", json.dumps(row) + "\n")).questions
     assert len(question_data(question)["question"]) > 890_000
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def bombs() -> Iterator[tuple[str, str]]:
@@ -175,13 +175,13 @@ def test_a_yaml_bomb_is_refused_at_once(cli: Cli, tmp_path: Path, name: str, tex
     file = tmp_path / "run.yaml"
     file.write_text(text, encoding="utf-8")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
+    start = time.process_time()
     result = cli("plan", file)
     assert result.code == 2
     assert str(file) in result.err
     assert "hint: " in result.err
     assert len(result.err) < 5000
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 

@@ -89,12 +89,12 @@ def test_a_folder_of_the_user_is_shared_by_all_keys_and_never_cleared(
     def other() -> None:
         with first_alone("cd" * 16):
             inside.set()
-            go.wait(30)
+            go.wait(200)
             order.append("other")
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert inside.wait(30)
+    assert inside.wait(200)
     threading.Timer(0.3, go.set).start()
     with first_alone(KEY):
         order.append("mine")
@@ -110,11 +110,11 @@ def test_waiting_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     def other() -> None:
         with first_alone(KEY):
             inside.set()
-            go.wait(30)
+            go.wait(200)
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert inside.wait(30)
+    assert inside.wait(200)
     signs: list[int] = []
 
     def alive() -> None:

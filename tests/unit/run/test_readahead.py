@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,7 +47,7 @@ def available(monkeypatch: pytest.MonkeyPatch, *values: int) -> None:
 def test_all_is_read(files: list[Path]) -> None:
     ahead = ReadAhead(files, spare_bytes=0)
     ahead.start()
-    assert ahead.wait(30)
+    assert ahead.wait(200)
     assert ahead.read_bytes == 6 * MIB
 
 
@@ -57,7 +58,7 @@ def test_it_begins_only_where_all_of_it_finds_room(
     ahead = ReadAhead(files, spare_bytes=2 * MIB)
     with caplog.at_level(logging.INFO):
         ahead.start()
-        assert ahead.wait(30)
+        assert ahead.wait(200)
     assert ahead.read_bytes == 0
     assert "too little memory" in caplog.text
 
@@ -69,7 +70,7 @@ def test_what_is_read_already_needs_no_more_room(files: list[Path], monkeypatch:
         psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * MIB - ahead.read_bytes)
     )
     ahead.start()
-    assert ahead.wait(30)
+    assert ahead.wait(200)
     assert ahead.read_bytes == 6 * MIB
 
 
@@ -77,7 +78,7 @@ def test_it_stops_when_memory_becomes_short(files: list[Path], monkeypatch: pyte
     available(monkeypatch, 100 * MIB, 100 * MIB, 3 * MIB)
     ahead = ReadAhead(files, spare_bytes=2 * MIB)
     ahead.start()
-    assert ahead.wait(30)
+    assert ahead.wait(200)
     assert ahead.read_bytes == 2 * MIB
 
 
@@ -85,16 +86,15 @@ def test_it_stops_when_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "slow")
     ahead = ReadAhead([tmp_path / "slow"], spare_bytes=0)
     ahead.start()
-    with (tmp_path / "slow").open("wb") as writer:
+    with (tmp_path / "slow").open("wb", buffering=0) as writer:
         writer.write(b"x")
-        writer.flush()
         while not ahead.read_bytes:
             time.sleep(0.01)
         ahead.stop()
-        writer.write(b"x")
-        writer.flush()
-        assert ahead.wait(30)
-    assert ahead.read_bytes == 2
+        with suppress(BrokenPipeError):  # it may have stopped before it asked for more
+            writer.write(b"x")
+        assert ahead.wait(200)
+    assert ahead.read_bytes in (1, 2)
 
 
 def test_stopping_before_the_start_and_twice_does_no_harm(files: list[Path]) -> None:
@@ -102,7 +102,7 @@ def test_stopping_before_the_start_and_twice_does_no_harm(files: list[Path]) -> 
     ahead.stop()
     ahead.start()
     ahead.stop()
-    assert ahead.wait(30)
+    assert ahead.wait(200)
     assert ahead.read_bytes == 0
 
 
@@ -120,7 +120,7 @@ def test_a_failure_is_a_line_in_the_log(
     ahead = ReadAhead([files[0], tmp_path / what, files[1]], spare_bytes=0)
     with caplog.at_level(logging.INFO):
         ahead.start()
-        assert ahead.wait(30)
+        assert ahead.wait(200)
     assert "reading ahead failed" in caplog.text
     assert unforeseen == []
 
@@ -137,6 +137,6 @@ def test_only_the_thread_makes_way(files: list[Path], monkeypatch: pytest.Monkey
     before = os.getpriority(os.PRIO_PROCESS, 0)
     ahead = ReadAhead(files, spare_bytes=0)
     ahead.start()
-    assert ahead.wait(30)
+    assert ahead.wait(200)
     assert set(seen) == {19}
     assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -146,11 +146,11 @@ def test_who_waits_says_so(
     def hold() -> None:
         with locks.held(folder.with_suffix(".lock"), lambda _: None):
             holding.set()
-            release.wait(30)
+            release.wait(200)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    holding.wait(30)
+    holding.wait(200)
     signs: list[int] = []
 
     def alive() -> None:

@@ -67,7 +67,7 @@ def test_no_two_jobs_meet_in_one_place(seconds: list[float], devices: int, mergi
             early = one.agent == "merge" and not one.follows and any(r not in ended for r in analyses)
             met.extend([one] * early)
         if one.follows:
-            assert runner.completed.wait(10)
+            assert runner.completed.wait(200)
         with lock:
             busy.difference_update(plan.slots(one))
             ended.append(one)
@@ -82,7 +82,7 @@ def test_no_two_jobs_meet_in_one_place(seconds: list[float], devices: int, mergi
 
 def test_a_follower_is_told_when_the_last_analysis_is_written_and_not_before() -> None:
     told: list[bool] = []
-    follower = job(replica("merge", follows=True, device=1), lambda runner: runner.completed.wait(10))
+    follower = job(replica("merge", follows=True, device=1), lambda runner: runner.completed.wait(200))
     first = job(replica("a"), lambda _: told.append(runner_of(follower).completed.is_set()))
     second = job(replica("b"), lambda _: told.append(runner_of(follower).completed.is_set()))
     run_jobs([follower, first, second], {second.replica: {first.replica}})
@@ -91,7 +91,7 @@ def test_a_follower_is_told_when_the_last_analysis_is_written_and_not_before() -
 
 
 def test_a_follower_alone_is_told_at_once() -> None:
-    follower = job(replica("merge", follows=True), lambda runner: runner.completed.wait(10))
+    follower = job(replica("merge", follows=True), lambda runner: runner.completed.wait(200))
     run_jobs([follower], {})
     assert runner_of(follower).completed.is_set()
 
@@ -101,7 +101,7 @@ def test_a_failure_stops_all_and_those_that_wait_never_begin() -> None:
         raise EngineError("died")
 
     failing = job(replica("a"), fail)
-    other = job(replica("b", device=1), lambda runner: runner.stopped.wait(10))
+    other = job(replica("b", device=1), lambda runner: runner.stopped.wait(200))
     later = job(replica("c"), lambda _: pytest.fail("it was begun"))
     with pytest.raises(EngineError, match="died"):
         run_jobs([failing, other, later], {later.replica: {failing.replica}})
@@ -117,7 +117,7 @@ def test_workers_that_take_their_time_are_stopped_together() -> None:
 
     class Slow(Runner):
         def stop(self) -> None:
-            together.wait(10)
+            together.wait(200)
 
     jobs = [job(replica(name, device=place), fail) for place, name in enumerate("abc")]
     for one in jobs:
