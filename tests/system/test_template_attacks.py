@@ -34,6 +34,12 @@ def _fresh() -> Iterator[None]:
     chat_template._renderers.clear()
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template gets one second of computing, not five."""
+    monkeypatch.setattr(chat_template, "_KIND", chat_template._KIND._replace(seconds=0.4))
+
+
 ATTACKS = {
     "two loops": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "longer"),
     "power tower": ("{{ 10**(10**10) }}", "longer|memory"),

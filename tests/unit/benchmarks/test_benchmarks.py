@@ -654,6 +654,7 @@ def test_mutated_jsonl_gives_an_error_of_ours_or_valid_questions(edits: list[tup
         json.dumps([question.text, question.choices, question.meta], ensure_ascii=False).encode("utf-8")
 
 
+@pytest.mark.child
 def test_loading_tables_does_not_import_torch(tmp_path: Path) -> None:
     parquet_file(tmp_path)
     save_dataset(tmp_path)

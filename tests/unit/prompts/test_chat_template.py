@@ -32,12 +32,6 @@ def _fresh() -> Iterator[None]:
     chat_template._renderers.clear()
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A template gets one second of computing, not five."""
-    monkeypatch.setattr(chat_template, "_KIND", chat_template._KIND._replace(seconds=0.4))
-
-
 def by_transformers(
     template: str, messages: Sequence[Message], names: Mapping[str, str], options: Mapping[str, Any]
 ) -> str:

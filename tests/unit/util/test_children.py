@@ -20,6 +20,8 @@ import pytest
 
 from orch_local.util.children import ChildProcess, ending
 
+pytestmark = pytest.mark.child
+
 LONG = 60.0
 """Seconds that nothing here takes, however busy the machine."""
 
