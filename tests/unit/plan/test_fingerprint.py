@@ -60,6 +60,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return smi
 
 
+@pytest.mark.child
 def test_a_gpu_is_read_from_nvidia_smi(smi: Callable[..., None]) -> None:
     smi(H100, GB10)
     assert gpus() == (
@@ -68,6 +69,7 @@ def test_a_gpu_is_read_from_nvidia_smi(smi: Callable[..., None]) -> None:
     )
 
 
+@pytest.mark.child
 def test_an_old_driver_does_not_tell_the_capability(smi: Callable[..., None]) -> None:
     smi("Tesla V100, 16160, 470.57.02, GPU-5", refuses="compute_cap")
     assert gpus() == (Gpu("Tesla V100", 16160 / 1024, "470.57.02", None, "GPU-5"),)
@@ -77,11 +79,13 @@ def test_an_old_driver_does_not_tell_the_capability(smi: Callable[..., None]) ->
 @pytest.mark.parametrize(
     "line", ["", "No devices were found", "a, b", "NVIDIA-SMI has failed because it couldn't communicate"]
 )
+@pytest.mark.child
 def test_what_is_no_gpu_is_none(smi: Callable[..., None], line: str) -> None:
     smi(line)
     assert gpus() == ()
 
 
+@pytest.mark.child
 def test_a_failing_nvidia_smi_is_no_gpu(smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     smi(H100, fails=True)
     assert gpus() == ()
@@ -107,6 +111,7 @@ def test_a_failing_nvidia_smi_is_no_gpu(smi: Callable[..., None], monkeypatch: p
         ("MIG-1a2b", ["H100", "A100", "GB10"]),
     ],
 )
+@pytest.mark.child
 def test_the_visible_gpus_are_meant(
     smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
 ) -> None:
@@ -116,6 +121,7 @@ def test_the_visible_gpus_are_meant(
     assert [name for gpu in gpus() for name in ("H100", "A100", "GB10") if name in gpu.name] == names
 
 
+@pytest.mark.child
 def test_a_run_on_a_gpu_names_those_it_is_spread_over(smi: Callable[..., None]) -> None:
     smi(H100, H100, A100)
     one = facts(device="cuda")
@@ -130,6 +136,7 @@ def test_a_run_on_a_gpu_names_those_it_is_spread_over(smi: Callable[..., None]) 
     assert three["gpu"] == "NVIDIA H100 80GB HBM3, NVIDIA A100-SXM4-40GB"
 
 
+@pytest.mark.child
 def test_only_the_device_that_computes_matters(
     smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

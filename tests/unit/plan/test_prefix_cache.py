@@ -452,6 +452,7 @@ def _few_shot_run(folder: Path, cache: str) -> Path:
     return write_run_file(folder, values)
 
 
+@pytest.mark.child
 def test_the_digest_does_not_depend_on_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, table_run.__file__, "--worker"))
     digests = set()

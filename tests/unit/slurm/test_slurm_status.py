@@ -485,6 +485,7 @@ def test_status_of_what_is_no_run(cli: Cli, tmp_path: Path) -> None:
     assert not list((tmp_path / "nothing").iterdir())
 
 
+@pytest.mark.child
 def test_status_prints_json_with_its_code(
     cli: Cli, tmp_path: Path, run_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -538,6 +539,7 @@ def test_anothers_job_with_a_number_of_ours_does_not_count(
     assert submitting.look(folder).exit_code == 3
 
 
+@pytest.mark.child
 def test_shards_are_those_of_the_last_submission(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     folder.root.mkdir()
