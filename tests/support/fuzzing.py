@@ -1,6 +1,6 @@
 """How many examples a property draws, and what fuzz tests share: damage to bytes, how an error is printed.
 
-A test names how many examples it is worth. Without ``ORCH_FUZZ`` it draws at most 20 of them, the same every
+A test names how many examples it is worth. Without ``ORCH_FUZZ`` it draws at most 10 of them, the same every
 time in the fuzz tests. ``ORCH_FUZZ=1`` draws as many as the tests name, ``ORCH_FUZZ=20`` twenty times as
 many, other ones in each run.
 """
@@ -20,7 +20,7 @@ from orch_local.cli import app as cli
 from orch_local.errors import InputError
 
 _TIMES = int(os.environ.get("ORCH_FUZZ", "0"))
-_FEW = 20
+_FEW = 10
 _LONGEST_MESSAGE = 20_000
 
 

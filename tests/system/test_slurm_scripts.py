@@ -24,8 +24,6 @@ from orch_local.slurm.queue import JobInfo, QueuedJob, SlurmError
 from orch_local.slurm.scripts import Scripts, job_name
 from orch_local.store.store import RunFolder
 
-pytestmark = pytest.mark.child
-
 FULL: dict[str, Any] = {
     "account": "lab",
     "partition": "gpu",
