@@ -57,6 +57,37 @@ def make_tiny_model(
     return folder
 
 
+def make_weightless_model(folder: Path, *, seed: int = 0, architecture: str = "llama") -> Path:
+    """Write a model folder that can be planned and digested, but answers nothing: its only tensor is a seed.
+
+    Unlike `make_tiny_model` it imports neither torch nor transformers, which takes ten seconds of CPU.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = make_tiny_tokenizer(folder)
+    name = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[architecture]
+    config = {
+        "architectures": [name],
+        "model_type": architecture,
+        "dtype": "float32",
+        "vocab_size": len(vocabulary) + 1,
+        "hidden_size": 64,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "max_position_embeddings": 2048,
+        "eos_token_id": vocabulary[END],
+        "tie_word_embeddings": False,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    save_file({"lm_head.weight": np.full((1, 64), seed, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
 def make_tiny_tokenizer(folder: Path) -> dict[str, int]:
     """Write a byte-level BPE tokenizer with a chat template; returns its vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

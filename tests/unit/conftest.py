@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import AGENTS
+from tiny_models import make_weightless_model
 
 from orch_local.prompts import child
 
@@ -41,3 +43,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
             for owner, name in ((BaseProcess, "start"), (os, "fork"), (os, "posix_spawn")):
                 patch.setattr(owner, name, refuse)
         return (yield)
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As in the other tiers, but no engine could load these: no unit test does."""
+    root = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate((*AGENTS, "merge")):
+        make_weightless_model(root / name, seed=seed, architecture="qwen2" if seed == 1 else "llama")
+    return root
