@@ -118,7 +118,7 @@ def read_table(folder: RunFolder, agents: Sequence[str]) -> RunTable:
 
 
 def table_of(rows: pa.Table, agents: Sequence[str]) -> RunTable:
-    """The columns of ``decisions.parquet``, as `report/files.py` writes it.
+    """The columns of ``decisions.parquet``, as `results/files.py` writes it.
 
     Raises
     ------
