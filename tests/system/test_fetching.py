@@ -397,12 +397,15 @@ def test_an_interrupted_fetch_keeps_its_commit_and_what_has_come(
     running = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     partial = tmp_path / "out" / "models" / "Qwen3-8B" / ".partial"
     until = time.monotonic() + 200
-    while not any(size_now(path) >= 2**20 for path in partial.glob("*")) and time.monotonic() < until:
+    # Its own buffer may hold the last few kilobytes back until it is stopped.
+    while not any(size_now(path) > 2**19 for path in partial.glob("*")) and time.monotonic() < until:
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=600)
-    assert running.returncode == 130 and "run the same command again" in err
+    assert (running.returncode, "run the same command again" in err) == (130, True), err
     assert not read_record(tmp_path / "out")
+    came = max(map(size_now, partial.glob("*")))
+    assert 2**19 < came <= 2**20
 
     hub.stuck.clear()
     while not hub.bytes_of(WEIGHTS) and time.monotonic() < until:
@@ -412,8 +415,8 @@ def test_an_interrupted_fetch_keeps_its_commit_and_what_has_come(
     assert get("qwen3-8b").code == 0
     assert read_record(tmp_path / "out")["models/Qwen3-8B"].revision == first
     assert WEIGHTS in downloads(hub) and "config.json" not in downloads(hub)
-    assert [one.range for one in hub.seen if one.path == WEIGHTS] == [f"bytes={2**20}-"]
-    assert hub.bytes_of(WEIGHTS) == size - 2**20
+    assert [one.range for one in hub.seen if one.path == WEIGHTS] == [f"bytes={came}-"]
+    assert hub.bytes_of(WEIGHTS) == size - came
     assert not partial.exists()
 
 
