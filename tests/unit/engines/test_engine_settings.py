@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import make_tiny_model
+from tiny_models import make_weightless_model
 
 from orch_local.engines.base import EngineSettings
 from orch_local.engines.registry import (
@@ -33,7 +33,7 @@ def engine_settings(
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"), max_positions=CONTEXT)
+    return make_weightless_model(tmp_path_factory.mktemp("tiny"))
 
 
 def test_an_argument_that_breaks_determinism_is_shown(tiny_model: Path) -> None:
