@@ -91,3 +91,19 @@ def test_no_module_uses_what_is_private_to_another_package(file: Path) -> None:
 )
 def test_the_check_sees_it(importer: str, source: str, found: list[str]) -> None:
     assert list(private_uses(ast.parse(source), importer)) == found
+
+
+FILE_LINES, FUNCTION_LINES, PARAMETERS, OPTIONS = 350, 60, 6, 8
+"""The most lines of a file and of a function, and the most parameters: of a function, and of a command."""
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_and_functions_stay_short(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= FILE_LINES
+    most = OPTIONS if file.parent.name == "cli" else PARAMETERS
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES, node.name
+            names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len([name for name in names if name not in ("self", "cls")]) <= most, node.name
