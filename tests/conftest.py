@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from fuzzing import examples
 from running import AGENTS, Cli, CliResult, write_run_file
-from tiny_models import make_tiny_model
+from tiny_models import make_models, make_tiny_model
 
 from orch_local.cli.app import main
 from orch_local.demo.benchmark import write_jsonl
@@ -35,10 +35,7 @@ def _online() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with four tiny random models, named after the agents and `merge`."""
-    root = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate((*AGENTS, "merge")):
-        make_tiny_model(root / name, seed=seed, architecture="qwen2" if seed == 1 else "llama")
-    return root
+    return make_models(tmp_path_factory.mktemp("models"), (*AGENTS, "merge"), make_tiny_model)
 
 
 @pytest.fixture

@@ -82,10 +82,9 @@ class WantedMerges:
         if context.plan.merger and not context.retry_failed:
             self.update()
 
-    @property
-    def open(self) -> list[str]:
+    def open_keys(self) -> Iterator[str]:
         """Keys of the questions whose panel is not complete."""
-        return list(self._open.keys())
+        return self._open.keys()
 
     def update(self) -> None:
         """Look again at the questions that are open."""

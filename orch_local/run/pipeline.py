@@ -58,6 +58,7 @@ def run(context: RunContext) -> Result:
     KeyboardInterrupt
         If ``context.stop`` asked to finish early; the same command continues.
     """
+    declare_specs(context)
     stats = RunStats()
     with context.workers:
         for wave in route(context):  # one wave, unless the router learns while the run goes on
@@ -77,6 +78,7 @@ def run_shard(context: RunContext) -> RunStats:
     """
     if context.store.shard:
         refuse_shards(context.plan.config, context.store.shard.of)
+    declare_specs(context)
     stats = RunStats()
     with context.workers:
         for wave in route(context):
@@ -96,6 +98,12 @@ def score_stored(context: RunContext) -> Result:
     return write(context, score(context, decide(context)), RunStats())
 
 
+def declare_specs(context: RunContext) -> None:
+    """Write what the rows of each agent are made from beside them, once an execution."""
+    for agent in context.plan.workers:
+        context.store.declare(agent.full_spec)
+
+
 def decompose(context: RunContext, wave: Wave) -> Wave:  # noqa: ARG001 - no policy reads the context yet
     """The sub-questions of a wave: each agent is asked the whole question, in its role."""
     return wave
@@ -111,8 +119,6 @@ class Analysed(NamedTuple):
 
 def analyse(context: RunContext, wave: Wave) -> Analysed:
     """Generate the missing analyses of a wave; with the last one merges may begin. Raises as :func:`run`."""
-    for agent in context.plan.workers:
-        context.store.declare(agent.full_spec)
     missing = missing_analyses(context, wave.questions, wave.routes)
     if not wave.last and not any(one.rows for one in missing):
         return Analysed(RunStats.set_aside(chunk for one in missing for chunk in one.damaged), None)

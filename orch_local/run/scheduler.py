@@ -148,7 +148,7 @@ class Scheduler:
         replicas = [one for one in self._replicas(merger) if one.follows] if merger else []
         if not merger or not replicas:
             return []
-        keys = [*merges.missing(merger).rows, *merges.open]
+        keys = [*merges.missing(merger).rows, *merges.open_keys()]
         shown = SharedProgress(self._context.display.stage(_stage_name(replicas[0]), len(keys), 0))
         return [self._follower(one, keys, shown.of(one.number)) for one in replicas]
 

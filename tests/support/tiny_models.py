@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def make_tiny_model(
     vocabulary = make_tiny_tokenizer(folder)
     _write_weights(folder, seed, _config(architecture, vocabulary, max_positions, wide=wide))
     return folder
+
+
+def make_models(root: Path, names: Iterable[str], make: Callable[..., object]) -> Path:
+    """Write a model folder for each name by ``make``; the second has another architecture."""
+    for seed, name in enumerate(names):
+        make(root / name, seed=seed, architecture="qwen2" if seed == 1 else "llama")
+    return root
 
 
 def make_weightless_model(folder: Path, *, seed: int = 0, architecture: str = "llama") -> Path:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import yaml
-from slurm_cluster import Cluster, NoClusterError
+from slurm_cluster import Cluster
 
 from orch_local.deploy.doctor import slurm
 from orch_local.deploy.doctor.checks import Finding
@@ -19,23 +17,6 @@ from orch_local.deploy.doctor.inspection import Inspection
 from orch_local.deploy.doctor.request import DoctorRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """The cluster; it has no accounting database."""
-    # Not below pytest's own folder: munged wants its socket where all may come, and at a short path.
-    with TemporaryDirectory(prefix="orch-slurm-") as folder:
-        Path(folder).chmod(0o755)
-        made = Cluster(Path(folder))
-        try:
-            made.start()
-        except NoClusterError as error:
-            pytest.skip(f"no SLURM cluster can be started here: {error}")
-        try:
-            yield made
-        finally:
-            made.stop()
 
 
 def examined(folder: Path, shards: int | None = None, **block: Any) -> dict[str, Finding]:

@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import yaml
 from paths import SUPPORT
-from slurm_cluster import Cluster, NoClusterError
+from slurm_cluster import Cluster
 from soak import write_inputs as write_soak_inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -28,23 +27,6 @@ PATIENCE_S = 120.0
 QUESTIONS = 48
 TABLE_RUN = (sys.executable, str(SUPPORT / "table_run.py"))
 REAL = (sys.executable, "-m", "orch_local")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """The cluster; it has no accounting database."""
-    # Not below pytest's own folder: munged wants its socket where all may come, and at a short path.
-    with TemporaryDirectory(prefix="orch-slurm-") as folder:
-        Path(folder).chmod(0o755)
-        made = Cluster(Path(folder))
-        try:
-            made.start()
-        except NoClusterError as error:
-            pytest.skip(f"no SLURM cluster can be started here: {error}")
-        try:
-            yield made
-        finally:
-            made.stop()
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from running import AGENTS
-from tiny_models import make_weightless_model
+from tiny_models import make_models, make_weightless_model
 
 from orch_local.prompts import child
 
@@ -48,7 +48,4 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As in the other tiers, but no engine could load these: no unit test does."""
-    root = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate((*AGENTS, "merge")):
-        make_weightless_model(root / name, seed=seed, architecture="qwen2" if seed == 1 else "llama")
-    return root
+    return make_models(tmp_path_factory.mktemp("models"), (*AGENTS, "merge"), make_weightless_model)
